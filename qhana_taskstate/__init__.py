@@ -1,0 +1,1 @@
+"""Durable, true task state for Celery."""

@@ -1,0 +1,198 @@
+"""The database of one `TaskState`: an engine for each process, safe across forks, and short transactions."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+
+from .errors import DatabaseUnavailableError, SettingsError
+
+#: Execution option that makes a transaction on SQLite take the write lock at once.
+IMMEDIATE: Final = "taskstate_immediate"
+
+#: Seconds that a connection waits for SQLite's write lock.
+SQLITE_BUSY_SECONDS: Final = 10.0
+
+
+class Database:
+    """Engine and short transactions. One instance a `TaskState`; makes one engine in each process that uses it.
+
+    Args:
+        url: SQLAlchemy URL. An in-memory SQLite is shared by all threads of the process.
+        engine: An engine of the host, used as it is instead of the URL.
+        lock_timeout_seconds: How long a short transaction waits for a locked row (PostgreSQL, MariaDB).
+
+    Raises:
+        SettingsError: If the URL cannot be read or its driver is not installed.
+    """
+
+    def __init__(self, url: str, *, engine: Engine | None = None, lock_timeout_seconds: float = 1.0) -> None:
+        self._lock_timeout_seconds = lock_timeout_seconds
+        self._given = engine
+        self._engine: Engine | None = None
+        self._pid = 0
+        self._guard = threading.Lock()
+        if engine is None:
+            try:
+                self._url: URL = _shared_memory(make_url(url), id(self))
+                self._url.get_dialect()
+            except (ArgumentError, NoSuchModuleError) as exc:
+                raise SettingsError(
+                    "taskstate_database_url is no SQLAlchemy URL or names an unknown database; "
+                    "use for example 'sqlite:///taskstate.db' or 'postgresql+psycopg://user@host/name'"
+                ) from exc
+        else:
+            self._url = engine.url
+
+    def __repr__(self) -> str:
+        return f"<Database {self._url.render_as_string(hide_password=True)}>"
+
+    @property
+    def name(self) -> str:
+        """The database without its password, for messages to people."""
+        return self._url.render_as_string(hide_password=True)
+
+    @property
+    def dialect(self) -> str:
+        """SQLAlchemy's name of the kind of database: sqlite, postgresql, mysql or mariadb."""
+        return self._url.get_backend_name()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process, made at first use and again after a fork."""
+        if self._engine is None or self._pid != os.getpid():
+            with self._guard:
+                if self._engine is None or self._pid != os.getpid():
+                    self._renew()
+        assert self._engine is not None  # noqa: S101  (set by _renew; tells the type checker)
+        return self._engine
+
+    def _renew(self) -> None:
+        if self._engine is not None:
+            # The parent goes on using its sockets: a child forgets them without closing (SQLAlchemy, "Using
+            # Connection Pools with Multiprocessing").
+            self._engine.dispose(close=False)
+        elif self._given is not None and self._pid == 0:
+            self._engine = self._given
+            _prepare(self._engine)
+        if self._engine is None:
+            self._engine = self._create()
+        self._pid = os.getpid()
+
+    def _create(self) -> Engine:
+        options: dict[str, Any] = {}
+        backend = self._url.get_backend_name()
+        if backend == "sqlite":
+            options["connect_args"] = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
+        else:
+            # READ COMMITTED: each statement sees what was committed before it, on which the look for open
+            # executions relies; MariaDB's default would show the state of the transaction's first read.
+            options.update(pool_pre_ping=True, pool_recycle=1800, isolation_level="READ COMMITTED")
+        if backend == "postgresql":
+            options["connect_args"] = {"connect_timeout": 5}
+        elif backend in {"mysql", "mariadb"}:
+            options["connect_args"] = {"connect_timeout": 5, "charset": "utf8mb4"}
+        try:
+            engine = create_engine(self._url, **options)
+        except (ImportError, NoSuchModuleError) as exc:
+            raise SettingsError(f"the driver for {self.name} is not installed: {exc}") from exc
+        _prepare(engine)
+        return engine
+
+    def after_fork(self) -> None:
+        """Forget the parent's connections without closing them. To be called in a forked child."""
+        self._guard = threading.Lock()
+
+    def dispose(self) -> None:
+        """Close the pooled connections of this process; the next use opens new ones."""
+        if self._engine is not None and self._pid == os.getpid():
+            self._engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Open a short transaction of our own; commits at the end, rolls back on an exception.
+
+        On SQLite it takes the write lock at once, so that it never fails half-way for want of it. A locked row is
+        waited for only as long as `lock_timeout_seconds`.
+
+        Yields:
+            A connection in READ COMMITTED.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+            sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
+        """
+        with self._connect().execution_options(**{IMMEDIATE: True}) as connection, connection.begin():
+            if self.dialect == "postgresql":
+                millis = int(self._lock_timeout_seconds * 1000)
+                connection.execute(text(f"SET LOCAL lock_timeout = {millis}"))
+            elif self.dialect in {"mysql", "mariadb"}:
+                seconds = max(1, round(self._lock_timeout_seconds))
+                connection.execute(text(f"SET SESSION innodb_lock_wait_timeout = {seconds}"))
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a connection to read with; nothing stays open afterwards.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+        """
+        with self._connect() as connection:
+            yield connection
+
+    def _connect(self) -> Connection:
+        try:
+            return self.engine.connect()
+        except OperationalError as exc:
+            raise DatabaseUnavailableError(
+                f"the database {self.name} cannot be reached: {_cause(exc)}; check taskstate_database_url"
+            ) from exc
+
+
+def _cause(exc: DBAPIError) -> str:
+    return " ".join(str(exc.orig).split())
+
+
+def _shared_memory(url: URL, key: int) -> URL:
+    """Give all connections of a process the same in-memory SQLite.
+
+    The `memdb` VFS (SQLite 3.36) shares one database between connections and, unlike a shared cache, locks as a
+    file does, so that waiting for a lock works.
+    """
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        return url.set(database=f"file:/taskstate-{key}", query={"vfs": "memdb", "uri": "true"})
+    return url
+
+
+def _prepare(engine: Engine) -> None:
+    if engine.dialect.name != "sqlite" or event.contains(engine, "begin", _begin):
+        return
+    event.listen(engine, "connect", _sqlite_connect)
+    event.listen(engine, "begin", _begin)
+
+
+def _sqlite_connect(connection: Any, record: object) -> None:
+    if not isinstance(connection, sqlite3.Connection):
+        return
+    cursor = connection.cursor()
+    try:
+        # WAL lets readers go on while one writes; NORMAL is durable against a crash of the process.
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+    finally:
+        cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    if connection.get_execution_options().get(IMMEDIATE):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

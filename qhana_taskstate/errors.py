@@ -1,0 +1,97 @@
+"""The error tree: one root, every name ends in Error, every message says what was seen and what to do."""
+
+from __future__ import annotations
+
+from kombu.exceptions import OperationalError as BrokerOperationalError
+
+
+class TaskStateError(Exception):
+    """Root of every error that this package raises on purpose."""
+
+
+class SettingsError(TaskStateError, ValueError):
+    """A `taskstate_` setting is unknown or has a value that makes no sense."""
+
+
+class NotConfiguredError(TaskStateError, RuntimeError):
+    """No `TaskState` was made in this process, so there is nothing to work with."""
+
+
+class DatabaseUnavailableError(TaskStateError, ConnectionError):
+    """The database of the task states cannot be reached or refused the work."""
+
+
+class SchemaError(TaskStateError, RuntimeError):
+    """The tables are missing or older than this version of the package can work with."""
+
+
+class BrokerUnavailableError(TaskStateError, BrokerOperationalError):
+    """The message broker cannot be reached. Also a `kombu.exceptions.OperationalError`, as Celery raises."""
+
+
+class TaskNotFoundError(TaskStateError, LookupError):
+    """No `ProcessingTask` has this id.
+
+    Attributes:
+        task_id: The id that was asked for, as given.
+    """
+
+    def __init__(self, task_id: object) -> None:
+        super().__init__(f"no ProcessingTask has the id {task_id!r}; pass the id of a saved task")
+        self.task_id = task_id
+
+
+class TaskFinishedError(TaskStateError, RuntimeError):
+    """Work was started for a task that has already ended; nothing was sent.
+
+    Attributes:
+        task_id: Id of the finished task.
+        status: The status it ended with.
+    """
+
+    def __init__(self, task_id: int, status: str) -> None:
+        super().__init__(f"task {task_id} has already ended as {status}; start a new task instead")
+        self.task_id = task_id
+        self.status = status
+
+
+class StepNotOpenError(TaskStateError, RuntimeError):
+    """The step to be answered is not (or no longer) waiting for an answer; nothing was sent.
+
+    Attributes:
+        task_id: Id of the task.
+        step_id: The step that the caller wanted to answer.
+    """
+
+    def __init__(self, task_id: int, step_id: object, seen: str) -> None:
+        super().__init__(f"step {step_id!r} of task {task_id} cannot be answered: {seen}")
+        self.task_id = task_id
+        self.step_id = step_id
+
+
+class ArgumentsError(TaskStateError, TypeError):
+    """The arguments for a task do not fit its signature or cannot be serialised; nothing was written."""
+
+
+class DuplicateExecutionError(TaskStateError, ValueError):
+    """The Celery id given for a new message is already in use within its task."""
+
+
+class NotInExecutionError(TaskStateError, RuntimeError):
+    """Something that needs a running execution was called outside of one."""
+
+
+class ProgressError(TaskStateError, ValueError, TypeError):
+    """A progress value is not a finite number."""
+
+
+class DataValueError(TaskStateError, ValueError):
+    """A value cannot be held by JSON; the message names its path."""
+
+
+class TextTooLongError(TaskStateError, ValueError):
+    """A text is longer than the column that should hold it."""
+
+
+class StatusError(TaskStateError, ValueError):
+    """A word that is no task status was assigned."""

@@ -1,0 +1,270 @@
+"""The current session: one an execution, web request, `with session_scope()`, or thread."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.orm import ORMExecuteState, Session, scoped_session, sessionmaker
+
+from .database import Database
+from .errors import NotConfiguredError
+from .settings import Settings
+
+
+class Scope:
+    """A stretch of work that has a session of its own, made when it is first asked for.
+
+    Args:
+        sessions: The `Sessions` that makes it.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+        self._session: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        """The session of this scope."""
+        if self._session is None:
+            self._session = self.sessions.new_session()
+        return self._session
+
+    @property
+    def started(self) -> bool:
+        """Whether anybody asked for the session yet."""
+        return self._session is not None
+
+    def close(self) -> None:
+        """Roll back what was not committed and give the connection back."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+_scope: ContextVar[Scope | None] = ContextVar("qhana_taskstate_scope", default=None)
+
+
+class Sessions:
+    """Finds the current session of one `TaskState`.
+
+    Args:
+        database: Where our own sessions connect to.
+        settings: The settings of the same `TaskState`.
+        host: The session of the host application: a `scoped_session`, or a callable that returns the session to
+            use now. It is then the current session everywhere, and its life is the host's business.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        host: scoped_session[Any] | Callable[[], Session] | None = None,
+    ) -> None:
+        self.database = database
+        self.settings = settings
+        self._host = host
+        self._threads = threading.local()
+        self._flask_key = f"qhana_taskstate_scope_{id(self)}"
+
+    @property
+    def hosted(self) -> bool:
+        """Whether the host handed in its own session."""
+        return self._host is not None
+
+    def new_session(self) -> Session:
+        """Make a session of ours. It keeps loaded values after a commit; `get_by_id` reads anew."""
+        factory: sessionmaker[Session] = sessionmaker(self.database.engine, expire_on_commit=False)
+        return factory()
+
+    @property
+    def current(self) -> Session:
+        """The current session: of the host, else of the scope, web request, or thread."""
+        if self._host is not None:
+            return self._host()
+        return self._current_scope().session
+
+    def open_write(self) -> bool:
+        """Tell whether the current session may hold a write that was not committed."""
+        if self._host is not None:
+            session: Session = self._host()
+        else:
+            scope = self._current_scope()
+            if not scope.started:
+                return False
+            session = scope.session
+        return has_open_write(session)
+
+    def _current_scope(self) -> Scope:
+        scope = _scope.get()
+        if scope is not None and scope.sessions is self:
+            return scope
+        return self._request_scope() or self._thread_scope()
+
+    def _request_scope(self) -> Scope | None:
+        flask = sys.modules.get("flask")
+        if flask is None or not flask.has_app_context():
+            return None
+        scope: Scope | None = flask.g.get(self._flask_key)
+        if scope is None:
+            scope = Scope(self)
+            setattr(flask.g, self._flask_key, scope)
+            self._close_with_flask(flask)
+        return scope
+
+    def _close_with_flask(self, flask: Any) -> None:
+        key = self._flask_key
+        functions = flask.current_app.teardown_appcontext_funcs
+        if any(getattr(function, "taskstate_key", None) == key for function in functions):
+            return
+
+        def close_scope(exc: BaseException | None) -> None:
+            scope = flask.g.pop(key, None)
+            if scope is not None:
+                scope.close()
+
+        close_scope.taskstate_key = key  # type: ignore[attr-defined]
+        # Appended by hand: Flask refuses its decorator once the first request was handled (flask 2.3).
+        functions.append(close_scope)
+
+    def _thread_scope(self) -> Scope:
+        scope: Scope | None = getattr(self._threads, "scope", None)
+        if scope is None:
+            scope = self._threads.scope = _ThreadScope(self)
+        return scope
+
+    @contextmanager
+    def scope(self) -> Iterator[Session]:
+        """Give the enclosed block a session of its own; closed, and so rolled back, at its end.
+
+        Yields:
+            The session (the host's own where the host handed one in).
+        """
+        if self._host is not None:
+            yield self._host()
+            return
+        scope = Scope(self)
+        token = _scope.set(scope)
+        try:
+            yield scope.session
+        finally:
+            _scope.reset(token)
+            scope.close()
+
+    def enter(self) -> Callable[[], None]:
+        """Begin a scope that ends when the returned function is called, in the same thread.
+
+        For callers that cannot use a `with` block, such as a pair of signal handlers.
+        """
+        scope = Scope(self)
+        outer = _scope.get()
+        _scope.set(scope)
+
+        def leave() -> None:
+            _scope.set(outer)
+            scope.close()
+
+        return leave
+
+
+class _ThreadScope(Scope):
+    """The scope of a thread outside of everything else: a read there leaves no transaction open."""
+
+    @property
+    def session(self) -> Session:
+        fresh = not self.started
+        session = super().session
+        if fresh:
+            event.listen(session, "do_orm_execute", _release_after_read)
+        return session
+
+
+def _release_after_read(state: ORMExecuteState) -> Any:
+    session = state.session
+    if not state.is_select or session.in_nested_transaction() or _is_locking(state):
+        return None
+    frozen = state.invoke_statement().freeze()
+    # All rows are in memory now; nothing keeps the transaction unless something was or will be written in it.
+    if not has_open_write(session):
+        session.commit()
+    return frozen()
+
+
+def _is_locking(state: ORMExecuteState) -> bool:
+    return getattr(state.statement, "_for_update_arg", None) is not None
+
+
+_WRITES = "qhana_taskstate_open_write"
+
+
+def has_open_write(session: Session) -> bool:
+    """Tell whether a session holds, or is about to make, a write that was not committed."""
+    return bool(session.new or session.dirty or session.deleted or session.info.get(_WRITES))
+
+
+def _note_write(session: Session, *_: Any) -> None:
+    session.info[_WRITES] = True
+
+
+def _note_statement(state: ORMExecuteState) -> None:
+    if not state.is_select:
+        state.session.info[_WRITES] = True
+
+
+def _forget_write(session: Session, *_: Any) -> None:
+    if not session.in_nested_transaction():
+        session.info.pop(_WRITES, None)
+
+
+# On the class, so that a host's session is seen too; the handlers only set a mark.
+event.listen(Session, "after_flush", _note_write)
+event.listen(Session, "do_orm_execute", _note_statement)
+event.listen(Session, "after_commit", _forget_write)
+event.listen(Session, "after_rollback", _forget_write)
+
+
+_resolve: Callable[[], Sessions] | None = None
+
+
+def install(resolve: Callable[[], Sessions]) -> None:
+    """Tell this module how to find the `Sessions` of the process. Called once, by `integration`."""
+    global _resolve  # noqa: PLW0603
+    _resolve = resolve
+
+
+def current_sessions() -> Sessions:
+    """Return the `Sessions` of the process's `TaskState`.
+
+    Raises:
+        NotConfiguredError: If there is none.
+    """
+    if _resolve is None:
+        raise NotConfiguredError("no TaskState was made in this process; make one: TaskState(app)")
+    return _resolve()
+
+
+def current_session() -> Session:
+    """Return the current session.
+
+    Raises:
+        NotConfiguredError: If no `TaskState` was made in this process.
+    """
+    return current_sessions().current
+
+
+def current_settings() -> Settings:
+    """Return the settings of the process's `TaskState`, or the defaults where there is none."""
+    if _resolve is None:
+        return _DEFAULTS
+    try:
+        return _resolve().settings
+    except NotConfiguredError:
+        return _DEFAULTS
+
+
+_DEFAULTS = Settings()

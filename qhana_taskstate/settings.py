@@ -1,0 +1,235 @@
+"""The settings: names, defaults, units, and where they are read from. Knows neither Celery nor a database."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from .errors import SettingsError
+from .states import ERROR_WORDS
+
+#: Prefix of every setting in Celery's configuration.
+PREFIX: Final = "taskstate_"
+
+#: Prefix of every setting in the environment.
+ENVIRONMENT_PREFIX: Final = "TASKSTATE_"
+
+DAY: Final = 86400.0
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a text that is not empty is needed")
+    return value.strip()
+
+
+def _optional_text(value: object) -> str | None:
+    return None if value is None or value == "" else _text(value)
+
+
+def _error_word(value: object) -> str:
+    word = _text(value)
+    if word not in ERROR_WORDS:
+        raise ValueError(f"one of {', '.join(sorted(ERROR_WORDS))} is needed")
+    return word
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError("a number is needed")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("a finite number is needed")
+    return number
+
+
+def _seconds(value: object) -> float:
+    number = _number(value)
+    if number <= 0:
+        raise ValueError("a number of seconds above 0 is needed")
+    return number
+
+
+def _seconds_or_zero(value: object) -> float:
+    number = _number(value)
+    if number < 0:
+        raise ValueError("a number of seconds, 0 or more, is needed")
+    return number
+
+
+def _count(value: object) -> int:
+    number = _number(value)
+    if number < 1 or number != int(number):
+        raise ValueError("a whole number, 1 or more, is needed")
+    return int(number)
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in {"1", "true", "yes", "on"}:
+        return True
+    if isinstance(value, str) and value.lower() in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("true or false is needed")
+
+
+def _items(value: object) -> list[Any]:
+    if isinstance(value, str):
+        text = value.strip()
+        return (
+            list(json.loads(text))
+            if text.startswith("[")
+            else [part.strip() for part in text.split(",") if part]
+        )
+    if isinstance(value, Iterable):
+        return list(value)
+    raise ValueError("a list is needed")
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(_text(item) for item in _items(value))
+
+
+def _schedule(value: object) -> tuple[float, ...]:
+    return tuple(_seconds_or_zero(item) for item in _items(value))
+
+
+def _log_level(value: object) -> int | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    level = logging.getLevelNamesMapping().get(str(value).upper())
+    if level is None:
+        raise ValueError("a level of the logging module, such as 'INFO', is needed")
+    return level
+
+
+def _setting(default: Any, parse: Callable[[object], Any], *, secret: bool = False) -> Any:
+    return dataclasses.field(default=default, repr=not secret, metadata={"parse": parse})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of one `TaskState`, checked. Lives as long as the `TaskState` that read it.
+
+    Attributes:
+        database_url: SQLAlchemy URL of the database that holds the task states.
+        error_status: Word stored and returned in Python for a failed task: ERROR or FAILURE.
+        wire_error_status: Word for a failed task in JSON that leaves the process: ERROR or FAILURE.
+        heartbeat_seconds: How often the lease of a running execution is renewed.
+        lost_after_seconds: Silence of a lease after which its execution is looked into.
+        flush_interval_seconds: Reported progress and log are written at most this often.
+        log_column_bytes: How many UTF-8 bytes of the newest log the `task_log` column itself holds.
+        capture_log_level: Records of the `logging` module from this level on, emitted inside an execution, go
+            into the task's log. None captures nothing.
+        canvas_progress: A canvas of several executions that reports no progress itself shows "n of m".
+        hold_seconds: A submission that was not heard of for so long counts as dead.
+        publish_deadline_seconds: A message not begun so long after its publication or eta counts as lost.
+        max_redeliveries: How often the broker may deliver one message again after it lost its worker.
+        lock_timeout_seconds: How long the tracker waits for a locked row before it tries again later.
+        webhook_secrets: Standard Webhooks secrets; the first signs first.
+        webhook_allowed_networks: CIDRs and host names that a webhook may reach beyond public addresses.
+        webhook_retry_schedule: Seconds to wait before each further attempt of a delivery.
+        webhook_timeout_seconds: Time for one attempt, all in.
+        webhook_min_interval_seconds: Time between two `details` calls of one subscription.
+        webhook_queue: Queue of the deliveries; None is Celery's default queue.
+        public_url: Base of the default `task_href`; None makes none.
+    """
+
+    database_url: str = _setting("sqlite:///taskstate.db", _text, secret=True)
+    error_status: str = _setting("ERROR", _error_word)
+    wire_error_status: str = _setting("FAILURE", _error_word)
+    heartbeat_seconds: float = _setting(10.0, _seconds)
+    lost_after_seconds: float = _setting(30.0, _seconds)
+    flush_interval_seconds: float = _setting(0.5, _seconds)
+    log_column_bytes: int = _setting(60 * 1024, _count)
+    capture_log_level: int | None = _setting(None, _log_level)
+    canvas_progress: bool = _setting(True, _switch)
+    hold_seconds: float = _setting(60.0, _seconds)
+    publish_deadline_seconds: float = _setting(7 * DAY, _seconds)
+    max_redeliveries: int = _setting(5, _count)
+    lock_timeout_seconds: float = _setting(1.0, _seconds)
+    webhook_secrets: tuple[str, ...] = _setting((), _texts, secret=True)
+    webhook_allowed_networks: tuple[str, ...] = _setting((), _texts)
+    webhook_retry_schedule: tuple[float, ...] = _setting(
+        (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0), _schedule
+    )
+    webhook_timeout_seconds: float = _setting(15.0, _seconds)
+    webhook_min_interval_seconds: float = _setting(2.0, _seconds_or_zero)
+    webhook_queue: str | None = _setting(None, _optional_text)
+    public_url: str | None = _setting(None, _optional_text)
+
+
+_FIELDS: Final = {field.name: field for field in dataclasses.fields(Settings)}
+
+
+def setting_names() -> tuple[str, ...]:
+    """Return the names of all settings, without their prefix."""
+    return tuple(_FIELDS)
+
+
+def read_settings(
+    keywords: Mapping[str, object],
+    configuration: Mapping[str, object],
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Gather the settings; a keyword wins over the configuration, which wins over the environment.
+
+    Args:
+        keywords: Settings without prefix, as passed to `TaskState`.
+        configuration: Celery's configuration; only names that start with `taskstate_` are looked at.
+        environment: Names and texts such as `os.environ`; `TASKSTATE_X_FILE` names a file that holds the value
+            of `TASKSTATE_X` (for secrets). Unknown names are ignored. None reads no environment.
+
+    Returns:
+        The checked settings.
+
+    Raises:
+        SettingsError: If a keyword or a configured `taskstate_` name is unknown, a value makes no sense, or the
+            file of a `_FILE` name cannot be read. A secret value is not shown.
+    """
+    found: dict[str, tuple[str, object]] = {}
+    for name, value in (environment or {}).items():
+        found.update(_from_environment(name, value))
+    for key, value in configuration.items():
+        if isinstance(key, str) and key.startswith(PREFIX):
+            found[_known(key.removeprefix(PREFIX), key)] = (key, value)
+    for key, value in keywords.items():
+        found[_known(key, key)] = (key, value)
+    return Settings(**{name: _parsed(name, label, value) for name, (label, value) in found.items()})
+
+
+def _from_environment(name: str, value: str) -> dict[str, tuple[str, object]]:
+    setting = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+    if not name.startswith(ENVIRONMENT_PREFIX):
+        return {}
+    if setting in _FIELDS:
+        return {setting: (name, value)}
+    if setting.endswith("_file") and setting.removesuffix("_file") in _FIELDS:
+        try:
+            return {setting.removesuffix("_file"): (name, Path(value).read_text(encoding="utf-8").strip())}
+        except OSError as exc:
+            raise SettingsError(f"{name} names a file that cannot be read: {exc}") from exc
+    return {}
+
+
+def _known(setting: str, label: str) -> str:
+    if setting not in _FIELDS:
+        raise SettingsError(f"unknown setting {label!r}; known are {', '.join(PREFIX + n for n in _FIELDS)}")
+    return setting
+
+
+def _parsed(setting: str, label: str, value: object) -> Any:
+    field = _FIELDS[setting]
+    try:
+        return field.metadata["parse"](value)
+    except (ValueError, TypeError) as exc:
+        shown = repr(value) if field.repr else "its value (not shown)"
+        raise SettingsError(f"setting {label}: {shown} makes no sense: {exc}") from None

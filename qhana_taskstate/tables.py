@@ -1,0 +1,171 @@
+"""Our own tables, beside the five of the QHAna plugin runner. No foreign key to those: its deletes must work."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TIMESTAMP
+
+#: Constraint names of the plugin runner, which ours follow.
+NAMING_CONVENTION: Final = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+
+metadata = MetaData(naming_convention=NAMING_CONVENTION)
+
+#: Longest Celery id and name that are kept; Celery's own result table has 155 and 255.
+ID_LENGTH: Final = 155
+NAME_LENGTH: Final = 255
+
+
+def now() -> datetime:
+    """Return this moment as an aware UTC time."""
+    return datetime.now(UTC)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment: aware UTC in Python on every database; a naive value counts as UTC."""
+
+    impl = TIMESTAMP(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """Choose the column type; MySQL's TIMESTAMP drops fractions and ends in 2038, which DATETIME(6) does not.
+
+        The plugin runner's columns keep their type; this one only decides how values are bound.
+        """
+        if dialect.name in {"mysql", "mariadb"}:
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(TIMESTAMP(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn any aware time into UTC; databases without time zones get it naive."""
+        if value is None:
+            return None
+        moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return moment if dialect.name == "postgresql" else moment.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return aware UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+_LONG_TEXT = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+_SERIAL = BigInteger().with_variant(Integer(), "sqlite")
+
+#: What the tracker knows of a task. Its row lock puts the changes of one task in order.
+job_table = Table(
+    "taskstate_job",
+    metadata,
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    #: Random; a message whose header does not carry it is not this task's (ids of a wiped database come again).
+    Column("token", String(32), nullable=False),
+    Column("open_ended", Boolean, nullable=False, default=False),
+    #: Set when a step was added, cleared when work is started from outside: at rest, the task waits.
+    Column("parked", Boolean, nullable=False, default=False),
+    #: At least one execution was registered, or a hold was released with nothing published.
+    Column("had_work", Boolean, nullable=False, default=False),
+    Column("end_status", String(16), nullable=True),
+    Column("ended_at", UtcTime, nullable=True),
+    #: Whether the decided end stands in the `ProcessingTask` row too.
+    Column("end_copied", Boolean, nullable=False, default=False),
+    Column("created_at", UtcTime, nullable=False, default=now),
+)
+Index(
+    "ix_taskstate_job_uncopied",
+    job_table.c.ended_at,
+    postgresql_where=job_table.c.end_copied.is_(False) & job_table.c.end_status.is_not(None),
+    sqlite_where=job_table.c.end_copied.is_(False) & job_table.c.end_status.is_not(None),
+)
+
+#: Keeps a task open while a canvas of several messages is being submitted.
+hold_table = Table(
+    "taskstate_hold",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("task_id", Integer, nullable=False, index=True),
+    Column("created_at", UtcTime, nullable=False, default=now),
+    Column("heartbeat_at", UtcTime, nullable=False, default=now),
+    #: Messages published so far, as far as it was recorded.
+    Column("published", Integer, nullable=False, default=0),
+)
+
+#: One Celery message of a task, from publish to its end. A retry or a replacement keeps Celery's id and is a new
+#: row; a redelivery is the same one again (celery 5.7: the three are in every message's headers).
+execution_table = Table(
+    "taskstate_execution",
+    metadata,
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("celery_id", String(ID_LENGTH), primary_key=True, index=True),
+    Column("retries", Integer, primary_key=True, autoincrement=False),
+    Column("nesting", Integer, primary_key=True, autoincrement=False),
+    Column("name", String(NAME_LENGTH), nullable=False),
+    Column("state", String(16), nullable=False),
+    #: Celery id of the execution that published this one.
+    Column("parent_id", String(ID_LENGTH), nullable=True),
+    Column("queue", String(NAME_LENGTH), nullable=True),
+    Column("published_at", UtcTime, nullable=True),
+    #: Earliest moment it may begin (eta or countdown).
+    Column("eta", UtcTime, nullable=True),
+    Column("started_at", UtcTime, nullable=True),
+    Column("closed_at", UtcTime, nullable=True),
+    #: Lease: renewed by the process that runs it.
+    Column("heartbeat_at", UtcTime, nullable=True),
+    Column("worker", String(NAME_LENGTH), nullable=True),
+    Column("pid", Integer, nullable=True),
+    #: Start time of that process in seconds since the epoch; tells it from a later one with the same pid.
+    Column("pid_started", Float(53), nullable=True),
+    Column("acks_late", Boolean, nullable=True),
+    Column("max_retries", Integer, nullable=True),
+    #: How often it was begun.
+    Column("deliveries", Integer, nullable=False, default=0),
+    Column("error_type", String(NAME_LENGTH), nullable=True),
+    Column("error", _LONG_TEXT, nullable=True),
+    Column("traceback", _LONG_TEXT, nullable=True),
+    Column("progress_value", Float(53), nullable=True),
+    Column("progress_start", Float(53), nullable=True),
+    Column("progress_target", Float(53), nullable=True),
+    Column("progress_unit", String(100), nullable=True),
+)
+#: The look for what is still open: on PostgreSQL and SQLite the index holds only those.
+Index(
+    "ix_taskstate_execution_open",
+    execution_table.c.task_id,
+    execution_table.c.closed_at,
+    postgresql_where=execution_table.c.closed_at.is_(None),
+    sqlite_where=execution_table.c.closed_at.is_(None),
+)
+
+#: The log of a task, append-only; the runner's `task_log` column holds its newest part.
+log_table = Table(
+    "taskstate_log",
+    metadata,
+    Column("id", _SERIAL, primary_key=True, autoincrement=True),
+    Column("task_id", Integer, nullable=False, index=True),
+    Column("text", _LONG_TEXT, nullable=False),
+    #: Continues the entry before it instead of starting a new line.
+    Column("glued", Boolean, nullable=False, default=False),
+    Column("created_at", UtcTime, nullable=False, default=now),
+)
