@@ -1,0 +1,34 @@
+"""Waiting for something to become true, by polling."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(what: str, predicate: Callable[[], T], *, timeout: float = 30.0, interval: float = 0.02) -> T:
+    """Call `predicate` until its value is true.
+
+    Args:
+        what: What is waited for, as it is to stand in the error.
+        predicate: Called again and again; its exceptions are not caught.
+        timeout: Seconds until the wait is given up.
+        interval: Seconds between two calls.
+
+    Returns:
+        The first value that is true.
+
+    Raises:
+        AssertionError: Nothing came true in time. It names `what` and the last value.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"waited {timeout:g} s in vain until {what}; last seen: {value!r}")
+        time.sleep(interval)
