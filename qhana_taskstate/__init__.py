@@ -1,1 +1,65 @@
-"""Durable, true task state for Celery."""
+"""Durable, true task state for Celery: one SQL row a job, kept in step by Celery's own signals."""
+
+from __future__ import annotations
+
+# What can go wrong
+from .errors import (
+    ArgumentsError,
+    BrokerUnavailableError,
+    DatabaseUnavailableError,
+    DataValueError,
+    DuplicateExecutionError,
+    NotConfiguredError,
+    NotInExecutionError,
+    ProgressError,
+    SchemaError,
+    SettingsError,
+    StatusError,
+    StepNotOpenError,
+    TaskFinishedError,
+    TaskNotFoundError,
+    TaskStateError,
+    TextTooLongError,
+)
+
+# Make a Celery app track its tasks
+from .integration import TaskState, taskstate
+
+# The rows
+from .models import ProcessingTask, Step, TaskFile, TaskLink, TaskUpdateSubscription, WebhookRef
+
+# Write plugin tasks
+from .plugin import plugin_task
+from .progress import add_log, add_output, report_progress, track
+
+__all__ = [
+    "ArgumentsError",
+    "BrokerUnavailableError",
+    "DataValueError",
+    "DatabaseUnavailableError",
+    "DuplicateExecutionError",
+    "NotConfiguredError",
+    "NotInExecutionError",
+    "ProcessingTask",
+    "ProgressError",
+    "SchemaError",
+    "SettingsError",
+    "StatusError",
+    "Step",
+    "StepNotOpenError",
+    "TaskFile",
+    "TaskFinishedError",
+    "TaskLink",
+    "TaskNotFoundError",
+    "TaskState",
+    "TaskStateError",
+    "TaskUpdateSubscription",
+    "TextTooLongError",
+    "WebhookRef",
+    "add_log",
+    "add_output",
+    "plugin_task",
+    "report_progress",
+    "taskstate",
+    "track",
+]

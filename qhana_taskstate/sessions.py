@@ -233,7 +233,7 @@ _resolve: Callable[[], Sessions] | None = None
 
 def install(resolve: Callable[[], Sessions]) -> None:
     """Tell this module how to find the `Sessions` of the process. Called once, by `integration`."""
-    global _resolve  # noqa: PLW0603
+    global _resolve
     _resolve = resolve
 
 

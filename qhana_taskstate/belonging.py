@@ -1,0 +1,324 @@
+"""Which task the running code and the messages it publishes belong to: a message header and ContextVars."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: The one message header of this package. Set once, never grown, carried on by Celery through retries.
+HEADER: Final = "qhana_taskstate"
+
+#: Celery tasks whose names start so are our own and never belong to a task.
+OWN_TASK_PREFIX: Final = "qhana_taskstate."
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRef:
+    """Names a task beyond doubt: ids of a database that was made anew come again, tokens do not.
+
+    Attributes:
+        task_id: Id of the `ProcessingTask`.
+        token: Random text kept in its job row.
+    """
+
+    task_id: int
+    token: str
+
+    def encode(self) -> str:
+        """Return the value of the message header."""
+        return f"{self.task_id}:{self.token}"
+
+    @classmethod
+    def decode(cls, value: object) -> TaskRef | None:
+        """Read the value of a message header; None if it is not one of ours."""
+        if not isinstance(value, str):
+            return None
+        task_id, _, token = value.partition(":")
+        return cls(int(task_id), token) if token and task_id.isascii() and task_id.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionKey:
+    """Names one message of a task. A retry or a replacement keeps Celery's id; a redelivery keeps all three.
+
+    Attributes:
+        celery_id: Celery's id of the message.
+        retries: Celery's count of retries, 0 for the first attempt.
+        nesting: Celery's `replaced_task_nesting`, 0 for what was submitted.
+    """
+
+    celery_id: str
+    retries: int = 0
+    nesting: int = 0
+
+    @classmethod
+    def of_headers(cls, headers: Mapping[str, Any]) -> ExecutionKey | None:
+        """Read the key from the headers of a message (protocol 2), None without an id."""
+        celery_id = headers.get("id")
+        if not celery_id:
+            return None
+        return cls(str(celery_id), int(headers.get("retries") or 0), int(headers.get("replaced_task_nesting") or 0))
+
+    @classmethod
+    def of_request(cls, request: Any) -> ExecutionKey | None:
+        """Read the key from a Celery request (`task.request`, or the worker's own), None without an id."""
+        if not getattr(request, "id", None):
+            return None
+        retries = getattr(request, "retries", None)
+        if retries is None:
+            retries = (getattr(request, "request_dict", None) or {}).get("retries")
+        return cls(str(request.id), int(retries or 0), int(getattr(request, "replaced_task_nesting", None) or 0))
+
+
+@dataclass(slots=True)
+class Publication:
+    """A message that was seen while it was published.
+
+    Attributes:
+        key: Key of the execution that it will be.
+        name: Name of the Celery task.
+        parent_id: Celery id of the execution that published it.
+        queue: Where it was routed to.
+        published_at: Aware UTC.
+        eta: Earliest begin, aware UTC.
+        sent: Whether Celery said that it was handed to the broker.
+    """
+
+    key: ExecutionKey
+    name: str
+    parent_id: str | None
+    queue: str | None
+    published_at: datetime
+    eta: datetime | None
+    sent: bool = False
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far an execution has come, in the words of QHAna's task resource."""
+
+    value: float
+    start: float = 0.0
+    target: float = 100.0
+    unit: str = "%"
+
+
+@dataclass(eq=False)
+class Publisher:
+    """Something whose published messages belong to a task.
+
+    Attributes:
+        ref: The task.
+        publications: Messages seen and not yet registered in the database, oldest first.
+    """
+
+    ref: TaskRef
+    publications: list[Publication] = field(default_factory=list)
+
+    def take_sent(self) -> list[Publication]:
+        """Remove and return the publications that the broker has; the others stay until they are sent."""
+        publications = self.publications
+        sent = [publication for publication in publications if publication.sent]
+        for publication in sent:
+            publications.remove(publication)
+        return sent
+
+    def note_sent(self, key: ExecutionKey) -> None:
+        """Mark a publication as handed to the broker."""
+        for publication in reversed(self.publications):
+            if publication.key == key:
+                publication.sent = True
+                return
+
+
+@dataclass(eq=False)
+class Submission(Publisher):
+    """A canvas being submitted by `start`.
+
+    Attributes:
+        registered: Key of the one message that was registered before it was published.
+    """
+
+    registered: ExecutionKey | None = None
+    published: int = 0
+
+
+@dataclass(eq=False)
+class Execution(Publisher):
+    """One execution that runs in this thread; lives from `task_prerun` to `task_postrun`.
+
+    Attributes:
+        key: Its key.
+        name: Name of the Celery task.
+        task: Celery's task object.
+        request: Celery's request.
+        function: The plugin function whose body it runs, None for a task that is no plugin task.
+        acks_late: Whether the broker keeps its message until it ended.
+        max_retries: Celery's limit of retries, None for no limit.
+        known: False if the database knows no task with this token.
+        closed: Its end is recorded.
+        task_ended: The task had already ended when it began.
+        entered: The body was entered; a further call of the function is a plain call.
+        failure: Why it failed, as Celery reported it (a `store.Failure`).
+        leave: Ends its session scope and gives the ContextVars their former values.
+    """
+
+    key: ExecutionKey = field(kw_only=True)
+    name: str = field(kw_only=True)
+    task: Any = field(kw_only=True, default=None)
+    request: Any = field(kw_only=True, default=None)
+    function: Callable[..., Any] | None = field(kw_only=True, default=None)
+    acks_late: bool = field(kw_only=True, default=False)
+    max_retries: int | None = field(kw_only=True, default=None)
+    known: bool = field(kw_only=True, default=True)
+    task_ended: bool = field(kw_only=True, default=False)
+    entered: bool = field(kw_only=True, default=False)
+    closed: bool = field(kw_only=True, default=False)
+    failure: Any = field(kw_only=True, default=None)
+    leave: Callable[[], None] = field(kw_only=True, default=lambda: None)
+    began: float = field(kw_only=True, default_factory=time.monotonic)
+    #: Log entries not written yet; a deque, since the plugin appends while another thread takes from it.
+    lines: deque[str] = field(kw_only=True, default_factory=deque)
+    progress: Progress | None = field(kw_only=True, default=None)
+    progress_dirty: bool = field(kw_only=True, default=False)
+    #: Held while its reports are written, so that the last value is never overtaken by an older one.
+    writing: threading.Lock = field(kw_only=True, default_factory=threading.Lock)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether reports or publications wait to be written."""
+        return bool(self.lines or self.progress_dirty or self.publications)
+
+    def take_lines(self) -> list[str]:
+        """Remove and return the log entries that wait to be written."""
+        taken = []
+        while self.lines:
+            taken.append(self.lines.popleft())
+        return taken
+
+    def take_progress(self) -> Progress | None:
+        """Return the progress if it waits to be written, and note that it was taken."""
+        if not self.progress_dirty:
+            return None
+        # In this order: what the plugin reports in between is written once more rather than never.
+        self.progress_dirty = False
+        return self.progress
+
+
+class Detached:
+    """Marks a stretch of code whose messages belong to nobody."""
+
+
+_execution: ContextVar[Execution | None] = ContextVar("qhana_taskstate_execution", default=None)
+_publisher: ContextVar[Submission | Detached | None] = ContextVar("qhana_taskstate_publisher", default=None)
+
+
+def current_execution() -> Execution | None:
+    """Return the tracked execution in which this code runs, if any."""
+    return _execution.get()
+
+
+def current_publisher() -> Publisher | Detached | None:
+    """Return what messages published now belong to: a submission, else the execution, else nothing."""
+    return _publisher.get() or _execution.get()
+
+
+def enter(execution: Execution) -> Callable[[], None]:
+    """Make an execution the current one.
+
+    Returns:
+        A function that gives the ContextVars their former values, to be called in the same thread. Values are
+        put back rather than reset with tokens, since Celery may run the two ends in different contexts.
+    """
+    outer, publisher = _execution.get(), _publisher.get()
+    _execution.set(execution)
+    _publisher.set(None)
+
+    def leave() -> None:
+        _execution.set(outer)
+        _publisher.set(publisher)
+
+    return leave
+
+
+@contextmanager
+def submitting(submission: Submission) -> Iterator[Submission]:
+    """Let the messages published in the block belong to a submission."""
+    outer = _publisher.get()
+    _publisher.set(submission)
+    try:
+        yield submission
+    finally:
+        _publisher.set(outer)
+
+
+@contextmanager
+def detached() -> Iterator[None]:
+    """Let the messages published in the block belong to nobody, though it runs in a tracked execution."""
+    outer = _publisher.get()
+    _publisher.set(Detached())
+    try:
+        yield
+    finally:
+        _publisher.set(outer)
+
+
+def bound(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function that will run in a raw thread belong to the execution of the caller.
+
+    A thread of the standard library starts with an empty context (Python 3.11), so that neither its messages nor
+    its reports would find their task.
+
+    Args:
+        function: What the thread is to run; may be called in several threads at once.
+
+    Returns:
+        A function with the same signature. It has a session of its own, since a session serves one thread.
+    """
+    execution, publisher = _execution.get(), _publisher.get()
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        outer, outer_publisher = _execution.get(), _publisher.get()
+        _execution.set(execution)
+        _publisher.set(publisher)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _execution.set(outer)
+            _publisher.set(outer_publisher)
+
+    return call
+
+
+def inside_execution_of(task_id: int) -> bool:
+    """Tell whether this code runs in an execution of the given task."""
+    execution = _execution.get()
+    return execution is not None and execution.ref.task_id == task_id
+
+
+def ref_of_request(request: Any) -> TaskRef | None:
+    """Find the task of a Celery request.
+
+    The header stands in `request.headers` of `task.request`; without a broker (eager) only there, in the worker's
+    own requests in `request_dict` (celery 5.5 to 5.7).
+    """
+    headers = getattr(request, "headers", None)
+    found = TaskRef.decode(headers.get(HEADER)) if isinstance(headers, Mapping) else None
+    if found is None:
+        found = TaskRef.decode(getattr(request, HEADER, None))
+    if found is None:
+        request_dict = getattr(request, "request_dict", None)
+        found = TaskRef.decode(request_dict.get(HEADER)) if isinstance(request_dict, Mapping) else None
+    return found

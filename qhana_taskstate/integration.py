@@ -1,0 +1,493 @@
+"""`TaskState`: the one place that wires the parts together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ParamSpec, TypeVar, cast
+
+from celery import Celery, _state
+from celery.local import Proxy
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, scoped_session
+
+from . import belonging, models, plugin, reader, schema, sessions, signals, store
+from .belonging import ExecutionKey, Publication, TaskRef
+from .database import Database
+from .errors import DatabaseUnavailableError, NotConfiguredError, SchemaError, SettingsError, TaskNotFoundError
+from .models import ProcessingTask, TaskUpdateSubscription
+from .progress import TaskLogHandler
+from .sessions import Sessions
+from .settings import Settings, read_settings, setting_names
+from .states import TaskStatus, check_status, is_terminal
+from .submission import Submitter, Subscriber
+from .tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Pauses in seconds between two looks of `wait`: quick at first, then gentle to the database.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+
+
+class TaskState:
+    """Durable, true task state for one Celery app. Opens no connection before it is used.
+
+    Args:
+        app: The Celery app; or call `init_app` later.
+        session: The session of the host application (a `scoped_session`, or a callable that returns the session),
+            for example Flask-SQLAlchemy's `db.session`; it is then the current session everywhere.
+        engine: An engine of the host, instead of `taskstate_database_url`.
+        environment: Where `TASKSTATE_…` names are read from, such as `os.environ`; None reads none.
+        settings: Settings by keyword, without their prefix; they win over Celery's configuration.
+
+    Raises:
+        SettingsError: If a keyword names no setting. Values are checked at first use.
+    """
+
+    def __init__(
+        self,
+        app: Celery | None = None,
+        *,
+        session: scoped_session[Any] | Callable[[], Session] | None = None,
+        engine: Engine | None = None,
+        environment: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
+        for name in settings:
+            if name not in setting_names():
+                raise SettingsError(f"unknown setting {name!r}; known are {', '.join(setting_names())}")
+        self._app: Celery | None = None
+        self._host_session = session
+        self._engine = engine
+        self._environment = environment
+        self._keywords = settings
+        self._guard = threading.RLock()
+        self._tracker: Tracker | None = None
+        if app is not None:
+            self.init_app(app)
+
+    def __repr__(self) -> str:
+        return f"<TaskState of {self._app.main if self._app is not None else None!r}>"
+
+    def init_app(self, app: Celery) -> None:
+        """Track the tasks of a Celery app, and make this the `TaskState` of the process for that app."""
+        self._app = app
+        _of_app[app] = self
+        _all.append(self)
+        signals.connect(_listener_of)
+        sessions.install(lambda: current().sessions)
+        plugin.install_starter(lambda signature: current().start(signature))
+        models.inside_execution_of = belonging.inside_execution_of
+
+    @property
+    def app(self) -> Celery:
+        """The Celery app.
+
+        Raises:
+            NotConfiguredError: Before `init_app`.
+        """
+        if self._app is None:
+            raise NotConfiguredError("this TaskState has no Celery app yet; call taskstate.init_app(app)")
+        return self._app
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read at first use.
+
+        Raises:
+            SettingsError: If one is unknown or makes no sense.
+        """
+        return self.tracker.settings
+
+    @property
+    def tracker(self) -> Tracker:
+        """What records facts; made at first use."""
+        if self._tracker is None:
+            with self._guard:
+                if self._tracker is None:
+                    self._tracker = self._make_tracker()
+        return self._tracker
+
+    def _make_tracker(self) -> Tracker:
+        settings = read_settings(self._keywords, dict(self.app.conf), self._environment)
+        database = Database(
+            settings.database_url, engine=self._engine, lock_timeout_seconds=settings.lock_timeout_seconds
+        )
+        if settings.capture_log_level is not None:
+            logging.getLogger().addHandler(TaskLogHandler(settings.capture_log_level))
+        return Tracker(database, Sessions(database, settings, self._host_session), settings)
+
+    @property
+    def sessions(self) -> Sessions:
+        """Where the current session comes from."""
+        return self.tracker.sessions
+
+    @property
+    def database(self) -> Database:
+        """The database of the task states."""
+        return self.tracker.database
+
+    @property
+    def session(self) -> Session:
+        """The current session: one an execution, web request, `with session_scope()`, or thread."""
+        return self.sessions.current
+
+    def session_scope(self) -> AbstractContextManager[Session]:
+        """Give a block its own session: `with taskstate.session_scope() as session:`. Does not commit at its end."""
+        return self.sessions.scope()
+
+    def upgrade(self) -> None:
+        """Bring the schema of the database up to date; safe to repeat, and twice at once.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+        """
+        schema.upgrade(self.database)
+
+    def start(
+        self,
+        work: Any,
+        *,
+        task: ProcessingTask | int | str | None = None,
+        task_name: str | None = None,
+        parameters: Any = None,
+        finishes: bool | None = None,
+        answers: str | int | None = None,
+        webhook_href: str | None = None,
+        event: str | None = None,
+        task_href: str | None = None,
+        **apply_async_options: Any,
+    ) -> ProcessingTask:
+        """Start a canvas as a new job, or as further work of a task. A commit point like `save(commit=True)`.
+
+        One commit of the current session holds the task, the registration, the cleared step and the subscription;
+        then the canvas is published. Inside an execution it starts a separate job.
+
+        Args:
+            work: A signature, chain, group, chord, or nest of them; a bare task stands for its signature.
+            task: The task to go on with, or its id; None makes a new one.
+            task_name: Name of the task; a new one has that of its first Celery task by default.
+            parameters: Text for `ProcessingTask.parameters`, or values that are written as JSON.
+            finishes: False makes the task open-ended: it stays PENDING until `finish`, a status set by hand, a
+                failure, or `cancel`. True makes it end when nothing is open. None keeps what it is.
+            answers: `step_id` of the open step that this work answers; the step is cleared in the same commit.
+            webhook_href: Subscribe this webhook in the same commit.
+            event: The event to subscribe to; None for all.
+            task_href: What webhooks name as their source; by default made from `taskstate_public_url`.
+            apply_async_options: Celery's options, such as `queue`, `countdown` or `expires`.
+
+        Returns:
+            The committed `ProcessingTask`; with `task_always_eager` already run.
+
+        Raises:
+            ArgumentsError: If arguments do not fit a plugin task or cannot be serialised; nothing was written.
+            TaskNotFoundError: If there is no such task.
+            TaskFinishedError: If the task has ended; nothing was sent.
+            StepNotOpenError: If the step does not wait for an answer (any more); nothing was sent.
+            DuplicateExecutionError: If `task_id` was used in this task before; nothing was sent.
+            BrokerUnavailableError: If the broker cannot be reached; the task has then ended as ERROR, except with
+                `answers`, where nothing was changed.
+        """
+        subscriber = None
+        if webhook_href is not None:
+            subscriber = Subscriber(webhook_href=webhook_href, task_href=task_href, event=event)
+        elif event is not None or task_href is not None:
+            raise SettingsError("event and task_href say how to call a webhook; pass webhook_href too")
+        submitter = Submitter(self.app, self.tracker)
+        return submitter.start(
+            work,
+            task=task,
+            task_name=task_name,
+            parameters=parameters,
+            finishes=finishes,
+            answers=answers,
+            subscriber=subscriber,
+            options=apply_async_options,
+        )
+
+    def current(self) -> ProcessingTask:
+        """Return the `ProcessingTask` of the running execution, read anew.
+
+        Raises:
+            NotInExecutionError: If no tracked execution runs here.
+            TaskNotFoundError: If the row was deleted meanwhile.
+        """
+        return plugin.task_of_execution()
+
+    def wait(
+        self, task: ProcessingTask | int | str, timeout: float | None = None, *, or_step: bool = False
+    ) -> ProcessingTask:
+        """Wait until a task has ended.
+
+        Args:
+            task: The task or its id.
+            timeout: Seconds to wait at most; None waits without limit.
+            or_step: Also stop waiting when the task waits at a step for input.
+
+        Returns:
+            The task, read anew.
+
+        Raises:
+            TimeoutError: If it has not ended in time; names the status seen.
+            TaskNotFoundError: If there is no such task.
+        """
+        task_id = _id_of(task)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = _FIRST_PAUSE
+        while True:
+            with self.database.reading() as connection:
+                seen = reader.glance(connection, task_id)
+            if seen is None:
+                raise TaskNotFoundError(task)
+            if seen.finished or (or_step and seen.waiting):
+                return self._get(task_id)
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"task {task_id} is still {TaskStatus.PENDING} after {timeout} s")
+            time.sleep(pause if left is None else min(pause, left))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    def _get(self, task_id: int) -> ProcessingTask:
+        task = ProcessingTask.get_by_id(task_id)
+        if task is None:
+            raise TaskNotFoundError(task_id)
+        return task
+
+    def cancel(self, task: ProcessingTask | int | str, terminate: bool = False, reason: str = "") -> bool:
+        """End a task as ERROR, and ask the workers to drop what of it has not begun.
+
+        Args:
+            task: The task or its id.
+            terminate: Also terminate what runs (prefork and gevent pools).
+            reason: Goes into the log.
+
+        Returns:
+            False if the task had already ended.
+
+        Raises:
+            TaskNotFoundError: If there is no such task.
+        """
+        entry = f"cancelled: {reason}" if reason else "cancelled"
+        if not self._end(task, TaskStatus.ERROR, entry):
+            return False
+        task_id = _id_of(task)
+        with self.database.reading() as connection:
+            celery_ids = store.open_celery_ids(connection, task_id)
+        if celery_ids:
+            try:
+                self.app.control.revoke(celery_ids, terminate=terminate)
+            except Exception as exc:
+                # What has not begun finds its task ended; only `terminate` is lost.
+                logger.warning("workers could not be told that task %s is cancelled: %s", task_id, exc)
+        return True
+
+    def finish(
+        self, task: ProcessingTask | int | str, log: str | None = None, status: str = TaskStatus.SUCCESS.value
+    ) -> bool:
+        """End a task, whatever of it is open; meant for tasks started with `finishes=False`.
+
+        Args:
+            task: The task or its id.
+            log: A last log entry.
+            status: SUCCESS or ERROR.
+
+        Returns:
+            False if the task had already ended.
+
+        Raises:
+            TaskNotFoundError: If there is no such task.
+            ValueError: If the status is neither.
+        """
+        word = check_status(status)
+        if not is_terminal(word):
+            raise ValueError(f"a task cannot be finished as {status!r}; use 'SUCCESS' or 'ERROR'")
+        return self._end(task, TaskStatus(str(word)), log)
+
+    def _end(self, task: ProcessingTask | int | str, status: TaskStatus, entry: str | None) -> bool:
+        task_id = _id_of(task)
+        if self.sessions.open_write():
+            # Our own connection would wait for the caller's open transaction, in the same thread.
+            self.session.commit()
+        with self.database.reading() as connection:
+            if reader.glance(connection, task_id) is None:
+                raise TaskNotFoundError(task)
+        outcome = self.tracker.write(lambda connection: store.end(connection, task_id, status, entry=entry))
+        self.tracker.finish_showing(task_id, outcome)
+        return outcome.ended is not None
+
+    def find(self, celery_id: str) -> ProcessingTask | None:
+        """Return the task that a Celery id belongs to, None if no tracked message has that id."""
+        with self.database.reading() as connection:
+            ref = store.find_task(connection, str(celery_id))
+        return None if ref is None else ProcessingTask.get_by_id(ref.task_id)
+
+    def describe(self, task: ProcessingTask | int | str) -> dict[str, Any]:
+        """Return the JSON of the task resource, as QHAna's task view gives it.
+
+        Raises:
+            TaskNotFoundError: If there is no such task.
+        """
+        row = ProcessingTask.get_by_id(_id_of(task))
+        if row is None:
+            raise TaskNotFoundError(task)
+        return reader.describe(row, self.settings)
+
+    def subscribe(
+        self,
+        task: ProcessingTask | int | str,
+        webhook_href: str,
+        task_href: str | None = None,
+        event: str | None = None,
+    ) -> TaskUpdateSubscription:
+        """Subscribe a webhook to a task, and commit. Twice is once.
+
+        Args:
+            task: The task or its id.
+            webhook_href: Where to call.
+            task_href: What the call names as its source; by default made from `taskstate_public_url`.
+            event: `status`, `steps` or `details`; None for all.
+
+        Raises:
+            TaskNotFoundError: If there is no such task.
+            SettingsError: If there is no `task_href` and no public URL.
+        """
+        row = self._get(_id_of(task))
+        subscriber = Subscriber(webhook_href=webhook_href, task_href=task_href, event=event)
+        subscription = Submitter(self.app, self.tracker).subscribe(self.session, row, subscriber)
+        self.session.commit()
+        return subscription
+
+    def unsubscribe(self, task: ProcessingTask | int | str, webhook_href: str, event: Any = ...) -> int:
+        """Remove subscriptions of a webhook to a task, and commit.
+
+        Args:
+            task: The task or its id.
+            webhook_href: The webhook.
+            event: One event, None for the subscriptions to all events; left out, all of that webhook's.
+
+        Returns:
+            How many were removed.
+        """
+        found = TaskUpdateSubscription.get_by_task_and_subscriber(_id_of(task), webhook_href, event=event)
+        for subscription in found:
+            self.session.delete(subscription)
+        self.session.commit()
+        return len(found)
+
+    @contextmanager
+    def detached(self) -> Iterator[None]:
+        """Let messages published in the block belong to nobody, though the code runs in a tracked execution."""
+        with belonging.detached():
+            yield
+
+    def bound(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Let a function that a raw thread will run belong to the execution of the caller."""
+        return belonging.bound(function)
+
+    def adopt(
+        self, name: str, key: ExecutionKey, kwargs: Mapping[str, Any], publication: Publication
+    ) -> TaskRef | None:
+        """Find or make the task of a plugin task's message that carries none; for the signal handlers.
+
+        A `db_id` keyword names it; otherwise the message becomes a job of its own. None while the thread's session
+        has an open write on SQLite: our own connection would wait for it. The worker then adopts the message.
+        """
+        if self.database.dialect == "sqlite" and self.sessions.open_write():
+            return None
+        given = kwargs.get(plugin.TASK_ID_PARAMETER)
+        task_id = _numeric(given)
+        if given is not None and task_id is None:
+            logger.warning("%s was sent with db_id=%r, which is no id of a task; it is not tracked", name, given)
+            return None
+
+        def work(connection: Any) -> TaskRef | None:
+            known = store.find_task(connection, key.celery_id)
+            if known is not None and (task_id is None or known.task_id == task_id):
+                ref = known
+            else:
+                ref = store.take_up(connection, task_id or store.add_task(connection, name)).ref
+            store.register(connection, ref.task_id, [publication])
+            return ref
+
+        return self.tracker.write(work)
+
+    def on_worker_start(self) -> None:
+        """Say, when a worker starts, what is wrong with the schema of the database, if something is."""
+        try:
+            schema.check(self.database)
+        except (SchemaError, DatabaseUnavailableError, DBAPIError) as exc:
+            logger.critical("task states cannot be recorded: %s", exc)
+        finally:
+            # Nothing of the parent's may be open when pool children are forked.
+            self.database.dispose()
+
+    def after_fork(self) -> None:
+        """Forget the connections of the parent process."""
+        if self._tracker is not None:
+            self._tracker.database.after_fork()
+
+
+_of_app: weakref.WeakKeyDictionary[Celery, TaskState] = weakref.WeakKeyDictionary()
+_all: list[TaskState] = []
+
+
+def current() -> TaskState:
+    """Return the `TaskState` of the process: of the current app, where there are several.
+
+    Raises:
+        NotConfiguredError: If none was made.
+    """
+    found = _find(None)
+    if found is None:
+        raise NotConfiguredError(
+            "no TaskState was made in this process; make one where the Celery app is: TaskState(app)"
+        )
+    return found
+
+
+#: The process's `TaskState`, in every thread.
+taskstate: TaskState = cast(TaskState, Proxy(current))
+
+
+def _find(app: Celery | None) -> TaskState | None:
+    if app is not None:
+        return _of_app.get(_real(app))
+    # A thread other than the one that made the app has no current app of its own (celery 5.7, `_tls`).
+    found = _of_app.get(_real(_state.get_current_app())) if len(_all) > 1 else None
+    return found or (_all[-1] if _all else None)
+
+
+def _real(app: Any) -> Celery:
+    real: Celery = app._get_current_object() if isinstance(app, Proxy) else app
+    return real
+
+
+def _listener_of(app: Celery | None) -> signals.Listener | None:
+    return _find(app)
+
+
+def _id_of(task: ProcessingTask | int | str) -> int:
+    if isinstance(task, ProcessingTask):
+        if task.id is None:
+            raise TaskNotFoundError(None)
+        return task.id
+    task_id = _numeric(task)
+    if task_id is None:
+        raise TaskNotFoundError(task)
+    return task_id
+
+
+def _numeric(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None

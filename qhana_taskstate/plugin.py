@@ -1,0 +1,297 @@
+"""The decorator for plugin tasks, and what happens around their functions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+
+from celery import Celery, Task, _state
+from celery.exceptions import Ignore, Reject, Retry
+from celery.local import Proxy
+
+from .belonging import Execution, Publisher, current_execution, current_publisher
+from .errors import ArgumentsError, NotInExecutionError, TaskNotFoundError
+from .models import ProcessingTask
+from .sessions import current_sessions
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+
+#: Name of the parameter and keyword by which today's plugins pass the id of their task.
+TASK_ID_PARAMETER = "db_id"
+
+
+class PluginTask(Task):
+    """Mixed into the task class of the app for every plugin task."""
+
+    abstract = True
+
+    #: The function as the plugin author wrote it.
+    plugin_function: Callable[..., Any]
+    #: Its signature without `self`.
+    plugin_signature: inspect.Signature
+    #: Whether `start` copies the arguments into `ProcessingTask.parameters`.
+    store_parameters: bool = False
+
+    @property
+    def processing_task(self) -> ProcessingTask:
+        """The `ProcessingTask` of the running execution, read anew.
+
+        Raises:
+            NotInExecutionError: If no tracked execution runs here.
+            TaskNotFoundError: If the row was deleted meanwhile.
+        """
+        return task_of_execution()
+
+    def start(self, *args: Any, **kwargs: Any) -> ProcessingTask:
+        """Start this task as a new job; takes the function's own arguments only, like `delay`.
+
+        Returns:
+            The committed and published `ProcessingTask`.
+
+        Raises:
+            ArgumentsError: If the arguments do not fit.
+            BrokerUnavailableError: If the message could not be sent; the task has then ended as ERROR.
+        """
+        return _starter(self.s(*args, **kwargs))
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
+        """As Celery's; fills in the id of the task for a function that declares it."""
+        publisher = current_publisher()
+        if isinstance(publisher, Publisher):
+            kwargs = self.with_task_id(args, kwargs, publisher.ref.task_id)
+        return super().apply_async(args, kwargs, *rest, **options)
+
+    def with_task_id(self, args: Any, kwargs: Any, task_id: int) -> dict[str, Any]:
+        """Return the keywords with `db_id` added if the function declares it and nobody gave it."""
+        given = dict(kwargs or {})
+        if TASK_ID_PARAMETER not in self.plugin_signature.parameters or TASK_ID_PARAMETER in given:
+            return given
+        names = list(self.plugin_signature.parameters)
+        if len(args or ()) > names.index(TASK_ID_PARAMETER):
+            return given
+        return {**given, TASK_ID_PARAMETER: task_id}
+
+    def retry(self, *args: Any, **kwargs: Any) -> Any:
+        """As Celery's; commits the current session before the next attempt is published."""
+        _commit_before_publish(self)
+        return super().retry(*args, **kwargs)
+
+    def replace(self, sig: Any) -> Any:
+        """As Celery's; commits the current session before the replacement is published."""
+        _commit_before_publish(self)
+        return super().replace(sig)
+
+
+def _commit_before_publish(task: Task) -> None:
+    execution = current_execution()
+    if execution is not None and execution.function is not None and execution.request is task.request_stack.top:
+        current_sessions().current.commit()
+
+
+_starter: Callable[[Any], ProcessingTask]
+
+
+def install_starter(starter: Callable[[Any], ProcessingTask]) -> None:
+    """Tell this module how a signature is started. Called once, by `integration`."""
+    global _starter
+    _starter = starter
+
+
+def task_of_execution() -> ProcessingTask:
+    """Return the `ProcessingTask` of the running execution, read anew.
+
+    Raises:
+        NotInExecutionError: If no tracked execution runs here.
+        TaskNotFoundError: If the row was deleted meanwhile.
+    """
+    execution = current_execution()
+    if execution is None:
+        raise NotInExecutionError("no tracked execution runs here; start the task with taskstate.start(...)")
+    task = ProcessingTask.get_by_id(execution.ref.task_id)
+    if task is None:
+        raise TaskNotFoundError(execution.ref.task_id)
+    return task
+
+
+class StartableTask(Protocol[P, R]):
+    """What type checkers see of a plugin task: the function, and Celery's and our ways to start it."""
+
+    name: str
+    request: Any
+    processing_task: ProcessingTask
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> ProcessingTask: ...
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Any: ...
+    def s(self, *args: Any, **kwargs: Any) -> Any: ...
+    def si(self, *args: Any, **kwargs: Any) -> Any: ...
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any: ...
+    def __getattr__(self, name: str) -> Any: ...
+
+
+@overload
+def plugin_task(function: Callable[P, R], /) -> StartableTask[P, R]: ...
+
+
+@overload
+def plugin_task(
+    *, name: str | None = None, bind: bool = False, store_parameters: bool = False, **options: Any
+) -> Callable[[Callable[..., R]], StartableTask[..., R]]: ...
+
+
+def plugin_task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a Celery task whose executions are tracked. Used like `shared_task`, with or without brackets.
+
+    Args:
+        function: The function, when used without brackets.
+        options: Celery's options for tasks (`name`, `bind`, `autoretry_for`, …) pass through. Ours:
+            `store_parameters=True` lets `start` copy the arguments, as JSON, into `ProcessingTask.parameters`.
+
+    Returns:
+        The task of the current app, as `shared_task` does.
+    """
+    if function is not None:
+        if not callable(function):
+            raise TypeError(f"plugin_task was given {function!r}; pass a name as plugin_task(name={function!r})")
+        return _make(function, options)
+    return lambda function: _make(function, options)
+
+
+def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
+    bind = bool(options.get("bind"))
+    signature = _own_signature(function, bind)
+    name = options.get("name")
+
+    def register(app: Celery) -> Any:
+        body = _with_bookkeeping(function)
+        base = options.get("base") or app.Task
+        if not issubclass(base, PluginTask):
+            base = type("PluginTask", (PluginTask, base), {"abstract": True, "__module__": base.__module__})
+        return app._task_from_fun(
+            body,
+            **{
+                **options,
+                "base": base,
+                "plugin_function": staticmethod(function),
+                "plugin_signature": signature,
+                "store_parameters": bool(options.get("store_parameters", False)),
+                "__header__": staticmethod(_argument_check(signature)),
+            },
+        )
+
+    # As shared_task does (celery 5.5 to 5.7): apps that are finalised later, and those that already are.
+    _state.connect_on_app_finalize(register)
+    for app in _state._get_active_apps():
+        if app.finalized:
+            with app._finalize_mutex:
+                register(app)
+
+    def find() -> Any:
+        app = _state.get_current_app()
+        return app.tasks[name or app.gen_task_name(function.__name__, function.__module__)]
+
+    return Proxy(find)
+
+
+def _own_signature(function: Callable[..., Any], bind: bool) -> inspect.Signature:
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    return signature.replace(parameters=parameters[1:] if bind else parameters)
+
+
+def _argument_check(signature: inspect.Signature) -> Callable[..., None]:
+    """Make what Celery calls with the arguments of a message before it is sent."""
+
+    def check(*args: Any, **kwargs: Any) -> None:
+        # `db_id` may still be filled in when the function is called.
+        bind_arguments(signature, args, kwargs)
+
+    return check
+
+
+def bind_arguments(signature: inspect.Signature, args: Any, kwargs: Any) -> inspect.BoundArguments:
+    """Fit arguments to a plugin function; a missing `db_id` is allowed, since it is filled in.
+
+    Raises:
+        TypeError: As Python says it.
+    """
+    given = dict(kwargs)
+    parameter = signature.parameters.get(TASK_ID_PARAMETER)
+    if parameter is not None and TASK_ID_PARAMETER not in given:
+        position = list(signature.parameters).index(TASK_ID_PARAMETER)
+        if len(args) <= position or parameter.kind is parameter.KEYWORD_ONLY:
+            given[TASK_ID_PARAMETER] = None
+    return signature.bind(*args, **given)
+
+
+def _with_bookkeeping(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        execution = current_execution()
+        if execution is None or execution.function is not function or execution.entered:
+            return function(*args, **kwargs)
+        execution.entered = True
+        return _conduct(execution, function, args, kwargs)
+
+    return run
+
+
+def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run the body of a plugin task as one unit of work.
+
+    The commit stands inside the task's own call, since Celery publishes what comes next right after it (celery
+    5.5 to 5.7, `build_tracer`): the next execution sees what this one wrote.
+    """
+    if execution.task_ended:
+        raise Ignore(f"task {execution.ref.task_id} has already ended")
+    sessions = current_sessions()
+    task: PluginTask = execution.task
+    kwargs = task.with_task_id(args[1:] if _is_bound(task) else args, kwargs, execution.ref.task_id)
+    try:
+        result = function(*args, **kwargs)
+    except (Ignore, Retry, Reject):
+        sessions.current.commit()
+        raise
+    except BaseException:
+        sessions.current.rollback()
+        raise
+    if isinstance(result, str) and result and not _is_followed(execution.request):
+        execution.lines.append(result)
+    sessions.current.commit()
+    return result
+
+
+def _is_bound(task: Task) -> bool:
+    return not isinstance(inspect.getattr_static(type(task), "run"), staticmethod)
+
+
+def _is_followed(request: Any) -> bool:
+    return any(getattr(request, name, None) for name in ("chain", "chord", "group", "callbacks"))
+
+
+def is_plugin_task(task: object) -> bool:
+    """Tell whether a Celery task was made by `plugin_task`."""
+    return isinstance(task, PluginTask) and task.plugin_function is not None
+
+
+def find_plugin_task(app: Celery, name: object) -> PluginTask | None:
+    """Return the plugin task of that name which the app knows, else None."""
+    task = app.tasks.get(name) if isinstance(name, str) else None
+    return cast(PluginTask, task) if is_plugin_task(task) else None
+
+
+def check_arguments(task: PluginTask, args: Any, kwargs: Any) -> None:
+    """Check arguments against the function of a plugin task.
+
+    Raises:
+        ArgumentsError: Naming task, what is wrong, and the signature.
+    """
+    try:
+        bind_arguments(task.plugin_signature, tuple(args), kwargs)
+    except TypeError as exc:
+        raise ArgumentsError(
+            f"arguments do not fit {task.name}{task.plugin_signature}: {exc}; nothing was written or sent"
+        ) from exc

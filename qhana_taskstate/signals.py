@@ -1,0 +1,369 @@
+"""Celery's signals, translated into facts for the tracker. The one module that listens.
+
+What Celery sends, from which process and in which order, differs between ways to end; the rules kept here held in
+all measured scenarios of celery 5.7: only `task_postrun` with a closing state ends an execution in the process that
+runs it, a failure reported by the worker's parent ends one too, and everything may come twice, late, or never.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import traceback as traceback_module
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from celery import Celery, signals
+from celery.exceptions import Reject
+
+from .belonging import (
+    HEADER,
+    OWN_TASK_PREFIX,
+    Detached,
+    Execution,
+    ExecutionKey,
+    Publication,
+    Publisher,
+    Submission,
+    TaskRef,
+    current_execution,
+    current_publisher,
+    enter,
+    ref_of_request,
+)
+from .plugin import find_plugin_task, is_plugin_task
+from .states import CLOSING_POSTRUN_STATES, ExecutionState
+from .store import Failure
+from .tables import now
+from .tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """What the handlers need of a `TaskState`."""
+
+    @property
+    def app(self) -> Celery:
+        """The Celery app."""
+
+    @property
+    def tracker(self) -> Tracker:
+        """Where facts go."""
+
+    def adopt(
+        self, name: str, key: ExecutionKey, kwargs: Mapping[str, Any], publication: Publication
+    ) -> TaskRef | None:
+        """Find or make the task that a plugin task's message belongs to by itself; None if that is not known yet."""
+
+    def on_worker_start(self) -> None:
+        """Check the schema and say what to do if it does not fit."""
+
+    def after_fork(self) -> None:
+        """Forget connections of the parent process."""
+
+
+_find: Callable[[Celery | None], Listener | None]
+
+
+def connect(find: Callable[[Celery | None], Listener | None]) -> None:
+    """Listen to Celery's signals; twice is once.
+
+    Args:
+        find: Gives the listener of an app, or of the current app for None; None where there is none.
+    """
+    global _find
+    _find = find
+    for signal, handler in (
+        (signals.before_task_publish, on_before_task_publish),
+        (signals.after_task_publish, on_after_task_publish),
+        (signals.task_prerun, on_task_prerun),
+        (signals.task_failure, on_task_failure),
+        (signals.task_postrun, on_task_postrun),
+        (signals.task_revoked, on_task_revoked),
+        (signals.task_unknown, on_task_unknown),
+        (signals.task_rejected, on_task_rejected),
+        (signals.worker_init, on_worker_init),
+        (signals.worker_process_init, on_worker_process_init),
+    ):
+        # Receivers are held weakly by default, and so would vanish (celery 5.7).
+        signal.connect(handler, weak=False, dispatch_uid=f"qhana_taskstate.{handler.__name__}")
+
+
+def _never_fails(handler: Callable[..., None]) -> Callable[..., None]:
+    """Keep a fault of ours away from the task; Celery would only log that a handler raised."""
+
+    @functools.wraps(handler)
+    def guarded(sender: Any = None, **arguments: Any) -> None:
+        try:
+            handler(sender, **arguments)
+        except Exception:
+            logger.exception("%s of %s could not be recorded", handler.__name__, getattr(sender, "name", sender))
+
+    return guarded
+
+
+@_never_fails
+def on_before_task_publish(
+    sender: str, headers: dict[str, Any], body: Any, routing_key: str | None = None, **_: Any
+) -> None:
+    """Put the task's header into a message, and note the message for registration."""
+    key = ExecutionKey.of_headers(headers)
+    if key is None or sender.startswith(OWN_TASK_PREFIX):
+        return
+    publication = Publication(
+        key=key,
+        name=sender,
+        parent_id=headers.get("parent_id"),
+        queue=routing_key,
+        published_at=now(),
+        eta=_moment(headers.get("eta")),
+    )
+    publisher = current_publisher()
+    ref = TaskRef.decode(headers.get(HEADER))
+    if isinstance(publisher, Publisher) and (ref is None or ref == publisher.ref):
+        headers[HEADER] = publisher.ref.encode()
+        _note(publisher, publication)
+    elif ref is not None:
+        _register_now(ref, publication)
+    elif not isinstance(publisher, Detached):
+        _adopt_at_publish(sender, headers, body, publication)
+
+
+def _note(publisher: Publisher, publication: Publication) -> None:
+    if isinstance(publisher, Execution) and publisher.closed:
+        # A thread that outlived its execution: nothing registers for it any more.
+        _register_now(publisher.ref, publication)
+        return
+    if isinstance(publisher, Submission):
+        publisher.published += 1
+        if publication.key == publisher.registered:
+            return
+    publisher.publications.append(publication)
+
+
+def _register_now(ref: TaskRef, publication: Publication) -> None:
+    listener = _find(None)
+    if listener is not None and not listener.tracker.sessions.open_write():
+        listener.tracker.register(ref, [publication])
+
+
+def _adopt_at_publish(name: str, headers: dict[str, Any], body: Any, publication: Publication) -> None:
+    listener = _find(None)
+    if listener is None or find_plugin_task(listener.app, name) is None:
+        return
+    kwargs = body[1] if isinstance(body, (tuple, list)) and len(body) > 1 else {}
+    ref = listener.adopt(name, publication.key, kwargs if isinstance(kwargs, Mapping) else {}, publication)
+    if ref is not None:
+        headers[HEADER] = ref.encode()
+
+
+@_never_fails
+def on_after_task_publish(sender: str, headers: Mapping[str, Any], **_: Any) -> None:
+    """Note that a message was handed to the broker; one that failed to go out must not be waited for."""
+    publisher = current_publisher()
+    key = ExecutionKey.of_headers(headers)
+    if isinstance(publisher, Publisher) and key is not None:
+        publisher.note_sent(key)
+
+
+@_never_fails
+def on_task_prerun(sender: Any, task: Any, kwargs: Mapping[str, Any] | None = None, **_: Any) -> None:
+    """Make the execution the current one, and record that it runs."""
+    request = task.request
+    key = ExecutionKey.of_request(request)
+    listener = _find(task.app)
+    if key is None or listener is None or task.name.startswith(OWN_TASK_PREFIX):
+        return
+    ref = ref_of_request(request)
+    if ref is None and request.is_eager:
+        publisher = current_publisher()
+        ref = publisher.ref if isinstance(publisher, Publisher) else None
+    if ref is None and is_plugin_task(task):
+        publication = Publication(key, task.name, request.parent_id, None, now(), None, sent=True)
+        ref = listener.adopt(task.name, key, kwargs or {}, publication)
+    if ref is None:
+        return
+    execution = Execution(
+        ref,
+        key=key,
+        name=task.name,
+        task=task,
+        request=request,
+        function=task.plugin_function if is_plugin_task(task) else None,
+        acks_late=bool(task.acks_late),
+        max_retries=task.max_retries,
+    )
+    outer = current_execution()
+    leave_belonging = enter(execution)
+    # An eager execution inside another one shares its session, as a function call would.
+    leave_scope = None if outer is not None else listener.tracker.sessions.enter()
+
+    def leave() -> None:
+        leave_belonging()
+        if leave_scope is not None:
+            leave_scope()
+
+    execution.leave = leave
+    listener.tracker.begin(execution)
+    if execution.known and not execution.closed:
+        listener.tracker.watch(execution)
+
+
+@_never_fails
+def on_task_failure(
+    sender: Any,
+    task_id: str,
+    exception: BaseException | None = None,
+    traceback: Any = None,
+    einfo: Any = None,
+    **_: Any,
+) -> None:
+    """Keep the cause for `task_postrun`; a failure that the worker's parent reports ends the execution at once."""
+    failure = _failure(exception, traceback, einfo)
+    execution = _execution_of(sender)
+    if execution is not None and execution.key.celery_id == task_id:
+        execution.failure = failure
+        return
+    listener = _find(sender.app)
+    if listener is None or sender.name.startswith(OWN_TASK_PREFIX):
+        return
+    request = sender.request
+    known = getattr(request, "id", None) == task_id
+    state = ExecutionState.REJECTED if isinstance(exception, Reject) else ExecutionState.FAILURE
+    listener.tracker.close_elsewhere(
+        ref_of_request(request) if known else None,
+        ExecutionKey.of_request(request) if known else None,
+        task_id,
+        sender.name,
+        state,
+        failure,
+    )
+
+
+@_never_fails
+def on_task_postrun(sender: Any, task: Any, state: str | None = None, **_: Any) -> None:
+    """End the execution, if Celery's state says that it is over.
+
+    Not at `task_success`: a task's `after_return` runs later and may publish. `None` and REJECTED are sent for
+    messages that may be delivered again.
+    """
+    execution = _execution_of(task)
+    if execution is None:
+        return
+    listener = _find(task.app)
+    try:
+        if listener is not None and execution.known:
+            listener.tracker.unwatch(execution)
+            if state in CLOSING_POSTRUN_STATES:
+                listener.tracker.close(execution, ExecutionState(state), execution.failure)
+            else:
+                listener.tracker.flush(execution)
+    finally:
+        execution.leave()
+
+
+def _execution_of(task: Any) -> Execution | None:
+    execution = current_execution()
+    return execution if execution is not None and execution.request is task.request else None
+
+
+@_never_fails
+def on_task_revoked(
+    sender: Any, request: Any, terminated: bool = False, signum: Any = None, expired: bool = False, **_: Any
+) -> None:
+    """End an execution that was revoked, or that expired in the queue."""
+    listener = _find(sender.app)
+    if listener is None:
+        return
+    if expired:
+        failure = Failure(type="TaskRevokedError", message="expired before a worker could begin it")
+    elif terminated:
+        failure = Failure(type="TaskRevokedError", message=f"terminated while it ran (signal {_signal_name(signum)})")
+    else:
+        failure = Failure(type="TaskRevokedError", message="revoked before it began")
+    listener.tracker.close_elsewhere(
+        ref_of_request(request),
+        ExecutionKey.of_request(request),
+        request.id,
+        sender.name,
+        ExecutionState.REVOKED,
+        failure,
+    )
+
+
+@_never_fails
+def on_task_unknown(sender: Any, message: Any, exc: BaseException, name: str, id: str, **_: Any) -> None:
+    """End an execution whose Celery task no worker that got it knows."""
+    failure = Failure(type="NotRegistered", message=f"the worker knows no task {name!r}; include its module there")
+    _close_message(sender, message, name, failure)
+
+
+@_never_fails
+def on_task_rejected(sender: Any, message: Any, exc: BaseException | None = None, **_: Any) -> None:
+    """End an execution whose message the worker could not read."""
+    failure = Failure(type=type(exc).__name__, message=f"the worker could not read the message: {exc}")
+    _close_message(sender, message, None, failure)
+
+
+def _close_message(sender: Any, message: Any, name: str | None, failure: Failure) -> None:
+    headers = message.headers or {}
+    key = ExecutionKey.of_headers(headers)
+    listener = _find(sender.app)
+    if key is not None and listener is not None:
+        listener.tracker.close_elsewhere(
+            TaskRef.decode(headers.get(HEADER)),
+            key,
+            key.celery_id,
+            name or headers.get("task"),
+            ExecutionState.REJECTED,
+            failure,
+        )
+
+
+@_never_fails
+def on_worker_init(sender: Any, **_: Any) -> None:
+    """Check the schema when a worker starts."""
+    listener = _find(sender.app)
+    if listener is not None:
+        listener.on_worker_start()
+
+
+@_never_fails
+def on_worker_process_init(sender: Any = None, **_: Any) -> None:
+    """Give a pool child connections of its own."""
+    listener = _find(None)
+    if listener is not None:
+        listener.after_fork()
+
+
+def _failure(exception: BaseException | None, traceback: Any, einfo: Any) -> Failure:
+    text = getattr(einfo, "traceback", None)
+    if text is None and traceback is not None:
+        text = traceback if isinstance(traceback, str) else "".join(traceback_module.format_tb(traceback))
+    cause = exception if exception is not None else getattr(einfo, "exception", None)
+    # billiard wraps the exception together with its remote traceback.
+    cause = getattr(cause, "exc", cause) if type(cause).__name__ == "ExceptionWithTraceback" else cause
+    return Failure(type=type(cause).__name__, message=_message(cause), traceback=text and str(text))
+
+
+def _message(exception: BaseException | None) -> str:
+    try:
+        return str(exception)
+    except Exception as exc:
+        return f"(its text cannot be had: {type(exc).__name__})"
+
+
+def _moment(value: object) -> datetime | None:
+    if not isinstance(value, str):
+        return value if isinstance(value, datetime) else None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _signal_name(signum: Any) -> str:
+    return getattr(signum, "name", None) or str(signum)

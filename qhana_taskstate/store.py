@@ -1,0 +1,670 @@
+"""The only writer of task state. Core statements on a connection that is handed in; nothing here commits.
+
+Lock order: job row, executions by key, `ProcessingTask` last. Whoever holds a job row never waits for a
+`ProcessingTask` row: a plugin may have changed that in a transaction that stays open for hours.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, func, insert, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from . import tasklog
+from .belonging import ExecutionKey, Progress, Publication, TaskRef
+from .models import ProcessingTask, Step
+from .states import FAILED_STATES, ExecutionState, TaskStatus
+from .tables import ID_LENGTH, NAME_LENGTH, execution_table, hold_table, job_table, now
+
+_task = ProcessingTask.__table__
+_step = Step.__table__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the job row of a task said when it was read."""
+
+    ref: TaskRef
+    open_ended: bool
+    parked: bool
+    had_work: bool
+    end_status: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """The process that runs an execution.
+
+    Attributes:
+        worker: Host name of the Celery worker.
+        pid: Its process id.
+        pid_started: When that process started, seconds since the epoch.
+    """
+
+    worker: str | None
+    pid: int
+    pid_started: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """What was found when an execution began.
+
+    Attributes:
+        known: False if the token belongs to no task, so that nothing was written.
+        task_ended: The task had already ended.
+        closed: This very execution had already ended (its message was delivered again).
+    """
+
+    known: bool
+    task_ended: bool = False
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an execution failed, as people read it."""
+
+    type: str
+    message: str
+    traceback: str | None = None
+
+    @property
+    def summary(self) -> str:
+        """Type and message in one line of text."""
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """Everything that the end of an execution brings.
+
+    Attributes:
+        key: Its key.
+        name: Name of the Celery task.
+        state: A closed state.
+        failure: Why it failed.
+        publications: Messages that it published and that are not registered yet.
+        lines: Log entries not written yet.
+        progress: Its last progress if that is not written yet.
+    """
+
+    key: ExecutionKey
+    name: str
+    state: ExecutionState
+    failure: Failure | None = None
+    publications: Sequence[Publication] = ()
+    lines: Sequence[str] = ()
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a write led to.
+
+    Attributes:
+        changed: Whether it changed anything.
+        ended: Status with which the task ended by it, None if it did not.
+        shown: Whether the `ProcessingTask` row shows it; False if a plugin holds that row.
+    """
+
+    changed: bool = False
+    ended: str | None = None
+    shown: bool = True
+
+
+def new_token() -> str:
+    """Return a token for a job row: 16 random hexadecimal digits."""
+    return secrets.token_hex(8)
+
+
+def find_job(connection: Connection, task_id: int) -> Job | None:
+    """Read the job row of a task without locking it; None where nobody gave the task to us."""
+    return _job(connection, task_id, lock=False)
+
+
+def lock_job(connection: Connection, task_id: int) -> Job | None:
+    """Lock and read the job row of a task, in a statement of its own.
+
+    What is looked for afterwards sees all that was committed before the lock was had; looking and locking in one
+    statement loses the end when two executions close at the same instant (PostgreSQL, READ COMMITTED).
+    """
+    return _job(connection, task_id, lock=True)
+
+
+def _job(connection: Connection, task_id: int, *, lock: bool) -> Job | None:
+    query = select(
+        job_table.c.token, job_table.c.open_ended, job_table.c.parked, job_table.c.had_work, job_table.c.end_status
+    ).where(job_table.c.task_id == task_id)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        return None
+    return Job(
+        ref=TaskRef(task_id, row.token),
+        open_ended=row.open_ended,
+        parked=row.parked,
+        had_work=row.had_work,
+        end_status=row.end_status,
+    )
+
+
+def take_up(connection: Connection, task_id: int, *, finishes: bool | None = None) -> Job:
+    """Give a task to the tracker, or tell it that new work comes from outside.
+
+    Args:
+        connection: In whose transaction to write.
+        task_id: Id of the `ProcessingTask`.
+        finishes: False makes the task open-ended, True makes it end when nothing is open, None changes nothing.
+
+    Returns:
+        The job row; locked until the transaction ends. An ended one is returned as it is.
+    """
+    job = lock_job(connection, task_id)
+    if job is None:
+        _insert_absent(
+            connection,
+            job_table,
+            [
+                {
+                    "task_id": task_id,
+                    "token": new_token(),
+                    "open_ended": finishes is False,
+                    "parked": False,
+                    "had_work": True,
+                    "end_copied": False,
+                    "created_at": now(),
+                }
+            ],
+        )
+        job = lock_job(connection, task_id)
+        assert job is not None  # noqa: S101  (inserted above, or by the one who was first)
+    if job.end_status is not None:
+        return job
+    open_ended = job.open_ended if finishes is None else not finishes
+    if job.parked or not job.had_work or open_ended != job.open_ended:
+        connection.execute(
+            update(job_table)
+            .where(job_table.c.task_id == task_id)
+            .values(parked=False, had_work=True, open_ended=open_ended)
+        )
+    return Job(ref=job.ref, open_ended=open_ended, parked=False, had_work=True, end_status=None)
+
+
+def add_task(connection: Connection, name: str) -> int:
+    """Insert a `ProcessingTask` for a message that belongs to none yet; returns its id."""
+    statement = insert(ProcessingTask).values(
+        task_name=name,
+        started_at=now(),
+        parameters="",
+        data={},
+        multi_step=False,
+        current_step=-1,
+        progress_start=0,
+        progress_target=100,
+        progress_unit="%",
+        task_log="",
+    )
+    task_id = connection.execute(statement).inserted_primary_key
+    assert task_id is not None  # noqa: S101  (one row was inserted; tells the type checker)
+    return int(task_id[0])
+
+
+def register(connection: Connection, task_id: int, publications: Iterable[Publication]) -> None:
+    """Record published messages as QUEUED executions; those that are already known stay as they are."""
+    rows = [
+        {
+            "task_id": task_id,
+            "celery_id": publication.key.celery_id[:ID_LENGTH],
+            "retries": publication.key.retries,
+            "nesting": publication.key.nesting,
+            "name": publication.name[:NAME_LENGTH],
+            "state": ExecutionState.QUEUED.value,
+            "parent_id": publication.parent_id and publication.parent_id[:ID_LENGTH],
+            "queue": publication.queue and publication.queue[:NAME_LENGTH],
+            "published_at": publication.published_at,
+            "eta": publication.eta,
+            "deliveries": 0,
+        }
+        for publication in publications
+    ]
+    if rows:
+        # By key, the order in which everybody locks executions.
+        rows.sort(key=lambda row: (str(row["celery_id"]), row["retries"], row["nesting"]))
+        _insert_absent(connection, execution_table, rows)
+
+
+def is_registered(connection: Connection, task_id: int, key: ExecutionKey) -> bool:
+    """Tell whether a task has this execution."""
+    return connection.execute(select(literal(1)).where(_is(task_id, key))).first() is not None
+
+
+def begin(
+    connection: Connection,
+    ref: TaskRef,
+    key: ExecutionKey,
+    *,
+    name: str,
+    runner: Runner,
+    parent_id: str | None = None,
+    acks_late: bool = False,
+    max_retries: int | None = None,
+) -> Begun:
+    """Record that an execution runs; it is inserted if its publication is not recorded yet, or never was.
+
+    Args:
+        connection: In whose transaction to write.
+        ref: The task, as the message says.
+        key: Key of the execution.
+        name: Name of the Celery task.
+        runner: Who runs it.
+        parent_id: Celery id of the execution that published it.
+        acks_late: Whether the broker keeps its message until it ended.
+        max_retries: Celery's limit, None for no limit.
+
+    Returns:
+        What was found. A closed execution is not opened again.
+    """
+    job = find_job(connection, ref.task_id)
+    if job is None or job.ref != ref:
+        return Begun(known=False)
+    moment = now()
+    facts: dict[str, Any] = {
+        "state": ExecutionState.RUNNING.value,
+        "heartbeat_at": moment,
+        "worker": runner.worker and runner.worker[:NAME_LENGTH],
+        "pid": runner.pid,
+        "pid_started": runner.pid_started,
+        "acks_late": acks_late,
+        "max_retries": max_retries,
+    }
+    ended = job.end_status is not None
+    renewed = connection.execute(
+        update(execution_table)
+        .where(_is(ref.task_id, key), execution_table.c.closed_at.is_(None))
+        .values(
+            **facts,
+            started_at=func.coalesce(execution_table.c.started_at, moment),
+            deliveries=execution_table.c.deliveries + 1,
+        )
+    )
+    if renewed.rowcount:
+        return Begun(known=True, task_ended=ended)
+    inserted = _insert_absent(
+        connection,
+        execution_table,
+        [
+            {
+                "task_id": ref.task_id,
+                "celery_id": key.celery_id[:ID_LENGTH],
+                "retries": key.retries,
+                "nesting": key.nesting,
+                "name": name[:NAME_LENGTH],
+                "parent_id": parent_id and parent_id[:ID_LENGTH],
+                "started_at": moment,
+                "deliveries": 1,
+                **facts,
+            }
+        ],
+    )
+    if inserted:
+        return Begun(known=True, task_ended=ended)
+    connection.execute(
+        update(execution_table).where(_is(ref.task_id, key)).values(deliveries=execution_table.c.deliveries + 1)
+    )
+    return Begun(known=True, task_ended=ended, closed=True)
+
+
+def close(connection: Connection, ref: TaskRef, closing: Closing) -> Outcome:
+    """Record the end of an execution and, if nothing else is open, of its task.
+
+    The messages that it published are registered in the same transaction, before anything looks for what is open:
+    so a task is never seen at its end between a parent's close and a child's registration.
+
+    Args:
+        connection: In whose transaction to write; on SQLite it must hold the write lock.
+        ref: The task.
+        closing: What the end brings. For an execution that is already closed only its reports count.
+
+    Returns:
+        What it led to. Nothing happens if the token belongs to no task.
+    """
+    job = lock_job(connection, ref.task_id)
+    if job is None or job.ref != ref:
+        return Outcome()
+    register(connection, ref.task_id, closing.publications)
+    lines = [line for line in closing.lines]
+    if closing.progress is not None:
+        _set_progress(connection, ref.task_id, closing.key, closing.progress)
+    failed = closing.state in FAILED_STATES
+    changed = _close(connection, ref.task_id, closing)
+    if changed and failed and job.end_status is None:
+        lines.append(_failure_entry(closing))
+    if lines:
+        tasklog.append(connection, ref.task_id, lines, column=False)
+    ended: str | None = None
+    if changed and job.end_status is None:
+        if failed:
+            ended = _decide(connection, ref.task_id, TaskStatus.ERROR)
+        else:
+            # After a RETRY too: the next attempt often ends before the close of the one that published it.
+            ended = _evaluate(connection, job)
+    shown = True
+    if lines or closing.progress is not None or ended:
+        shown = _show(connection, ref.task_id, skip_locked=True, log=bool(lines), progress=closing.progress)
+    return Outcome(changed=changed, ended=ended, shown=shown)
+
+
+def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
+    failure = closing.failure
+    facts: dict[str, Any] = {
+        "state": closing.state.value,
+        "closed_at": now(),
+        "error_type": failure and failure.type[:NAME_LENGTH],
+        "error": failure and failure.message,
+        "traceback": failure and failure.traceback,
+    }
+    key = closing.key
+    closed = connection.execute(
+        update(execution_table).where(_is(task_id, key), execution_table.c.closed_at.is_(None)).values(**facts)
+    )
+    if closed.rowcount:
+        return True
+    row = {
+        "task_id": task_id,
+        "celery_id": key.celery_id[:ID_LENGTH],
+        "retries": key.retries,
+        "nesting": key.nesting,
+        "name": closing.name[:NAME_LENGTH],
+        "deliveries": 0,
+        **facts,
+    }
+    return _insert_absent(connection, execution_table, [row]) > 0
+
+
+def _failure_entry(closing: Closing) -> str:
+    told = closing.failure.summary if closing.failure else closing.state.value.lower()
+    return f"{closing.name} failed: {told}"
+
+
+def hold(connection: Connection, task_id: int) -> str:
+    """Keep a task open until `release`; returns the id of the hold."""
+    hold_id = new_token()
+    moment = now()
+    connection.execute(
+        insert(hold_table).values(id=hold_id, task_id=task_id, created_at=moment, heartbeat_at=moment, published=0)
+    )
+    return hold_id
+
+
+def release(connection: Connection, ref: TaskRef, hold_id: str, publications: Sequence[Publication]) -> Outcome:
+    """End a hold: register what was published meanwhile, and look whether the task has ended.
+
+    An empty submission (an empty group) so ends its task at once.
+    """
+    job = lock_job(connection, ref.task_id)
+    register(connection, ref.task_id, publications)
+    connection.execute(delete(hold_table).where(hold_table.c.id == hold_id))
+    if job is None or job.ref != ref or job.end_status is not None:
+        return Outcome()
+    ended = _evaluate(connection, job)
+    shown = _show(connection, ref.task_id, skip_locked=True) if ended else True
+    return Outcome(changed=True, ended=ended, shown=shown)
+
+
+def end(
+    connection: Connection, task_id: int, status: TaskStatus, *, entry: str | None = None, give_up: bool = True
+) -> Outcome:
+    """End a task from outside, whatever of it is open.
+
+    Args:
+        connection: In whose transaction to write.
+        task_id: Id of the task.
+        status: SUCCESS or ERROR.
+        entry: A log entry to add, only if this call ends the task.
+        give_up: Whether open holds are given up.
+
+    Returns:
+        `ended` is None if it had already ended.
+    """
+    job = lock_job(connection, task_id)
+    finished = connection.execute(select(_task.c.finished_at).where(_task.c.id == task_id)).scalar()
+    if finished is not None or (job is not None and job.end_status is not None):
+        return Outcome()
+    if give_up:
+        connection.execute(delete(hold_table).where(hold_table.c.task_id == task_id))
+    if job is None:
+        take_up(connection, task_id)
+    ended = _decide(connection, task_id, status)
+    if ended and entry:
+        tasklog.append(connection, task_id, [entry], column=False)
+    shown = _show(connection, task_id, skip_locked=True, log=bool(entry))
+    return Outcome(changed=ended is not None, ended=ended, shown=shown)
+
+
+def evaluate(connection: Connection, task_id: int) -> Outcome:
+    """Look once more whether a task has ended; for upkeep."""
+    job = lock_job(connection, task_id)
+    if job is None or job.end_status is not None:
+        return Outcome()
+    ended = _evaluate(connection, job)
+    return Outcome(ended=ended, shown=_show(connection, task_id, skip_locked=True) if ended else True)
+
+
+def _evaluate(connection: Connection, job: Job) -> str | None:
+    task_id = job.ref.task_id
+    if not job.had_work or job.open_ended:
+        return None
+    still_open = or_(
+        select(literal(1)).where(execution_table.c.task_id == task_id, execution_table.c.closed_at.is_(None)).exists(),
+        select(literal(1)).where(hold_table.c.task_id == task_id).exists(),
+    )
+    waiting = (
+        select(literal(1)).where(_step.c.id == task_id, or_(_step.c.cleared.is_(False), _step.c.cleared.is_(None)))
+    ).exists()
+    row = connection.execute(
+        select(case((still_open, 1), else_=0).label("open"), case((waiting, 1), else_=0).label("waiting"))
+    ).one()
+    if row.open:
+        return None
+    if row.waiting and not job.parked:
+        connection.execute(update(job_table).where(job_table.c.task_id == task_id).values(parked=True))
+    if row.waiting or job.parked:
+        return None
+    return _decide(connection, task_id, TaskStatus.SUCCESS)
+
+
+def _decide(connection: Connection, task_id: int, status: TaskStatus) -> str | None:
+    decided = connection.execute(
+        update(job_table)
+        .where(job_table.c.task_id == task_id, job_table.c.end_status.is_(None))
+        .values(end_status=status.value, ended_at=now(), end_copied=False)
+    )
+    return status.value if decided.rowcount else None
+
+
+def show(connection: Connection, task_id: int) -> bool:
+    """Bring the `ProcessingTask` row up to date with the decided end and the log; waits for the row's lock.
+
+    Returns:
+        Whether the row is up to date now.
+    """
+    return _show(connection, task_id, skip_locked=False, log=True)
+
+
+def _show(
+    connection: Connection,
+    task_id: int,
+    *,
+    skip_locked: bool,
+    log: bool = False,
+    progress: Progress | None = None,
+) -> bool:
+    locked = connection.execute(
+        select(_task.c.id, _task.c.finished_at).where(_task.c.id == task_id).with_for_update(skip_locked=skip_locked)
+    ).one_or_none()
+    if locked is None:
+        # Held by somebody, or deleted: which of the two it is, a waiting `show` finds out.
+        if not skip_locked:
+            connection.execute(update(job_table).where(job_table.c.task_id == task_id).values(end_copied=True))
+        return not skip_locked
+    values: dict[str, Any] = {}
+    if progress is not None and locked.finished_at is None:
+        values.update(
+            progress_value=progress.value,
+            progress_start=progress.start,
+            progress_target=progress.target,
+            progress_unit=progress.unit,
+        )
+    if values:
+        connection.execute(update(_task).where(_task.c.id == task_id).values(**values))
+    # Who waited for this row holds no job row, and must not wait for one now: a plugin that ends its task by hand
+    # locks them in the other order.
+    job = connection.execute(
+        select(job_table.c.end_status, job_table.c.ended_at, job_table.c.end_copied)
+        .where(job_table.c.task_id == task_id)
+        .with_for_update(skip_locked=True)
+    ).one_or_none()
+    if job is not None and job.end_status is not None and not job.end_copied:
+        _copy_end(connection, task_id, job.end_status, job.ended_at)
+    if log:
+        tasklog.refresh_column(connection, task_id)
+    return skip_locked or job is not None or find_job(connection, task_id) is None
+
+
+def _copy_end(connection: Connection, task_id: int, status: str, moment: datetime) -> None:
+    values: dict[str, Any] = {"task_status": status, "finished_at": moment}
+    if status == TaskStatus.SUCCESS:
+        values["progress_value"] = case((_task.c.progress_value.is_(None), None), else_=_task.c.progress_target)
+    connection.execute(update(_task).where(_task.c.id == task_id, _task.c.finished_at.is_(None)).values(**values))
+    if status != TaskStatus.SUCCESS:
+        connection.execute(
+            update(_step)
+            .where(_step.c.id == task_id, or_(_step.c.cleared.is_(False), _step.c.cleared.is_(None)))
+            .values(cleared=True)
+        )
+    connection.execute(update(job_table).where(job_table.c.task_id == task_id).values(end_copied=True))
+
+
+def report(
+    connection: Connection,
+    ref: TaskRef,
+    key: ExecutionKey,
+    *,
+    lines: Sequence[str] = (),
+    progress: Progress | None = None,
+    publications: Sequence[Publication] = (),
+) -> bool:
+    """Write what a running execution reported so far.
+
+    Returns:
+        False if a plugin holds the `ProcessingTask` row, so that it does not show all of it yet.
+    """
+    job = lock_job(connection, ref.task_id)
+    if job is None or job.ref != ref:
+        return True
+    register(connection, ref.task_id, publications)
+    if lines:
+        tasklog.append(connection, ref.task_id, lines, column=False)
+    if progress is not None:
+        _set_progress(connection, ref.task_id, key, progress)
+    if not lines and progress is None:
+        return True
+    return _show(connection, ref.task_id, skip_locked=True, log=bool(lines), progress=progress)
+
+
+def _set_progress(connection: Connection, task_id: int, key: ExecutionKey, progress: Progress) -> None:
+    connection.execute(
+        update(execution_table)
+        .where(_is(task_id, key))
+        .values(
+            progress_value=progress.value,
+            progress_start=progress.start,
+            progress_target=progress.target,
+            progress_unit=progress.unit,
+        )
+    )
+
+
+def beat(connection: Connection, running: Iterable[tuple[TaskRef, ExecutionKey]]) -> None:
+    """Renew the leases of running executions."""
+    keys = sorted((ref.task_id, key.celery_id, key.retries, key.nesting) for ref, key in running)
+    if keys:
+        mine = or_(
+            *(_is(task_id, ExecutionKey(celery_id, retries, nesting)) for task_id, celery_id, retries, nesting in keys)
+        )
+        connection.execute(
+            update(execution_table).where(mine, execution_table.c.closed_at.is_(None)).values(heartbeat_at=now())
+        )
+
+
+def find_open(connection: Connection, celery_id: str) -> tuple[TaskRef, ExecutionKey, str] | None:
+    """Find the newest open execution with a Celery id: its task, key, and the name of the Celery task."""
+    row = connection.execute(
+        select(
+            execution_table.c.task_id,
+            job_table.c.token,
+            execution_table.c.retries,
+            execution_table.c.nesting,
+            execution_table.c.name,
+        )
+        .join(job_table, job_table.c.task_id == execution_table.c.task_id)
+        .where(execution_table.c.celery_id == celery_id, execution_table.c.closed_at.is_(None))
+        .order_by(execution_table.c.nesting.desc(), execution_table.c.retries.desc())
+        .limit(1)
+    ).first()
+    if row is None:
+        return None
+    return TaskRef(row.task_id, row.token), ExecutionKey(celery_id, row.retries, row.nesting), row.name
+
+
+def find_task(connection: Connection, celery_id: str) -> TaskRef | None:
+    """Find the task that a Celery id belongs to."""
+    row = connection.execute(
+        select(execution_table.c.task_id, job_table.c.token)
+        .join(job_table, job_table.c.task_id == execution_table.c.task_id)
+        .where(execution_table.c.celery_id == celery_id)
+        .order_by(execution_table.c.task_id.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else TaskRef(row.task_id, row.token)
+
+
+def open_celery_ids(connection: Connection, task_id: int) -> list[str]:
+    """Return the Celery ids of a task's open executions."""
+    rows = connection.execute(
+        select(execution_table.c.celery_id)
+        .where(execution_table.c.task_id == task_id, execution_table.c.closed_at.is_(None))
+        .distinct()
+    )
+    return [row.celery_id for row in rows]
+
+
+def _is(task_id: int, key: ExecutionKey) -> ColumnElement[bool]:
+    return and_(
+        execution_table.c.task_id == task_id,
+        execution_table.c.celery_id == key.celery_id[:ID_LENGTH],
+        execution_table.c.retries == key.retries,
+        execution_table.c.nesting == key.nesting,
+    )
+
+
+def _insert_absent(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
+    """Insert rows whose key is not there yet; returns how many were inserted (of one row; of many, a guess)."""
+    statement: Any
+    match connection.dialect.name:
+        case "postgresql":
+            statement = postgresql_insert(table).on_conflict_do_nothing()
+        case "sqlite":
+            statement = sqlite_insert(table).on_conflict_do_nothing()
+        case _:
+            statement = insert(table).prefix_with("IGNORE")
+    if len(rows) == 1:
+        return connection.execute(statement.values(**rows[0])).rowcount
+    connection.execute(statement, list(rows))
+    return len(rows)

@@ -1,0 +1,274 @@
+"""Turns what happens in this process into short transactions of `store`, and keeps the running executions alive."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from . import store
+from .belonging import Execution, ExecutionKey, Publication, TaskRef
+from .database import Database
+from .errors import DatabaseUnavailableError
+from .sessions import Sessions
+from .settings import Settings
+from .states import ExecutionState
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Pauses in seconds before a short transaction is tried again after a deadlock, a lost connection or a lock that
+#: was not had.
+_PAUSES = (0.05, 0.2, 0.5, 1.0)
+
+
+class Tracker:
+    """What one `TaskState` records from this process. Makes a thread at the first execution that it sees run.
+
+    Args:
+        database: Where to write.
+        sessions: The sessions of the same `TaskState`.
+        settings: Its settings.
+    """
+
+    def __init__(self, database: Database, sessions: Sessions, settings: Settings) -> None:
+        self.database = database
+        self.sessions = sessions
+        self.settings = settings
+        self._pulse: Pulse | None = None
+        self._strangers: set[TaskRef] = set()
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a short transaction; again if the database only stumbled.
+
+        Raises:
+            DatabaseUnavailableError: If it cannot be reached after a few tries.
+            sqlalchemy.exc.DBAPIError: If it refuses the work after a few tries.
+        """
+        for pause in _PAUSES:
+            try:
+                with self.database.transaction() as connection:
+                    return work(connection)
+            except (DBAPIError, DatabaseUnavailableError) as exc:
+                logger.debug("trying again in %s s: %s", pause, type(exc).__name__)
+                time.sleep(pause)
+        with self.database.transaction() as connection:
+            return work(connection)
+
+    def begin(self, execution: Execution) -> None:
+        """Record that an execution runs, and learn whether its task has already ended."""
+        request = execution.request
+        begun = self.write(
+            lambda connection: store.begin(
+                connection,
+                execution.ref,
+                execution.key,
+                name=execution.name,
+                runner=runner(getattr(request, "hostname", None)),
+                parent_id=getattr(request, "parent_id", None),
+                acks_late=bool(execution.acks_late),
+                max_retries=execution.max_retries,
+            )
+        )
+        if not begun.known:
+            self._note_stranger(execution.ref, execution.name)
+        execution.known = begun.known
+        execution.task_ended = begun.task_ended
+        execution.closed = begun.closed
+
+    def _note_stranger(self, ref: TaskRef, name: str) -> None:
+        if ref not in self._strangers:
+            self._strangers.add(ref)
+            logger.warning(
+                "%s carries a token that task %s does not have (another database?); it is not tracked",
+                name,
+                ref.task_id,
+            )
+
+    def watch(self, execution: Execution) -> None:
+        """Renew the lease of an execution and write its reports, until `unwatch`."""
+        if self._pulse is None or not self._pulse.alive:
+            self._pulse = Pulse(self)
+        self._pulse.add(execution)
+
+    def unwatch(self, execution: Execution) -> None:
+        """Stop what `watch` began."""
+        if self._pulse is not None:
+            self._pulse.remove(execution)
+
+    def close(self, execution: Execution, state: ExecutionState, failure: store.Failure | None = None) -> None:
+        """Record the end of an execution together with all that it still has to report."""
+        with execution.writing:
+            closing = store.Closing(
+                key=execution.key,
+                name=execution.name,
+                state=state,
+                failure=failure,
+                publications=execution.take_sent(),
+                lines=execution.take_lines(),
+                progress=execution.take_progress(),
+            )
+            outcome = self.write(lambda connection: store.close(connection, execution.ref, closing))
+            execution.closed = True
+        self.finish_showing(execution.ref.task_id, outcome)
+
+    def close_elsewhere(
+        self,
+        ref: TaskRef | None,
+        key: ExecutionKey | None,
+        celery_id: str,
+        name: str | None,
+        state: ExecutionState,
+        failure: store.Failure,
+    ) -> None:
+        """Record the end of an execution that this process does not run.
+
+        Args:
+            ref: Its task, if the fact says so; otherwise it is found by the Celery id.
+            key: Its key, if the fact says so.
+            celery_id: Celery's id.
+            name: Name of the Celery task.
+            state: A closed state.
+            failure: Why.
+        """
+
+        def work(connection: Connection) -> tuple[int, store.Outcome] | None:
+            task, execution_key, task_name = ref, key, name
+            if task is None or execution_key is None:
+                found = store.find_open(connection, celery_id)
+                if found is None:
+                    return None
+                task, execution_key, task_name = found
+            closing = store.Closing(key=execution_key, name=task_name or "task", state=state, failure=failure)
+            return task.task_id, store.close(connection, task, closing)
+
+        written = self.write(work)
+        if written is not None:
+            self.finish_showing(*written)
+
+    def flush(self, execution: Execution) -> None:
+        """Write what an execution reported so far; does nothing if there is nothing."""
+        with execution.writing:
+            if not execution.dirty or not execution.known:
+                return
+            lines = execution.take_lines()
+            progress = execution.take_progress()
+            publications = execution.take_sent()
+            if not (lines or progress or publications):
+                return
+            try:
+                with self.database.transaction() as connection:
+                    shown = store.report(
+                        connection,
+                        execution.ref,
+                        execution.key,
+                        lines=lines,
+                        progress=progress,
+                        publications=publications,
+                    )
+            except (DBAPIError, DatabaseUnavailableError):
+                execution.lines.extendleft(reversed(lines))
+                execution.publications[:0] = publications
+                execution.progress_dirty = execution.progress_dirty or progress is not None
+                raise
+            if not shown and progress is not None:
+                # A plugin holds the row: the next flush shows it.
+                execution.progress_dirty = True
+
+    def register(self, ref: TaskRef, publications: list[Publication]) -> None:
+        """Record messages that were published outside of any execution or submission."""
+        self.write(lambda connection: store.register(connection, ref.task_id, publications))
+
+    def finish_showing(self, task_id: int, outcome: store.Outcome) -> None:
+        """Bring the `ProcessingTask` row up to date if it was locked; upkeep does it if it still is."""
+        if outcome.shown:
+            return
+        try:
+            with self.database.transaction() as connection:
+                store.show(connection, task_id)
+        except (DBAPIError, DatabaseUnavailableError):
+            logger.info("the row of task %s is locked; its end is shown later", task_id)
+
+
+def runner(worker: str | None) -> store.Runner:
+    """Describe this process."""
+    return store.Runner(worker=worker, pid=os.getpid(), pid_started=_process_started(os.getpid()))
+
+
+def _process_started(pid: int) -> float | None:
+    """Return when a process started, in seconds since the epoch (Linux), or None where that is not told."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            ticks = int(stat.read().rpartition(b")")[2].split()[19])
+        with open("/proc/stat", "rb") as system:
+            boot = next(int(line.split()[1]) for line in system if line.startswith(b"btime"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+    return boot + ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Pulse:
+    """A daemon thread that renews leases and writes reports of the executions of this process."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = weakref.ref(tracker)
+        self._settings = tracker.settings
+        self._running: set[Execution] = set()
+        self._guard = threading.Lock()
+        self._pid = os.getpid()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="qhana_taskstate-pulse", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs in this very process; it does not survive a fork."""
+        return self._pid == os.getpid() and self._thread.is_alive()
+
+    def add(self, execution: Execution) -> None:
+        """Take care of an execution."""
+        with self._guard:
+            self._running.add(execution)
+
+    def remove(self, execution: Execution) -> None:
+        """Leave an execution alone."""
+        with self._guard:
+            self._running.discard(execution)
+
+    def _run(self) -> None:
+        beaten = time.monotonic()
+        interval = min(self._settings.flush_interval_seconds, self._settings.heartbeat_seconds)
+        while not self._wake.wait(interval):
+            tracker = self._tracker()
+            if tracker is None:
+                return
+            with self._guard:
+                running = list(self._running)
+            for execution in running:
+                if execution.dirty:
+                    _attempt(partial(tracker.flush, execution))
+            if running and time.monotonic() - beaten >= self._settings.heartbeat_seconds:
+                beaten = time.monotonic()
+                _attempt(partial(_beat, tracker, running))
+            del tracker
+
+
+def _attempt(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception as exc:
+        logger.warning("reports could not be written, trying again: %s: %s", type(exc).__name__, exc)
+
+
+def _beat(tracker: Tracker, running: list[Execution]) -> None:
+    with tracker.database.transaction() as connection:
+        store.beat(connection, [(execution.ref, execution.key) for execution in running if execution.known])
