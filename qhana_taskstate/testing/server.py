@@ -108,6 +108,11 @@ class LocalServer(ABC):
         return self._process is not None and self._process.running
 
     @property
+    def started(self) -> bool:
+        """Whether there is a process, running or not: from the first start until `close`."""
+        return self._process is not None
+
+    @property
     def process(self) -> LocalProcess:
         """The supervised process: for its tree, its freezing and its signals."""
         if self._process is None:

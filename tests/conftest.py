@@ -1,0 +1,5 @@
+"""Fixtures for all tests: real servers and workers as local processes."""
+
+from __future__ import annotations
+
+pytest_plugins = ("qhana_taskstate.testing.plugin",)

@@ -1,0 +1,167 @@
+"""The supervised process: what it starts ends with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qhana_taskstate.testing.process import LocalProcess, ProcessError, signal_number
+from tests.waiting import wait_until
+
+#: Starts a child, a child that detaches itself, and then waits.
+FAMILY = "sleep 301 & (setsid sleep 302 &) ; echo started; exec sleep 303"
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[LocalProcess]:
+    process = LocalProcess(["sh", "-c", FAMILY], log_path=tmp_path / "log")
+    process.start()
+    wait_until("three processes run", lambda: len(process.descendants()) == 3)
+    yield process
+    process.close()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def test_a_started_process_runs_in_a_group_of_its_own(family: LocalProcess) -> None:
+    assert family.running
+    assert os.getpgid(family.pid) == family.pid
+
+
+def test_close_ends_children_and_detached_grandchildren(family: LocalProcess) -> None:
+    pids = family.descendants()
+
+    family.close()
+
+    assert not [pid for pid in pids if is_alive(pid)]
+    assert family.poll() == -signal.SIGKILL
+    assert not family.running
+
+
+def test_a_killed_process_leaves_its_children_alive_until_close(family: LocalProcess) -> None:
+    family.send_signal(signal.SIGKILL)
+
+    assert family.wait(10) == -signal.SIGKILL
+    assert len(family.descendants()) == 2
+    family.close()
+    assert family.descendants() == []
+
+
+def test_stop_returns_the_exit_code(tmp_path: Path) -> None:
+    process = LocalProcess(
+        ["sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done"], log_path=tmp_path / "log"
+    )
+    process.start()
+    wait_until("the trap is set", lambda: "up" in process.logs())
+
+    assert process.stop(10) == 7
+
+
+def test_stop_kills_what_does_not_listen(tmp_path: Path) -> None:
+    process = LocalProcess(
+        ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done"], log_path=tmp_path / "log"
+    )
+    process.start()
+    wait_until("the trap is set", lambda: "up" in process.logs())
+
+    assert process.stop(0.2) == -signal.SIGKILL
+    assert process.descendants() == []
+
+
+def test_a_frozen_tree_stands_still_until_it_is_thawed(tmp_path: Path) -> None:
+    process = LocalProcess(["sh", "-c", "while :; do echo tick; sleep 0.01; done"], log_path=tmp_path / "log")
+    process.start()
+    wait_until("it ticks", lambda: "tick" in process.logs())
+
+    process.freeze()
+    wait_until("it is frozen", lambda: process.frozen)
+    seen = process.logs()
+    assert process.running
+    process.thaw()
+
+    wait_until("it ticks again", lambda: len(process.logs()) > len(seen))
+    assert not process.frozen
+    process.close()
+
+
+def test_logs_go_on_over_restarts_and_recent_logs_do_not(tmp_path: Path) -> None:
+    process = LocalProcess(["sh", "-c", "echo hello"], log_path=tmp_path / "log")
+    for _ in range(2):
+        process.start()
+        assert process.wait(10) == 0
+        process.close()
+
+    assert process.logs() == "hello\nhello\n"
+    assert process.recent_logs() == "hello\n"
+
+
+def test_a_program_that_does_not_exist_says_so_in_the_log(tmp_path: Path) -> None:
+    process = LocalProcess(["/does/not/exist"], log_path=tmp_path / "log")
+    process.start()
+
+    assert process.wait(10) == 127
+    process.close()
+    assert "cannot execute /does/not/exist" in process.logs()
+
+
+def test_starting_twice_is_refused(family: LocalProcess) -> None:
+    with pytest.raises(ProcessError, match="started already"):
+        family.start()
+
+
+def test_the_end_of_the_starting_thread_ends_nothing(tmp_path: Path) -> None:
+    process = LocalProcess(["sleep", "304"], log_path=tmp_path / "log")
+    thread = threading.Thread(target=process.start)
+    thread.start()
+    thread.join()
+
+    assert process.wait(0.5) is None
+    assert process.running
+    process.close()
+
+
+@pytest.mark.parametrize("ending", ["os.kill(os.getpid(), 9)", "os._exit(0)", "sys.exit(0)"])
+def test_nothing_outlives_the_python_process_however_it_ends(ending: str, tmp_path: Path) -> None:
+    folder = tmp_path / "owned"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "file").touch()
+    script = f"""
+import os, sys, time
+from pathlib import Path
+from qhana_taskstate.testing.process import LocalProcess
+log_path, owned_folder = Path({str(tmp_path / "log")!r}), Path({str(folder)!r})
+process = LocalProcess(["sh", "-c", {FAMILY!r}], log_path=log_path, owned_folder=owned_folder)
+process.start()
+while len(process.descendants()) < 3:
+    time.sleep(0.01)
+print(*process.descendants(), process._supervisor.pid, flush=True)
+{ending}
+"""
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 4
+
+    wait_until("all are gone", lambda: not [pid for pid in pids if is_alive(pid)], timeout=10)
+    wait_until("the folder is gone", lambda: not folder.exists(), timeout=10)
+
+
+@pytest.mark.parametrize(("name", "number"), [(None, 9), ("SIGTERM", 15), ("term", 15), (2, 2), ("15", 15)])
+def test_signals_are_read_as_docker_writes_them(name: str | int | None, number: int) -> None:
+    assert signal_number(name) == number
+
+
+def test_an_unknown_signal_is_named() -> None:
+    with pytest.raises(ValueError, match="SIGNOPE"):
+        signal_number("SIGNOPE")
