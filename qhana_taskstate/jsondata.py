@@ -293,7 +293,8 @@ class _Node:
         node: Any = self
         while (parent := node._parent) is not None:
             places = parent.items() if isinstance(parent, dict) else enumerate(parent)
-            keys.append(next(key for key, item in places if item is node))
+            # What heapq took out is still linked, but found nowhere.
+            keys.append(next((key for key, item in places if item is node), "?"))
             node = parent
         return keys[::-1]
 

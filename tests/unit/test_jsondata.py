@@ -475,6 +475,10 @@ def test_assigned_containers_are_copied() -> None:
 def test_subtree_put_at_a_second_place_is_copied() -> None:
     tree, owner = owned({"a": [1], "rows": [[0]]})
     tree["b"] = tree["a"]
+    tree["d"] = {}
+    tree["d"].setdefault("e", tree["a"])
+    tree.setdefault("c", tree["a"])
+    assert tree.pop("d") == {"e": [1]} and tree["c"] is not tree["a"]
     tree["rows"].append(tree["rows"][0])
     tree["rows"].extend(tree["rows"])
     tree["rows"][1:1] = tree["rows"][0:1]
@@ -619,7 +623,7 @@ def test_refused_value_changes_nothing(put: str, value: Any, seen: str) -> None:
     with pytest.raises(DataValueError) as caught:
         PUTS[put](tree, value)
     assert seen.split(".")[-1] in str(caught.value)
-    assert isinstance(caught.value, TaskStateError) and isinstance(caught.value, ValueError)
+    assert issubclass(DataValueError, TaskStateError) and issubclass(DataValueError, ValueError)
     assert tree == plain and owner.before == owner.after == 0
     str(caught.value).encode()
     assert_all_report(tree, owner)
@@ -733,9 +737,10 @@ def test_depth_counts_from_the_root() -> None:
     for _ in range(MAX_DEPTH - 1):
         node = node.setdefault("a", {})
     owner.forget()
-    for refused in (lambda: node.setdefault("a", []), lambda: node.update(a=[]), lambda: node.update(a=())):
+    containers_of_any_kind: tuple[Any, ...] = ([], {}, ())
+    for too_deep in containers_of_any_kind:
         with pytest.raises(DataValueError):
-            refused()
+            node["a"] = too_deep
     assert owner.before == 0
     node["a"] = 1
     tree["copy"] = 1
@@ -935,6 +940,13 @@ def test_heapq_is_put_right_by_assigning_a_copy() -> None:
     assert_all_report(tree, owner)
 
 
+def test_item_popped_by_heapq_can_still_refuse_a_value() -> None:
+    tree, _ = owned([[1, {}]])
+    item = heapq.heappop(tree)
+    with pytest.raises(DataValueError, match=r"a set, which JSON cannot hold"):
+        item.append({1})
+
+
 # --- merge
 
 
@@ -1038,6 +1050,7 @@ dict_operations = st.one_of(
     st.builds(lambda v: lambda d: d.__ior__(v), st.dictionaries(keys, values, max_size=3)),
     st.just(lambda d: d.update(d)),
     st.builds(lambda k, m: lambda d: d.update({k: d[m]}), keys, keys),
+    st.builds(lambda k, m: lambda d: d.setdefault(k, d[m]), keys, keys),
     st.builds(lambda k, m: lambda d: d.update({k: d[m], m: d[k]}), keys, keys),
     st.builds(lambda k: lambda d: d.__setitem__(k, d[k]), keys),
     # A plain dict would now contain itself.
