@@ -1,0 +1,167 @@
+"""compose.yaml and Dockerfile: their structure, and that what they run does run."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+
+from qhana_taskstate.testing import LocalProcess, PostgresServer, RedisServer, wait_until
+from qhana_taskstate.testing.plugin import RunCelery, StartWorker
+from qhana_taskstate.testing.server import free_port
+
+ROOT = Path(__file__).parents[2]
+#: `${NAME}` and `${NAME:-default}` as compose replaces them.
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+
+
+def with_defaults(text: str) -> str:
+    """Replace the variables of a text as compose does where none is set."""
+    return VARIABLE.sub(lambda match: match["default"] or "", text).replace("$$", "$")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def services(compose: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = compose["services"]
+    return found
+
+
+def command_of(service: dict[str, Any]) -> list[str]:
+    return [with_defaults(word) for word in service["command"]]
+
+
+@pytest.fixture(scope="module")
+def instructions() -> list[tuple[str, str]]:
+    """The instructions of the Dockerfile: word and rest."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
+
+
+class TestCompose:
+    def test_it_has_the_promised_services(self, services: dict[str, Any]) -> None:
+        assert set(services) >= {"redis", "postgres", "migrate", "worker"}
+
+    def test_every_service_says_whether_it_is_healthy(self, services: dict[str, Any]) -> None:
+        for name, service in services.items():
+            health = service["healthcheck"]
+            # What ends by itself is judged by its exit code.
+            assert health.get("disable") is (True if name == "migrate" else None), name
+
+    def test_the_servers_keep_their_data_in_named_volumes(self, compose: dict[str, Any]) -> None:
+        for name, target in (("redis", "/data"), ("postgres", "/var/lib/postgresql/data")):
+            volume, path = compose["services"][name]["volumes"][0].split(":")
+            assert path == target
+            assert volume in compose["volumes"]
+
+    def test_ports_are_open_on_loopback_alone(self, services: dict[str, Any]) -> None:
+        ports = [port for service in services.values() for port in service.get("ports", [])]
+        assert ports
+        assert not [port for port in ports if not port.startswith("127.0.0.1:")]
+
+    def test_who_uses_the_tables_waits_for_the_migration(self, services: dict[str, Any]) -> None:
+        for name, service in services.items():
+            if "TASKSTATE_DATABASE_URL" in service.get("environment", {}) and name != "migrate":
+                assert service["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}, name
+        assert services["migrate"]["depends_on"]["postgres"] == {"condition": "service_healthy"}
+        assert services["migrate"]["restart"] == "no"
+
+    def test_the_worker_has_time_to_end_its_tasks(self, services: dict[str, Any]) -> None:
+        seconds = with_defaults(services["worker"]["stop_grace_period"])
+        assert int(seconds.removesuffix("s")) >= 30
+
+    def test_commands_are_those_that_a_deployment_knows(self, services: dict[str, Any]) -> None:
+        assert command_of(services["worker"])[:4] == ["celery", "-A", "worker", "worker"]
+        assert command_of(services["migrate"]) == ["celery", "-A", "worker", "taskstate", "upgrade"]
+
+    def test_passwords_come_from_the_environment(self, services: dict[str, Any]) -> None:
+        for service in services.values():
+            for key, value in service.get("environment", {}).items():
+                if "PASSWORD" in key:
+                    assert VARIABLE.fullmatch(value), key
+                elif re.search(r"//[^/@]*:[^/@]+@", value):
+                    assert "${POSTGRES_PASSWORD" in value, key
+
+
+class TestCommands:
+    """What the services run, started by hand on this machine."""
+
+    @pytest.fixture
+    def redis_of_compose(self, services: dict[str, Any], tmp_path: Path) -> Iterator[int]:
+        with RedisServer() as server:
+            program = server.process.command[0]
+        port = free_port()
+        words = [program, *command_of(services["redis"])[1:], "--bind", "127.0.0.1", "--port", str(port)]
+        process = LocalProcess(words, log_path=tmp_path / "log", cwd=tmp_path)
+        process.start()
+        yield port
+        process.close()
+
+    def test_redis_starts_and_writes_what_it_gets(self, redis_of_compose: int, tmp_path: Path) -> None:
+        def answers() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", redis_of_compose)) == 0
+
+        wait_until("redis listens", answers)
+        with redis.Redis(port=redis_of_compose) as client:
+            assert client.ping()
+            assert client.config_get("appendonly") == {"appendonly": "yes"}
+            assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+
+    def test_migration_worker_and_health_check_run_one_after_the_other(
+        self,
+        services: dict[str, Any],
+        postgres_server: PostgresServer,
+        run_celery: RunCelery,
+        start_worker: StartWorker,
+    ) -> None:
+        env = {"TASKSTATE_DATABASE_URL": postgres_server.create_database()}
+        for _ in range(2):
+            migrated = run_celery(*command_of(services["migrate"])[1:], env=env)
+            assert migrated.returncode == 0, migrated.stderr
+
+        application, *options = command_of(services["worker"])[2:]
+        assert options[0] == "worker"
+        worker = start_worker(application, env=env, args=options[1:])
+        check = services["worker"]["healthcheck"]["test"]
+        assert check[0] == "CMD-SHELL"
+        # In a container the worker's name ends with the host name of the container.
+        line = with_defaults(check[1]).replace('"celery@$HOSTNAME"', worker.node_name)
+        assert worker.node_name in line
+        code, output = worker.exec_run(["sh", "-c", line])
+        assert code == 0, output
+        assert b"pong" in output
+
+
+class TestDockerfile:
+    def test_the_last_user_is_not_root(self, instructions: list[tuple[str, str]]) -> None:
+        users = [value for word, value in instructions if word == "USER"]
+        assert users
+        assert users[-1] not in ("root", "0")
+
+    def test_the_command_gets_its_signals_itself(self, instructions: list[tuple[str, str]]) -> None:
+        word, value = instructions[-1]
+        assert word == "CMD"
+        assert yaml.safe_load(value)[:4] == ["celery", "-A", "worker", "worker"]
+
+    def test_what_it_copies_is_there(self, instructions: list[tuple[str, str]]) -> None:
+        sources = [name for word, value in instructions if word == "COPY" for name in value.split()[:-1]]
+        assert "qhana_taskstate" in sources
+        assert not [name for name in sources if not (ROOT / name).exists()]
+
+    def test_it_starts_from_a_slim_python_that_the_package_supports(self, instructions: list[tuple[str, str]]) -> None:
+        version = next(value for word, value in instructions if word == "ARG").partition("=")[2]
+        assert tuple(map(int, version.split("."))) >= (3, 11)
+        assert ("FROM", "python:${PYTHON_VERSION}-slim") in instructions

@@ -1,0 +1,72 @@
+"""pyproject.toml, constraints.txt and .ci/run say what the rest of the project relies on."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    loaded: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def test_the_installed_version_is_the_declared_one(project: dict[str, Any]) -> None:
+    assert version("qhana_taskstate") == project["version"]
+
+
+def test_celery_finds_the_taskstate_command() -> None:
+    (entry,) = entry_points(group="celery.commands", name="taskstate")
+    assert entry.load().name == "taskstate"
+
+
+def test_the_package_is_marked_as_typed() -> None:
+    assert (ROOT / "qhana_taskstate" / "py.typed").exists()
+
+
+def test_constraints_hold_exact_versions_and_no_address() -> None:
+    text = (ROOT / "constraints.txt").read_text()
+    assert "://" not in text
+    for line in text.splitlines():
+        assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), line
+
+
+@pytest.mark.parametrize("name", ["packaging", "python-dateutil"])
+def test_what_celery_fixes_itself_is_not_constrained(pins: dict[str, str], name: str) -> None:
+    assert name not in pins
+
+
+def test_every_direct_dependency_is_constrained(project: dict[str, Any], pins: dict[str, str]) -> None:
+    wanted = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
+    names = {re.split(r"[\[<>=; ]", line)[0].lower().replace("_", "-") for line in wanted}
+    known = {name.lower().replace("_", "-") for name in pins}
+    assert names - known == {"qhana-taskstate"}
+
+
+def test_ci_is_valid_shell_and_runs_the_second_command_of_the_readme() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    subprocess.run(["/bin/bash", "-n", str(script)], check=True)
+    commands = re.findall(r"^\s*(python3 -m venv \.venv &&.*)$", script.read_text(), re.MULTILINE)
+    assert len(commands) == 1
+
+    in_readme = re.findall(r"^\s*(python3 -m venv .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert in_readme[1] == commands[0]
