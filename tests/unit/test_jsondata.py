@@ -478,7 +478,7 @@ def test_subtree_put_at_a_second_place_is_copied() -> None:
     tree["d"] = {}
     tree["d"].setdefault("e", tree["a"])
     tree.setdefault("c", tree["a"])
-    assert tree.pop("d") == {"e": [1]} and tree["c"] is not tree["a"]
+    assert tree.pop("d") == {"e": [1]} and tree.pop("c") is not tree["a"]
     tree["rows"].append(tree["rows"][0])
     tree["rows"].extend(tree["rows"])
     tree["rows"][1:1] = tree["rows"][0:1]
