@@ -436,6 +436,7 @@ class LocalWorker(LocalProcessContainer, CeleryWorkerContainer):  # type: ignore
         application: str = "app",
         pool: str = "prefork",
         concurrency: int = 2,
+        queues: str | None = None,
         **kwargs: object,
     ) -> list[str]:
         """Build the command of a worker.
@@ -447,6 +448,7 @@ class LocalWorker(LocalProcessContainer, CeleryWorkerContainer):  # type: ignore
             application: What stands after `-A`.
             pool: prefork, threads, solo or gevent.
             concurrency: How many tasks at once.
+            queues: Names of the queues to serve, with commas. Default: what the app's configuration says.
             kwargs: Ignored, as in the base class.
 
         Raises:
@@ -458,7 +460,7 @@ class LocalWorker(LocalProcessContainer, CeleryWorkerContainer):  # type: ignore
             sys.executable,
             *("-m", "celery", "-A", application, "worker"),
             *("-n", f"{cls.worker_name()}@%h"),
-            *("-Q", cls.worker_queue()),
+            *(("-Q", queues) if queues else ()),
             *("-P", pool, "-c", str(concurrency)),
             *("-l", cls.log_level()),
             # They only cost time where there are few workers.

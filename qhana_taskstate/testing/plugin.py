@@ -203,16 +203,22 @@ def _redis_numbers() -> Iterator[int]:
     return count(1)
 
 
+@pytest.fixture(scope="session")
+def new_redis_url(redis_server: RedisServer, _redis_numbers: Iterator[int]) -> Callable[[], str]:
+    """Give the URL of an empty Redis database at each call; for fixtures that live longer than a test."""
+    return lambda: redis_server.database_url(next(_redis_numbers))
+
+
 @pytest.fixture
-def broker_url(redis_server: RedisServer, _redis_numbers: Iterator[int]) -> str:
+def broker_url(new_redis_url: Callable[[], str]) -> str:
     """URL of an empty Redis database, the broker of this test. Override it to run on another broker."""
-    return redis_server.database_url(next(_redis_numbers))
+    return new_redis_url()
 
 
 @pytest.fixture
-def result_backend_url(redis_server: RedisServer, _redis_numbers: Iterator[int]) -> str | None:
+def result_backend_url(new_redis_url: Callable[[], str]) -> str | None:
     """URL of an empty Redis database, the result backend of this test. Override it with None for no backend."""
-    return redis_server.database_url(next(_redis_numbers))
+    return new_redis_url()
 
 
 @pytest.fixture
@@ -463,6 +469,7 @@ def default_worker_command(
         application=default_worker_application,
         pool=default_worker_pool,
         concurrency=default_worker_concurrency,
+        queues=default_worker_container_cls.worker_queue(),
     )
 
 

@@ -55,7 +55,7 @@ class TestSetup:
 
     def test_the_worker_answers_to_its_host_name(self, celery_setup: CeleryTestSetup) -> None:
         worker = celery_setup.worker
-        assert worker.hostname() in celery_setup.app.control.inspect(timeout=5).ping()
+        assert worker.hostname() in celery_setup.app.control.inspect([worker.hostname()], timeout=20).ping()
         assert worker.hostname() == worker.container.node_name
 
     def test_the_worker_knows_its_version_and_its_processes(self, celery_worker: CeleryTestWorker) -> None:
