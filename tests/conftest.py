@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ("qhana_taskstate.testing.plugin",)
+pytest_plugins = ("pytester", "qhana_taskstate.testing.plugin")
