@@ -1,0 +1,85 @@
+"""The jobs of the demo: what is started, what is asked, and how each of them should end."""
+
+from __future__ import annotations
+
+import dataclasses
+import urllib.parse
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from qhana_taskstate import ProcessingTask, taskstate
+from qhana_taskstate.states import TaskStatus
+
+from . import plugin
+
+#: Answer to the question for k where nobody is there to give one.
+DEFAULT_K = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One started job.
+
+    Attributes:
+        task_id: Id of its `ProcessingTask`.
+        expected: How it should end.
+    """
+
+    task_id: int
+    expected: TaskStatus
+
+    def load(self) -> ProcessingTask:
+        """Read its row anew."""
+        task = ProcessingTask.get_by_id(self.task_id)
+        if task is None:
+            raise LookupError(f"the row of task {self.task_id} was deleted while it ran")
+        return task
+
+    def is_as_expected(self, task: ProcessingTask) -> bool:
+        """Tell whether it ended, and as it should."""
+        return task.is_finished and task.is_ok == (self.expected is TaskStatus.SUCCESS)
+
+
+def shipped_data_set() -> str:
+    """Return the path of the data set that comes with the package."""
+    return str(files("qhana_taskstate.demo") / "data" / "penguins.csv")
+
+
+def start_jobs(sources: Sequence[str], folder: Path) -> list[Job]:
+    """Start two jobs for each source, and one that fails on purpose.
+
+    Args:
+        sources: Paths or URLs of CSV files, at least one.
+        folder: Where the outputs go.
+
+    Raises:
+        BrokerUnavailableError: If the broker cannot be reached.
+    """
+    jobs = []
+    for number, source in enumerate(map(_absolute, sources), 1):
+        outputs = str(folder / "outputs" / str(number))
+        clustering = taskstate.start(plugin.clustering(source, outputs), task_name=f"cluster {_name(source)}")
+        summary = taskstate.start(plugin.summarise.s(source, outputs), task_name=f"summarise {_name(source)}")
+        jobs += [Job(task_id=task.id, expected=TaskStatus.SUCCESS) for task in (clustering, summary)]
+    failing = taskstate.start(plugin.fail_on_purpose.s(_absolute(sources[0])), task_name="fail on purpose")
+    return [*jobs, Job(task_id=failing.id, expected=TaskStatus.ERROR)]
+
+
+def answer(job: Job, k: int) -> None:
+    """Give the answer that a job waits for, and let it go on."""
+    taskstate.start(plugin.clustering_with(k), task=job.task_id, answers=plugin.STEP)
+
+
+def cancel(jobs: Sequence[Job], reason: str) -> None:
+    """End the jobs that have not ended yet."""
+    for job in jobs:
+        taskstate.cancel(job.task_id, reason=reason)
+
+
+def _absolute(source: str) -> str:
+    return source if urllib.parse.urlsplit(source).scheme in {"http", "https"} else str(Path(source).absolute())
+
+
+def _name(source: str) -> str:
+    return Path(urllib.parse.urlsplit(source).path).name or source

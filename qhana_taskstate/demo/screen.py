@@ -1,0 +1,151 @@
+"""What the demo shows: live bars and log lines while the jobs run, a question, and a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from qhana_taskstate import ProcessingTask, reader, taskstate
+from qhana_taskstate.bars import LiveBoard
+from qhana_taskstate.history import duration, progress, visible
+from qhana_taskstate.states import TaskStatus
+
+from . import jobs, plugin
+from .jobs import DEFAULT_K, Job
+
+#: Seconds between two looks at the rows.
+_LOOK_SECONDS = 0.1
+#: How many lines of its log the table shows of each task.
+_LOG_LINES = 3
+#: Width where there is no terminal that has one.
+_PLAIN_WIDTH = 120
+
+
+def make_console() -> Console:
+    """Return the console for standard output."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
+
+
+class Screen:
+    """Follows the jobs until they have ended.
+
+    Args:
+        console: Where to show them.
+        given_answer: The answer for every step; None asks in a terminal, and takes the default elsewhere.
+        interactive: Whether somebody is there to be asked.
+    """
+
+    def __init__(self, console: Console, *, given_answer: int | None, interactive: bool) -> None:
+        self._console = console
+        self._given_answer = given_answer
+        self._interactive = interactive
+        self._log_seen: dict[int, int] = {}
+
+    def follow(self, started: Sequence[Job], check: Callable[[], None]) -> None:
+        """Show the jobs and answer their steps, until all have ended.
+
+        Args:
+            started: The jobs.
+            check: Called at each look; raises if it is vain to wait.
+        """
+        board = LiveBoard(self._console)
+        while True:
+            with board.running():
+                waiting = self._show_until_somebody_waits(board, started, check)
+            if waiting is None:
+                return
+            # The bars are off the screen now, so that a person can type.
+            jobs.answer(waiting, self._answer(waiting))
+
+    def _show_until_somebody_waits(
+        self, board: LiveBoard, started: Sequence[Job], check: Callable[[], None]
+    ) -> Job | None:
+        by_id = {job.task_id: job for job in started}
+        while True:
+            check()
+            with taskstate.database.reading() as connection:
+                views = reader.get_tasks(connection, taskstate.settings, by_id)
+            for job in started:
+                self._show_log(job.load())
+            if self._console.is_terminal:
+                board.show(views)
+            if all(view.finished for view in views):
+                return None
+            waiting = next((view for view in views if view.waiting_step is not None), None)
+            if waiting is not None:
+                return by_id[waiting.id]
+            time.sleep(_LOOK_SECONDS)
+
+    def _show_log(self, task: ProcessingTask) -> None:
+        lines = task.task_log.splitlines()
+        for line in lines[self._log_seen.get(task.id, 0) :]:
+            self._console.print(f"[dim]{task.id} {_safe(task.task_name)}[/]  {_safe(line)}", soft_wrap=True)
+        self._log_seen[task.id] = len(lines)
+
+    def _answer(self, job: Job) -> int:
+        question = f"task {job.task_id} waits at step '{plugin.STEP}': how many clusters?"
+        if self._given_answer is not None or not self._interactive:
+            k = DEFAULT_K if self._given_answer is None else self._given_answer
+            self._console.print(f"{question} [bold]{k}[/] (answered by itself)")
+            return k
+        while True:
+            try:
+                typed = self._console.input(f"[bold]{question}[/] [{DEFAULT_K}] ").strip()
+            except EOFError:
+                self._console.print(f"{DEFAULT_K} (nothing was typed)")
+                return DEFAULT_K
+            if not typed:
+                return DEFAULT_K
+            if typed.isascii() and typed.isdigit() and int(typed) >= 2:
+                return int(typed)
+            self._console.print(f"{_safe(typed)} is not a whole number from 2 on")
+
+    def summarise(self, started: Sequence[Job]) -> bool:
+        """Print the table of all tasks.
+
+        Returns:
+            Whether every task ended as it should.
+        """
+        table = Table(title="Tasks", title_justify="left", show_lines=True)
+        for heading in ("id", "task", "status", "took", "progress", "outputs", "last log lines"):
+            table.add_column(heading, overflow="fold")
+        good = []
+        for job in started:
+            task = job.load()
+            good.append(job.is_as_expected(task))
+            table.add_row(
+                str(task.id),
+                _safe(task.task_name),
+                _status(job, task, expected=good[-1]),
+                _took(task),
+                _progress(task),
+                "\n".join(_safe(output.file_name) for output in task.outputs) or "-",
+                "\n".join(_safe(line) for line in task.task_log.splitlines()[-_LOG_LINES:]),
+            )
+        self._console.print(table)
+        return all(good)
+
+
+def _safe(text: str) -> str:
+    return escape(visible(text))
+
+
+def _status(job: Job, task: ProcessingTask, *, expected: bool) -> str:
+    colour = "green" if task.is_ok else "red" if task.is_finished else "cyan"
+    remark = "" if not expected else "\n(on purpose)" if job.expected is TaskStatus.ERROR else ""
+    return f"[{colour}]{_safe(task.status)}[/]{remark}" + ("" if expected else f"\n(should be {job.expected})")
+
+
+def _took(task: ProcessingTask) -> str:
+    return duration((task.finished_at - task.started_at).total_seconds()) if task.finished_at is not None else "-"
+
+
+def _progress(task: ProcessingTask) -> str:
+    if task.progress_value is None:
+        return "-"
+    return _safe(progress(task.progress_value, task.progress_target, task.progress_unit))
