@@ -1,0 +1,487 @@
+"""The command line: `celery -A worker taskstate …`, a group of commands on Celery's own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, NoReturn, cast
+from urllib.parse import unquote, urlsplit
+
+import click
+from celery import Celery
+from celery.local import Proxy
+from kombu.exceptions import KombuError
+from rich.console import Console
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from . import reader, schema
+from .bars import Board, JsonBoard, LineBoard, LiveBoard, watch
+from .errors import (
+    ArgumentsError,
+    NotConfiguredError,
+    SettingsError,
+    TaskNotFoundError,
+    TaskStateError,
+)
+from .integration import TaskState, current
+from .plugin import check_arguments, find_plugin_task
+from .printout import detail_json, detail_lines, task_json, task_table
+from .reader import TaskView
+from .states import ERROR_WORDS, UNKNOWN, TaskStatus
+from .tables import now
+
+#: Largest id that the column holds; a query with a larger one is an error on PostgreSQL.
+_LARGEST_ID: Final = 2**31 - 1
+
+#: Longest name in the table of a terminal.
+_NAME_WIDTH: Final = 40
+
+_EXIT_CODES: Final = (
+    "Exit codes: 0 done, and yes; 1 no, or failed (no such task, already ended, a task ended as ERROR, the database or "
+    "the broker cannot be reached); 2 wrong usage or settings; 130 interrupted."
+)
+
+_STATUS_WORDS: Final = (*TaskStatus, *sorted(ERROR_WORDS - set(TaskStatus)), UNKNOWN)
+
+
+class _Failure(click.ClickException):
+    """An error as one line on standard error."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class _WrongUsage(_Failure):
+    exit_code = 2
+
+
+class _Interrupted(_Failure):
+    exit_code = 130
+
+
+class TaskStateGroup(click.Group):
+    """A group whose commands show expected errors as one line without a traceback and without passwords."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (SettingsError, NotConfiguredError, ArgumentsError) as exc:
+            raise _WrongUsage(_without_passwords(ctx, str(exc))) from exc
+        except (TaskStateError, TimeoutError, KombuError) as exc:
+            raise _Failure(_without_passwords(ctx, str(exc))) from exc
+        except SQLAlchemyError as exc:
+            # Not its own text, which shows the statement and the values in it.
+            cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
+            told = f"the database refused: {type(cause).__name__}: {cause}"
+            raise _Failure(_without_passwords(ctx, told)) from exc
+
+
+@click.group("taskstate", cls=TaskStateGroup, epilog=_EXIT_CODES)
+def taskstate(**_: Any) -> None:
+    """Look at and steer tasks: durable state of whole jobs.
+
+    The database is that of the app's TaskState. Only start, and the part of cancel that reaches running workers, need
+    the broker.
+    """
+    # Takes any keyword: options that an app adds to all commands are passed on by some versions (celery 5.5).
+
+
+def _command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    return taskstate.command(name, epilog=_EXIT_CODES)
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+@_command("upgrade")
+@click.pass_context
+def upgrade(ctx: click.Context, /, **_: Any) -> None:
+    """Make or bring up to date the tables in the database. Safe to repeat, and twice at once."""
+    state = _taskstate(ctx, ready=False)
+    state.upgrade()
+    click.echo(f"the tables in {state.database.name} are up to date")
+
+
+@_command("list")
+@click.option("--status", type=click.Choice(_STATUS_WORDS, case_sensitive=False), help="Only tasks with this status.")
+@click.option("--name", help="Only tasks whose name contains this text.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
+@click.option("--before", type=int, metavar="ID", help="Only tasks with a smaller id: the next page.")
+@_as_json
+@click.pass_context
+def list_(
+    ctx: click.Context,
+    /,
+    status: str | None,
+    name: str | None,
+    limit: int,
+    before: int | None,
+    as_json: bool,
+    **_: Any,
+) -> None:
+    """List tasks, newest first.
+
+    With --json an array of objects.
+    """
+    state = _taskstate(ctx)
+    if before is not None:
+        before = min(before, _LARGEST_ID)
+    with state.database.reading() as connection:
+        tasks = reader.list_tasks(connection, state.settings, status=status, name=name, before=before, limit=limit)
+    if as_json:
+        _print_json([task_json(task) for task in tasks])
+    elif tasks:
+        width = _NAME_WIDTH if sys.stdout.isatty() else None
+        _print_lines(task_table(tasks, now(), width=width, paint=_painter(ctx)))
+    else:
+        click.echo("no task", err=True)
+
+
+@_command("show")
+@click.argument("task_id", metavar="ID", type=int)
+@click.option("--traceback", "tracebacks", is_flag=True, help="Print the tracebacks of failed executions.")
+@click.option("--lines", type=click.IntRange(min=0), default=20, show_default=True, help="Newest log lines to print.")
+@click.option("--full", is_flag=True, help="Print the whole log, and every execution though many are alike.")
+@_as_json
+@click.pass_context
+def show(
+    ctx: click.Context, /, task_id: int, tracebacks: bool, lines: int, full: bool, as_json: bool, **_: Any
+) -> None:
+    """Show a task: its row, steps, outputs, links, log, and the tree of its executions.
+
+    A message stands below the one that published it, with its attempts, worker, waiting time and run time. With
+    --json an object with all of it, tracebacks too.
+    """
+    state = _taskstate(ctx)
+    with state.database.reading() as connection:
+        detail = reader.show(connection, state.settings, task_id) if _may_exist(task_id) else None
+    if detail is None:
+        raise TaskNotFoundError(task_id)
+    if as_json:
+        _print_json(detail_json(detail))
+        return
+    _print_lines(
+        detail_lines(
+            detail,
+            now(),
+            log_lines=None if full else lines,
+            full=full,
+            tracebacks=tracebacks,
+            paint=_painter(ctx),
+        )
+    )
+
+
+@_command("start")
+@click.argument("name")
+@click.option(
+    "-p", "--param", "parameters", multiple=True, metavar="KEY=VALUE", help="An argument of the task; repeat it."
+)
+@click.option("--task-name", help="Name of the new task; that of the Celery task by default.")
+@click.option("--task", "task_id", type=int, metavar="ID", help="Go on with this task instead of making a new one.")
+@click.option("--answers", metavar="STEP", help="Id of the open step of --task that this work answers.")
+@click.option("--wait", is_flag=True, help="Watch the task until it has ended; exit code 0 only if as SUCCESS.")
+@_as_json
+@click.pass_context
+def start(
+    ctx: click.Context,
+    /,
+    name: str,
+    parameters: tuple[str, ...],
+    task_name: str | None,
+    task_id: int | None,
+    answers: str | None,
+    wait: bool,
+    as_json: bool,
+    **_: Any,
+) -> None:
+    """Start the Celery task NAME as a task.
+
+    A VALUE that is JSON is passed as what it says (a number, true, null, a list, an object), anything else as text; a
+    text that looks like JSON is written with quotes: --param 'zip="01234"'. With --json the task is printed as an
+    object, after its end with --wait.
+    """
+    arguments = _arguments(parameters)
+    if answers is not None and task_id is None:
+        raise click.UsageError("--answers needs --task, the task whose step is answered")
+    state = _taskstate(ctx)
+    signature = _signature(state.app, name, arguments)
+    if task_id is not None and not _may_exist(task_id):
+        raise TaskNotFoundError(task_id)
+    row = state.start(signature, task=task_id, task_name=task_name, answers=answers)
+    started = row.id
+    if not as_json:
+        click.echo(f"task {started} was started")
+    if wait:
+        board = LineBoard(_ignore) if as_json else _board(ctx, as_json=False)
+        seen = _watch(state, [started], board)
+    else:
+        seen = _look(state, [started])
+    if as_json:
+        _print_json(task_json(seen[0]) if seen else {"id": started})
+    if wait:
+        _exit_by_end(ctx, seen, expected=1)
+
+
+@_command("watch")
+@click.argument("task_ids", metavar="[ID]...", nargs=-1, type=int)
+@click.option("--timeout", type=click.FloatRange(min=0), help="Stop watching after so many seconds; exit code 1.")
+@_as_json
+@click.pass_context
+def watch_(ctx: click.Context, /, task_ids: tuple[int, ...], timeout: float | None, as_json: bool, **_: Any) -> None:
+    """Watch tasks until all of them have ended.
+
+    Without an ID those that have not ended now, of the tasks that the tracker was given. Bars in a terminal, otherwise
+    a line for each change; with --json each line is an object. Exit code 0 only if all ended as SUCCESS.
+    """
+    state = _taskstate(ctx)
+    wanted = list(dict.fromkeys(task_ids))
+    if wanted:
+        known = {task.id for task in _look(state, wanted)}
+        for task_id in wanted:
+            if task_id not in known:
+                raise TaskNotFoundError(task_id)
+    else:
+        with state.database.reading() as connection:
+            wanted = reader.open_task_ids(connection)
+        if not wanted:
+            click.echo("no task is open", err=True)
+            return
+    seen = _watch(state, wanted, _board(ctx, as_json=as_json), timeout=timeout)
+    _exit_by_end(ctx, seen, expected=len(wanted))
+
+
+@_command("wait")
+@click.argument("task_id", metavar="ID", type=int)
+@click.option("--timeout", type=click.FloatRange(min=0), help="Stop waiting after so many seconds; exit code 1.")
+@_as_json
+@click.pass_context
+def wait(ctx: click.Context, /, task_id: int, timeout: float | None, as_json: bool, **_: Any) -> None:
+    """Wait until a task has ended, and print its status.
+
+    Exit code 0 only if it ended as SUCCESS.
+    """
+    state = _taskstate(ctx)
+    if not _look(state, [task_id]):
+        raise TaskNotFoundError(task_id)
+    seen = _watch(state, [task_id], LineBoard(_ignore), timeout=timeout)
+    if as_json:
+        _print_json(task_json(seen[0]) if seen else {"id": task_id})
+    elif seen:
+        click.echo(seen[0].status)
+    _exit_by_end(ctx, seen, expected=1)
+
+
+@_command("cancel")
+@click.argument("task_id", metavar="ID", type=int)
+@click.option("--terminate", is_flag=True, help="Also terminate what runs (prefork and gevent pools).")
+@click.option("--reason", default="", help="Goes into the log.")
+@_as_json
+@click.pass_context
+def cancel(ctx: click.Context, /, task_id: int, terminate: bool, reason: str, as_json: bool, **_: Any) -> None:
+    """End a task as ERROR, and let workers drop what of it has not begun.
+
+    Exit code 1 if it had already ended.
+    """
+    state = _taskstate(ctx)
+    if not _may_exist(task_id):
+        raise TaskNotFoundError(task_id)
+    cancelled = state.cancel(task_id, terminate=terminate, reason=reason)
+    _answer_end(ctx, state, task_id, cancelled, "cancelled", as_json)
+
+
+@_command("finish")
+@click.argument("task_id", metavar="ID", type=int)
+@click.option(
+    "--status",
+    type=click.Choice([TaskStatus.SUCCESS, TaskStatus.ERROR], case_sensitive=False),
+    default=TaskStatus.SUCCESS.value,
+    show_default=True,
+    help="How it ends.",
+)
+@click.option("--log", help="A last log entry.")
+@_as_json
+@click.pass_context
+def finish(ctx: click.Context, /, task_id: int, status: str, log: str | None, as_json: bool, **_: Any) -> None:
+    """End a task by hand, whatever of it is open.
+
+    Exit code 1 if it had already ended.
+    """
+    state = _taskstate(ctx)
+    if not _may_exist(task_id):
+        raise TaskNotFoundError(task_id)
+    finished = state.finish(task_id, log=log, status=status)
+    _answer_end(ctx, state, task_id, finished, "finished", as_json)
+
+
+def _taskstate(ctx: click.Context, *, ready: bool = True) -> TaskState:
+    """Return the `TaskState` of the app that the command line names.
+
+    Args:
+        ctx: Of the command.
+        ready: Check that the schema fits.
+
+    Raises:
+        NotConfiguredError: If the app has none.
+        SettingsError: If a setting makes no sense.
+        SchemaError: If the tables are missing or do not fit.
+        DatabaseUnavailableError: If the database cannot be reached.
+    """
+    app = _app(ctx)
+    # Where several apps were made in the process, the one on the command line counts.
+    app.set_current()
+    try:
+        state = current()
+    except NotConfiguredError:
+        state = None
+    if state is None or state.app is not app:
+        raise NotConfiguredError(
+            f"the Celery app {app.main!r} has no TaskState; name an app that has one (celery -A worker taskstate …), "
+            "or make one where the app is: TaskState(app)"
+        )
+    if ready:
+        schema.check(state.database)
+    return state
+
+
+def _app(ctx: click.Context) -> Celery:
+    app = ctx.obj.app
+    return cast(Celery, app._get_current_object() if isinstance(app, Proxy) else app)
+
+
+def _may_exist(task_id: int) -> bool:
+    return 0 <= task_id <= _LARGEST_ID
+
+
+def _look(state: TaskState, task_ids: Sequence[int]) -> list[TaskView]:
+    possible = [task_id for task_id in task_ids if _may_exist(task_id)]
+    with state.database.reading() as connection:
+        return reader.get_tasks(connection, state.settings, possible)
+
+
+def _watch(state: TaskState, task_ids: Sequence[int], board: Board, *, timeout: float | None = None) -> list[TaskView]:
+    try:
+        return watch(lambda: _look(state, task_ids), board, timeout=timeout)
+    except KeyboardInterrupt:
+        raise _Interrupted("stopped watching; the tasks go on") from None
+
+
+def _board(ctx: click.Context, *, as_json: bool) -> Board:
+    if as_json:
+        return JsonBoard(click.echo, task_json)
+    if sys.stdout.isatty():
+        return LiveBoard(Console(no_color=bool(ctx.obj.no_color)))
+    return LineBoard(click.echo)
+
+
+def _exit_by_end(ctx: click.Context, seen: Sequence[TaskView], *, expected: int) -> None:
+    if len(seen) < expected:
+        raise _Failure("a watched task was deleted")
+    if not all(task.succeeded for task in seen):
+        ctx.exit(_Failure.exit_code)
+
+
+def _answer_end(ctx: click.Context, state: TaskState, task_id: int, changed: bool, verb: str, as_json: bool) -> None:
+    seen = _look(state, [task_id])
+    status = seen[0].status if seen else UNKNOWN
+    if as_json:
+        _print_json({"id": task_id, verb: changed, "status": status})
+    elif changed:
+        click.echo(f"task {task_id} was {verb}")
+    else:
+        click.echo(f"task {task_id} had already ended as {status}", err=True)
+    if not changed:
+        ctx.exit(_Failure.exit_code)
+
+
+def _arguments(texts: Sequence[str]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise click.BadParameter(f"{key!r} is no KEY=VALUE", param_hint="--param")
+        if key in arguments:
+            raise click.BadParameter(f"{key!r} is given twice", param_hint="--param")
+        arguments[key] = _value(value)
+    return arguments
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except ValueError:
+        return text
+
+
+def _no_constant(word: str) -> NoReturn:
+    # NaN and Infinity are no JSON, though Python reads them.
+    raise ValueError(word)
+
+
+def _signature(app: Celery, name: str, arguments: dict[str, Any]) -> Any:
+    try:
+        app.loader.import_default_modules()
+    except ImportError as exc:
+        raise _WrongUsage(f"a module of the app cannot be imported: {exc}") from exc
+    app.finalize()
+    plugin = find_plugin_task(app, name)
+    if plugin is not None:
+        check_arguments(plugin, (), arguments)
+        return plugin.s(**arguments)
+    known = sorted(other for other in app.tasks if find_plugin_task(app, other) is not None)
+    told = ", ".join(known) if known else "none; does the app include its modules?"
+    raise click.BadParameter(f"there is no plugin task {name!r}; known are: {told}", param_hint="NAME")
+
+
+def _without_passwords(ctx: click.Context, message: str) -> str:
+    """Replace the passwords of database, broker and result backend; drivers may put any of them into a message."""
+    for password in sorted(_passwords(_app(ctx)), key=len, reverse=True):
+        message = message.replace(password, "***")
+    return message
+
+
+def _passwords(app: Celery) -> set[str]:
+    urls: list[object] = [app.conf.result_backend]
+    configured: Any
+    for configured in (app.conf.broker_url, app.conf.broker_read_url, app.conf.broker_write_url):
+        urls += configured if isinstance(configured, (list, tuple)) else str(configured or "").split(";")
+    # Settings that cannot be read are in no message.
+    with suppress(TaskStateError):
+        urls.append(current().settings.database_url)
+    found: set[str] = set()
+    for url in urls:
+        try:
+            password = urlsplit(str(url or "")).password
+        except ValueError:
+            continue
+        if password:
+            found |= {password, unquote(password)}
+    return found
+
+
+def _painter(ctx: click.Context) -> Callable[[str], str]:
+    colours = {TaskStatus.SUCCESS: "green", TaskStatus.PENDING: "cyan", "RUNNING": "cyan", "QUEUED": "cyan"}
+    neutral = {"RETRY", "IGNORED"}
+
+    def paint(word: str) -> str:
+        colour = "yellow" if word in neutral else colours.get(word, "red")
+        return cast(str, ctx.obj.style(word, fg=colour))
+
+    return paint
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    click.echo("\n".join(lines))
+
+
+def _ignore(line: str) -> None:
+    """Write nothing."""

@@ -1,0 +1,154 @@
+"""What the command line prints of tasks: text for people, JSON for scripts. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from . import history
+from .bars import note, progress_words
+from .history import Paint, clock, duration, first_line, visible
+from .reader import ExecutionView, OutputView, StepView, TaskDetail, TaskView
+
+
+def task_json(task: TaskView) -> dict[str, Any]:
+    """Return a task for `json.dumps`; the names are those of `TaskView`, times are ISO 8601 in UTC."""
+    return dict(_fields(task))
+
+
+def detail_json(detail: TaskDetail) -> dict[str, Any]:
+    """Return all of a task for `json.dumps`: what `task_json` gives, and beside it the fields of `TaskDetail`."""
+    rest = {name: value for name, value in _fields(detail) if name != "task"}
+    rest["executions"] = [_execution_json(execution) for execution in detail.executions]
+    return {**task_json(detail.task), **rest}
+
+
+def task_table(
+    tasks: Sequence[TaskView], moment: datetime, *, width: int | None = None, paint: Paint = str
+) -> list[str]:
+    """Render tasks as a table.
+
+    Args:
+        tasks: One a line.
+        moment: Now, aware; how long unfinished ones have taken so far is counted up to it.
+        width: Longest name that is shown whole; None shows all.
+        paint: Decorates the word of a status.
+    """
+    head = ("ID", "STATUS", "NAME", "STARTED", "TOOK", "PROGRESS", "NOTE")
+    rows = [_task_row(task, moment, width) for task in tasks]
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    rendered = [_padded(head, widths)]
+    for row in rows:
+        line = _padded(row, widths)
+        begin = widths[0] + 2
+        rendered.append(line[:begin] + paint(row[1]) + line[begin + len(row[1]) :])
+    return rendered
+
+
+def detail_lines(
+    detail: TaskDetail,
+    moment: datetime,
+    *,
+    log_lines: int | None,
+    full: bool = False,
+    tracebacks: bool = False,
+    paint: Paint = str,
+) -> list[str]:
+    """Render all of a task.
+
+    Args:
+        detail: The task.
+        moment: Now, aware.
+        log_lines: How many of the newest lines of the log; None for all.
+        full: Show every execution, though many are alike.
+        tracebacks: Print the stored tracebacks.
+        paint: Decorates the word of a status or state.
+    """
+    rendered = _head_lines(detail, moment, paint)
+    rendered += _section("steps", [_step_line(step) for step in detail.steps])
+    rendered += _section("outputs", [_output_line(output) for output in detail.outputs])
+    rendered += _section("links", [f"{visible(link.type)}  {visible(link.href)}" for link in detail.links])
+    executions = history.lines(detail.executions, tracebacks=tracebacks, full=full, paint=paint)
+    rendered += _section("executions", executions)
+    log = detail.log.splitlines()
+    shown = log if log_lines is None else log[max(0, len(log) - log_lines) :]
+    title = "log" if len(shown) == len(log) else f"log, the last {len(shown)} of {len(log)} lines"
+    return rendered + _section(title, [visible(line) for line in shown])
+
+
+def _head_lines(detail: TaskDetail, moment: datetime, paint: Paint) -> list[str]:
+    task = detail.task
+    rendered = [f"task {task.id}  {first_line(task.task_name)}  {paint(task.status)}"]
+    if task.started_at is not None:
+        rendered.append(f"  started   {clock(task.started_at)}")
+    seconds = task.seconds(moment)
+    if task.finished_at is not None:
+        took = "" if seconds is None else f"  after {duration(seconds)}"
+        rendered.append(f"  finished  {clock(task.finished_at)}{took}")
+    elif seconds is not None:
+        rendered.append(f"  running   {duration(seconds)}")
+    if task.progress is not None:
+        rendered.append(f"  progress  {progress_words(task)}")
+    notes = [note(task)]
+    if not task.tracked:
+        notes.append("nobody gave it to the tracker")
+    if detail.decided_status is not None and not task.finished:
+        notes.append(f"ended as {detail.decided_status}, which shows once its row is no longer locked")
+    if detail.holds:
+        notes.append("work for it is being submitted")
+    if detail.subscriptions:
+        notes.append(f"{detail.subscriptions} webhook subscription{'s' if detail.subscriptions > 1 else ''}")
+    return rendered + [f"  note      {text}" for text in notes if text]
+
+
+def _step_line(step: StepView) -> str:
+    state = "answered" if step.cleared else "waits for input"
+    return f"{step.number}  {visible(step.step_id)}  {state}  {visible(step.ui_href or step.href)}"
+
+
+def _output_line(output: OutputView) -> str:
+    parts = (output.file_name, output.file_type, output.mimetype, output.href or f"in {output.storage_provider}")
+    return "  ".join(visible(part) for part in parts)
+
+
+def _section(title: str, lines: Iterable[str]) -> list[str]:
+    indented = [f"  {line}" for line in lines]
+    return [title, *indented] if indented else []
+
+
+def _task_row(task: TaskView, moment: datetime, width: int | None) -> tuple[str, ...]:
+    name = first_line(task.task_name)
+    if width is not None and len(name) > width:
+        name = name[: width - 1] + "…"
+    seconds = task.seconds(moment)
+    return (
+        str(task.id),
+        visible(task.status),
+        name,
+        "" if task.started_at is None else clock(task.started_at),
+        "" if seconds is None else duration(seconds),
+        progress_words(task),
+        note(task) if task.tracked or task.finished else "not tracked",
+    )
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _execution_json(execution: ExecutionView) -> dict[str, Any]:
+    return {**dict(_fields(execution)), "attempt": execution.attempt, "max_attempts": execution.max_attempts}
+
+
+def _fields(value: Any) -> list[tuple[str, Any]]:
+    return [(field.name, _plain(getattr(value, field.name))) for field in dataclasses.fields(value)]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return dict(_fields(value))
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime) else value
