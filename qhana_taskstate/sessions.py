@@ -186,7 +186,9 @@ class _ThreadScope(Scope):
 
 def _release_after_read(state: ORMExecuteState) -> Any:
     session = state.session
-    if not state.is_select or session.in_nested_transaction() or _is_locking(state):
+    # A transaction that is open already belongs to somebody: to a write, to a lock, or to Core statements on its
+    # connection, which no event of the session tells of.
+    if not state.is_select or session.in_transaction() or _is_locking(state):
         return None
     frozen = state.invoke_statement().freeze()
     # All rows are in memory now; nothing keeps the transaction unless something was or will be written in it.
@@ -207,7 +209,8 @@ def has_open_write(session: Session) -> bool:
     return bool(session.new or session.dirty or session.deleted or session.info.get(_WRITES))
 
 
-def _note_write(session: Session, *_: Any) -> None:
+def note_write(session: Session, *_: Any) -> None:
+    """Note that a session holds a write. For Core statements on its connection, of which no event tells."""
     session.info[_WRITES] = True
 
 
@@ -222,7 +225,7 @@ def _forget_write(session: Session, *_: Any) -> None:
 
 
 # On the class, so that a host's session is seen too; the handlers only set a mark.
-event.listen(Session, "after_flush", _note_write)
+event.listen(Session, "after_flush", note_write)
 event.listen(Session, "do_orm_execute", _note_statement)
 event.listen(Session, "after_commit", _forget_write)
 event.listen(Session, "after_rollback", _forget_write)

@@ -1,0 +1,1 @@
+"""The Alembic migrations of the tables; run by `qhana_taskstate.schema`."""

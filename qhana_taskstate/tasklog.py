@@ -1,0 +1,298 @@
+"""The log of a task: entries in an append-only table, the newest part in the runner's `task_log` column.
+
+Text that stood in the column before the first entry is taken over as the entry with the negated id of the task, so
+that it comes first, and only once although two may do it at the same moment.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, LargeBinary, case, cast, delete, func, insert, literal, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Session
+
+from .rows import lock_task, task_row
+from .sessions import current_settings
+from .tables import log_table, now
+
+#: Bytes that a TEXT column of MariaDB and MySQL holds.
+MYSQL_TEXT_BYTES: Final = 65535
+
+_PAGE: Final = 200
+
+
+class Entry(NamedTuple):
+    """One entry of a log.
+
+    Attributes:
+        text: One or several lines.
+        glued: Continues the text before it; otherwise it starts a new line.
+    """
+
+    text: str
+    glued: bool = False
+
+
+@dataclass
+class PendingLog:
+    """What was written to the log of one `ProcessingTask` object since its last flush.
+
+    Attributes:
+        entries: Entries not written yet.
+        replaces: They take the place of the whole log.
+        seen: The whole log as this object last showed it, None if it never did.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    replaces: bool = False
+    seen: str | None = None
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something waits to be written."""
+        return self.replaces or bool(self.entries)
+
+    def add(self, text: str) -> None:
+        """Add an entry on a new line."""
+        self.entries.append(Entry(clean(text)))
+
+    def assign(self, text: str) -> None:
+        """Take a new value of the whole log; one that begins with what was seen only adds the rest.
+
+        So two writers who both use `+=` lose nothing.
+        """
+        text = clean(text)
+        if self.seen is None or not text.startswith(self.seen):
+            self.entries = [Entry(text)] if text else []
+            self.replaces = True
+        elif text != self.seen:
+            rest = text.removeprefix(self.seen)
+            if self.seen and rest.startswith("\n"):
+                self.entries.append(Entry(rest[1:]))
+            else:
+                self.entries.append(Entry(rest, glued=bool(self.seen)))
+        self.seen = text
+
+    def show(self, stored: str) -> str:
+        """Return the whole log, given the stored one, and remember it."""
+        self.seen = join(self.entries, "" if self.replaces else stored)
+        return self.seen
+
+    def clear(self) -> None:
+        """Forget what waited to be written."""
+        self.entries = []
+        self.replaces = False
+
+
+def clean(text: str) -> str:
+    """Replace what a text column cannot hold: NUL (PostgreSQL) and lone surrogates (UTF-8).
+
+    Raises:
+        TypeError: If it is no text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"a log is text, not {type(text).__name__} {text!r}; use str()")
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+
+
+def join(entries: Iterable[Entry], before: str = "") -> str:
+    """Put entries below each other.
+
+    Args:
+        entries: Oldest first.
+        before: The log that they follow.
+    """
+    parts = [before]
+    empty = not before
+    for entry in entries:
+        if not (entry.glued or empty):
+            parts.append("\n")
+        parts.append(entry.text)
+        empty = empty and not entry.text
+    return "".join(parts)
+
+
+def tail(text: str, limit: int) -> str:
+    """Return the newest part of a text: at most `limit` bytes of UTF-8, from the beginning of a line if one is near."""
+    encoded = text.encode()
+    if len(encoded) <= limit:
+        return text
+    cut = encoded[-limit:]
+    line = cut.find(b"\n")
+    if encoded[-limit - 1 : -limit] != b"\n" and 0 <= line < len(cut) - 1:
+        cut = cut[line + 1 :]
+    return cut.decode("utf-8", "ignore")
+
+
+def column_limit(dialect: str) -> int:
+    """Return how many bytes of the newest log the column holds."""
+    limit = current_settings().log_column_bytes
+    return min(limit, MYSQL_TEXT_BYTES) if dialect in {"mysql", "mariadb"} else limit
+
+
+def append(connection: Connection, task_id: int, entries: Sequence[str | Entry], *, column: bool = True) -> None:
+    """Add entries to the log of a task. Does not commit.
+
+    Args:
+        connection: In whose transaction to write.
+        task_id: Id of the task.
+        entries: Oldest first.
+        column: Also bring the runner's column up to date, which locks the row of the task. Without it nothing
+            waits for that row; `refresh_column` does the rest.
+    """
+    if not entries:
+        return
+    added = [entry if isinstance(entry, Entry) else Entry(clean(entry)) for entry in entries]
+    _take_over(connection, task_id)
+    insert_entries(connection, task_id, added)
+    if column:
+        _append_to_column(connection, task_id, added)
+
+
+def replace(connection: Connection, task_id: int, text: str) -> None:
+    """Put a text in the place of the whole log of a task. Does not commit."""
+    limit = column_limit(connection.dialect.name)
+    connection.execute(update(task_row).where(task_row.c.id == task_id).values(task_log=tail(clean(text), limit)))
+    connection.execute(delete(log_table).where(log_table.c.task_id == task_id))
+    if text:
+        insert_entries(connection, task_id, [Entry(clean(text))])
+
+
+def insert_entries(connection: Connection, task_id: int, entries: Sequence[Entry]) -> None:
+    """Insert entries, and nothing else; for a task whose column already holds them."""
+    if not entries:
+        return
+    moment = now()
+    connection.execute(
+        insert(log_table),
+        [{"task_id": task_id, "text": entry.text, "glued": entry.glued, "created_at": moment} for entry in entries],
+    )
+
+
+def read(connection: Connection | Session, task_id: int) -> str:
+    """Return the whole log of a task, "" if it has none or there is no such task."""
+    rows = connection.execute(
+        select(log_table.c.text, log_table.c.glued).where(log_table.c.task_id == task_id).order_by(log_table.c.id)
+    )
+    entries = [Entry(row.text, row.glued) for row in rows]
+    column = connection.execute(select(task_row.c.task_log).where(task_row.c.id == task_id)).scalar() or ""
+    if not entries:
+        return column
+    joined = join(entries)
+    if joined.endswith(column):
+        return joined
+    dialect = connection.get_bind().dialect if isinstance(connection, Session) else connection.dialect
+    if len(joined.encode()) > column_limit(dialect.name):
+        return joined
+    foreign = _foreign_lines(joined, column)
+    if not foreign:
+        return joined
+    if not Counter(joined.split("\n")) - Counter(column.split("\n")):
+        return column
+    return "\n".join([joined, *foreign])
+
+
+def refresh_column(connection: Connection, task_id: int) -> None:
+    """Let the runner's column hold the newest entries; waits for the row of the task. Does not commit.
+
+    What a runner wrote into the column itself is taken over as an entry.
+    """
+    locked = lock_task(connection, task_id, task_row.c.task_log)
+    if locked is None:
+        return
+    column = locked.task_log or ""
+    limit = column_limit(connection.dialect.name)
+    newest, complete = _newest(connection, task_id, limit)
+    if complete and not newest:
+        return
+    joined = join(newest)
+    if complete and len(joined.encode()) <= limit and not joined.endswith(column):
+        foreign = _foreign_lines(joined, column)
+        if foreign:
+            entry = Entry("\n".join(foreign))
+            insert_entries(connection, task_id, [entry])
+            joined = join([entry], joined)
+    text = tail(joined, limit)
+    if text != column:
+        connection.execute(update(task_row).where(task_row.c.id == task_id).values(task_log=text))
+
+
+def _newest(connection: Connection, task_id: int, limit: int) -> tuple[list[Entry], bool]:
+    """Return the newest entries, oldest first, that fill `limit` bytes, and whether these are all."""
+    entries: list[Entry] = []
+    size = 0
+    last: int | None = None
+    while size <= limit:
+        query = select(log_table.c.id, log_table.c.text, log_table.c.glued).where(log_table.c.task_id == task_id)
+        if last is not None:
+            query = query.where(log_table.c.id < last)
+        page = connection.execute(query.order_by(log_table.c.id.desc()).limit(_PAGE)).all()
+        for row in page:
+            entries.append(Entry(row.text, row.glued))
+            size += len(row.text.encode()) + 1
+            last = row.id
+            if size > limit:
+                break
+        else:
+            if len(page) < _PAGE:
+                return entries[::-1], True
+    return entries[::-1], False
+
+
+def _foreign_lines(joined: str, column: str) -> list[str]:
+    """Return the lines of the column that stand in no entry, whatever their order: only a runner wrote those."""
+    known = Counter(joined.split("\n"))
+    foreign = []
+    for line in column.split("\n"):
+        if known[line]:
+            known[line] -= 1
+        else:
+            foreign.append(line)
+    return foreign
+
+
+def _take_over(connection: Connection, task_id: int) -> None:
+    """Make an entry of the column's text, if there is some and no entry yet."""
+    statement: Any
+    match connection.dialect.name:
+        case "postgresql":
+            statement = postgresql_insert(log_table).on_conflict_do_nothing()
+        case "sqlite":
+            statement = sqlite_insert(log_table).on_conflict_do_nothing()
+        case _:
+            statement = insert(log_table).prefix_with("IGNORE")
+    text = select(
+        -task_row.c.id,
+        task_row.c.id,
+        task_row.c.task_log,
+        literal(False),
+        literal(now(), log_table.c.created_at.type),
+    ).where(
+        task_row.c.id == task_id,
+        task_row.c.task_log != "",
+        ~select(log_table.c.id).where(log_table.c.task_id == task_id).exists(),
+    )
+    connection.execute(statement.from_select(["id", "task_id", "text", "glued", "created_at"], text))
+
+
+def _append_to_column(connection: Connection, task_id: int, entries: Sequence[Entry]) -> None:
+    dialect = connection.dialect.name
+    text = join(entries)
+    column = func.coalesce(task_row.c.task_log, "")
+    separator = "" if entries[0].glued else "\n"
+    size = len(text.encode()) + len(separator)
+    fits = _bytes_of(column, dialect) + size <= column_limit(dialect)
+    longer = case((column == "", text), else_=column.concat(separator + text))
+    appended = connection.execute(update(task_row).where(task_row.c.id == task_id, fits).values(task_log=longer))
+    if not appended.rowcount:
+        refresh_column(connection, task_id)
+
+
+def _bytes_of(text: ColumnElement[Any], dialect: str) -> ColumnElement[int]:
+    # SQLite has octet_length only from 3.43 on.
+    return func.length(cast(text, LargeBinary)) if dialect == "sqlite" else func.octet_length(text)
