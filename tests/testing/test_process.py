@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -130,6 +131,13 @@ def test_the_end_of_the_starting_thread_ends_nothing(tmp_path: Path) -> None:
     assert process.wait(0.5) is None
     assert process.running
     process.close()
+
+
+def test_it_knows_which_ports_are_its_own(family: LocalProcess) -> None:
+    with socket.socket() as ours:
+        ours.bind(("127.0.0.1", 0))
+        ours.listen()
+        assert not family.listens_on(ours.getsockname()[1])
 
 
 @pytest.mark.parametrize("ending", ["os.kill(os.getpid(), 9)", "os._exit(0)", "sys.exit(0)"])

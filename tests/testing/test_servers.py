@@ -105,6 +105,22 @@ def test_a_port_that_was_taken_in_between_is_given_up(monkeypatch: pytest.Monkey
             assert server.port != taken.getsockname()[1]
 
 
+def test_somebody_elses_server_on_the_same_port_is_not_taken_for_ours(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = iter([redis_server.port, free_port()])
+    monkeypatch.setattr("qhana_taskstate.testing.server.free_port", lambda: next(ports))
+
+    with RedisServer() as server:
+        assert server.port != redis_server.port
+        assert remembered(server) is None
+
+
+def test_ports_lie_outside_the_range_of_outgoing_connections() -> None:
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(free_port() < first for _ in range(20))
+
+
 def test_a_server_that_ends_at_its_start_shows_its_log(tmp_path: Path) -> None:
     class Broken(RedisServer):
         def _command(self) -> list[str]:
@@ -221,6 +237,28 @@ def test_postgres_keeps_committed_rows_over_every_kind_of_restart() -> None:
         assert sql_numbers(engine) == [1]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as somebody else")
+def test_postgres_runs_where_its_user_cannot_read_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = PostgresServer()._programs()
+    monkeypatch.setattr(
+        "qhana_taskstate.testing.postgres_server._open_to_all", lambda path: not path.is_relative_to(installed)
+    )
+    with PostgresServer() as server:
+        assert Path(server.process.command[0]).is_relative_to(server.folder)
+        assert sql_numbers(sql_table(server)) == [1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as somebody else")
+def test_postgres_stays_out_of_folders_that_its_user_cannot_enter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with PostgresServer() as server:
+        assert not server.folder.is_relative_to(tmp_path)
+        assert server.ready()
+
+
 def test_mariadb_keeps_committed_rows_over_a_kill_and_a_restart(mariadb_server: MariaDBServer) -> None:
     engine = sql_table(mariadb_server)
 
@@ -243,14 +281,14 @@ def test_rabbitmq_takes_and_gives_messages(rabbitmq_url: str) -> None:
 def test_a_server_listens_on_loopback_alone(fixture: str, request: pytest.FixtureRequest) -> None:
     server = request.getfixturevalue(fixture)
     inodes = {
-        target[len("socket:[") : -1]
+        target
         for pid in server.process.descendants()
         for target in map(os.readlink, Path(f"/proc/{pid}/fd").iterdir())
         if target.startswith("socket:[")
     }
     tables = [Path("/proc/net") / name for name in ("tcp", "tcp6")]
     rows = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
-    listening = {row[1].rpartition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
+    listening = {row[1].rpartition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
 
     # 127.0.0.1 and ::1 as the kernel prints them; Erlang's port mapper always takes both.
     assert "0100007F" in listening
