@@ -478,7 +478,7 @@ def _id_of(task: ProcessingTask | int | str) -> int:
     if isinstance(task, ProcessingTask):
         if task.id is None:
             raise TaskNotFoundError(None)
-        return task.id
+        return int(task.id)
     task_id = _numeric(task)
     if task_id is None:
         raise TaskNotFoundError(task)

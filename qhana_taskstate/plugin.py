@@ -10,11 +10,13 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 from celery import Celery, Task, _state
 from celery.exceptions import Ignore, Reject, Retry
 from celery.local import Proxy
+from sqlalchemy.orm import Session
 
+from . import tasklog
 from .belonging import Execution, Publisher, current_execution, current_publisher
 from .errors import ArgumentsError, NotInExecutionError, TaskNotFoundError
 from .models import ProcessingTask
-from .sessions import current_sessions
+from .sessions import current_sessions, has_open_write
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -23,7 +25,7 @@ R = TypeVar("R", covariant=True)
 TASK_ID_PARAMETER = "db_id"
 
 
-class PluginTask(Task):
+class PluginTask(Task[Any, Any]):
     """Mixed into the task class of the app for every plugin task."""
 
     abstract = True
@@ -85,7 +87,7 @@ class PluginTask(Task):
         return super().replace(sig)
 
 
-def _commit_before_publish(task: Task) -> None:
+def _commit_before_publish(task: Task[Any, Any]) -> None:
     execution = current_execution()
     if execution is not None and execution.function is not None and execution.request is task.request_stack.top:
         current_sessions().current.commit()
@@ -184,7 +186,7 @@ def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
 
     # As shared_task does (celery 5.5 to 5.7): apps that are finalised later, and those that already are.
     _state.connect_on_app_finalize(register)
-    for app in _state._get_active_apps():
+    for app in _state._get_active_apps():  # type: ignore[attr-defined]  # not in the stubs
         if app.finalized:
             with app._finalize_mutex:
                 register(app)
@@ -260,11 +262,26 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
         raise
     if isinstance(result, str) and result and not _is_followed(execution.request):
         execution.lines.append(result)
-    sessions.current.commit()
+    session = sessions.current
+    if has_open_write(session):
+        _write_lines(execution, session)
+    session.commit()
     return result
 
 
-def _is_bound(task: Task) -> bool:
+def _write_lines(execution: Execution, session: Session) -> None:
+    """Let log entries be committed together with the changes that they speak of, such as a new step."""
+    with execution.writing:
+        lines = execution.take_lines()
+        try:
+            session.flush()
+            tasklog.append(session.connection(), execution.ref.task_id, lines)
+        except BaseException:
+            execution.lines.extendleft(reversed(lines))
+            raise
+
+
+def _is_bound(task: Task[Any, Any]) -> bool:
     return not isinstance(inspect.getattr_static(type(task), "run"), staticmethod)
 
 

@@ -82,11 +82,7 @@ def _switch(value: object) -> bool:
 def _items(value: object) -> list[Any]:
     if isinstance(value, str):
         text = value.strip()
-        return (
-            list(json.loads(text))
-            if text.startswith("[")
-            else [part.strip() for part in text.split(",") if part]
-        )
+        return list(json.loads(text)) if text.startswith("[") else [part.strip() for part in text.split(",") if part]
     if isinstance(value, Iterable):
         return list(value)
     raise ValueError("a list is needed")
@@ -198,11 +194,11 @@ def read_settings(
     found: dict[str, tuple[str, object]] = {}
     for name, value in (environment or {}).items():
         found.update(_from_environment(name, value))
-    for key, value in configuration.items():
-        if isinstance(key, str) and key.startswith(PREFIX):
-            found[_known(key.removeprefix(PREFIX), key)] = (key, value)
-    for key, value in keywords.items():
-        found[_known(key, key)] = (key, value)
+    for key, configured in configuration.items():
+        if key.startswith(PREFIX):
+            found[_known(key.removeprefix(PREFIX), key)] = (key, configured)
+    for key, given in keywords.items():
+        found[_known(key, key)] = (key, given)
     return Settings(**{name: _parsed(name, label, value) for name, (label, value) in found.items()})
 
 

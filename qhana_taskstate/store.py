@@ -18,12 +18,12 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from . import tasklog
 from .belonging import ExecutionKey, Progress, Publication, TaskRef
-from .models import ProcessingTask, Step
+from .models import ProcessingTask
+from .rows import is_open_step, step_row
 from .states import FAILED_STATES, ExecutionState, TaskStatus
 from .tables import ID_LENGTH, NAME_LENGTH, execution_table, hold_table, job_table, now
 
 _task = ProcessingTask.__table__
-_step = Step.__table__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -464,9 +464,7 @@ def _evaluate(connection: Connection, job: Job) -> str | None:
         select(literal(1)).where(execution_table.c.task_id == task_id, execution_table.c.closed_at.is_(None)).exists(),
         select(literal(1)).where(hold_table.c.task_id == task_id).exists(),
     )
-    waiting = (
-        select(literal(1)).where(_step.c.id == task_id, or_(_step.c.cleared.is_(False), _step.c.cleared.is_(None)))
-    ).exists()
+    waiting = select(literal(1)).select_from(step_row).where(is_open_step(task_id)).exists()
     row = connection.execute(
         select(case((still_open, 1), else_=0).label("open"), case((waiting, 1), else_=0).label("waiting"))
     ).one()
@@ -523,18 +521,17 @@ def _show(
         )
     if values:
         connection.execute(update(_task).where(_task.c.id == task_id).values(**values))
-    # Who waited for this row holds no job row, and must not wait for one now: a plugin that ends its task by hand
-    # locks them in the other order.
+    # Waiting for the job row is safe here: who holds one never waits for a `ProcessingTask` row.
     job = connection.execute(
         select(job_table.c.end_status, job_table.c.ended_at, job_table.c.end_copied)
         .where(job_table.c.task_id == task_id)
-        .with_for_update(skip_locked=True)
+        .with_for_update()
     ).one_or_none()
     if job is not None and job.end_status is not None and not job.end_copied:
         _copy_end(connection, task_id, job.end_status, job.ended_at)
     if log:
         tasklog.refresh_column(connection, task_id)
-    return skip_locked or job is not None or find_job(connection, task_id) is None
+    return True
 
 
 def _copy_end(connection: Connection, task_id: int, status: str, moment: datetime) -> None:
@@ -544,9 +541,7 @@ def _copy_end(connection: Connection, task_id: int, status: str, moment: datetim
     connection.execute(update(_task).where(_task.c.id == task_id, _task.c.finished_at.is_(None)).values(**values))
     if status != TaskStatus.SUCCESS:
         connection.execute(
-            update(_step)
-            .where(_step.c.id == task_id, or_(_step.c.cleared.is_(False), _step.c.cleared.is_(None)))
-            .values(cleared=True)
+            update(step_row).where(is_open_step(task_id)).values(cleared=True)
         )
     connection.execute(update(job_table).where(job_table.c.task_id == task_id).values(end_copied=True))
 

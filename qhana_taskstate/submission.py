@@ -13,18 +13,22 @@ from celery.utils import uuid
 from kombu import serialization
 from kombu.exceptions import EncodeError, KombuError
 from kombu.utils.url import maybe_sanitize_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from . import store
+from . import schema, store
 from .belonging import ExecutionKey, Publication, Submission, TaskRef, submitting
 from .errors import (
     ArgumentsError,
     BrokerUnavailableError,
+    DatabaseUnavailableError,
     DuplicateExecutionError,
+    SchemaError,
     SettingsError,
     StepNotOpenError,
     TaskFinishedError,
     TaskNotFoundError,
+    TaskStateError,
 )
 from .models import ProcessingTask, TaskUpdateSubscription
 from .plugin import PluginTask, check_arguments, find_plugin_task
@@ -84,48 +88,88 @@ class Submitter:
         canvas = self._canvas(work)
         leaves = list(_leaves(canvas))
         self._check(leaves, options)
-        session = self._tracker.sessions.current
-        # Nothing of this may reach the database before all checks are made.
-        with session.no_autoflush:
-            row = self._row(session, task, canvas, leaves, task_name)
-            if row.is_finished:
-                raise TaskFinishedError(row.id, row.status)
-        if answers is not None:
-            self.probe_broker()
-        self._set_parameters(row, parameters, canvas)
-        session.add(row)
-        session.flush()
-        if answers is not None:
-            _answer(row, answers)
-        connection = session.connection()
-        job = store.take_up(connection, row.id, finishes=finishes)
-        if job.end_status is not None:
-            session.rollback()
-            raise TaskFinishedError(row.id, job.end_status)
-        first = _first_of_one(canvas)
-        submission = Submission(job.ref)
-        hold_id = None
-        if first is not None:
-            submission.registered = self._register_first(session, row.id, first, canvas, options)
-        else:
-            hold_id = store.hold(connection, row.id)
+        written_parameters = self._parameters(parameters, canvas)
         if subscriber is not None:
-            self.subscribe(session, row, subscriber)
-        session.commit()
+            self._check_task_href(subscriber)
+        session = self._tracker.sessions.current
+        try:
+            row = self._row(session, task)
+            if row is None:
+                row = ProcessingTask(task_name or _name_of(canvas, leaves))
+            elif row.is_finished:
+                raise TaskFinishedError(row.id, row.status)
+            if answers is not None:
+                _check_answer(row, answers)
+                self.probe_broker()
+            submission, hold_id = self._commit(
+                session, row, canvas, task_name, written_parameters, finishes, answers, subscriber, options
+            )
+        except DBAPIError as exc:
+            session.rollback()
+            raise self._explained(exc) from exc
         self._publish(canvas, submission, hold_id, options)
         if self._app.conf.task_always_eager:
             session.refresh(row)
         return row
 
+    def _commit(
+        self,
+        session: Session,
+        row: ProcessingTask,
+        canvas: Signature,
+        task_name: str | None,
+        parameters: str | None,
+        finishes: bool | None,
+        answers: str | int | None,
+        subscriber: Subscriber | None,
+        options: dict[str, Any],
+    ) -> tuple[Submission, str | None]:
+        """Write all that must be there before the first message goes out, and commit it at once."""
+        try:
+            if answers is not None and not row.clear_previous_step():
+                raise StepNotOpenError(row.id, answers, "it was answered before")
+            if task_name is not None:
+                row.task_name = task_name
+            if parameters is not None:
+                row.parameters = parameters
+            session.add(row)
+            session.flush()
+            connection = session.connection()
+            job = store.take_up(connection, row.id, finishes=finishes)
+            if job.end_status is not None:
+                raise TaskFinishedError(row.id, job.end_status)
+            first = _first_of_one(canvas)
+            submission = Submission(job.ref)
+            hold_id = None
+            if first is not None:
+                submission.registered = self._register_first(session, row.id, first, canvas, options)
+            else:
+                hold_id = store.hold(connection, row.id)
+            if subscriber is not None:
+                self.subscribe(session, row, subscriber)
+            session.commit()
+        except TaskStateError:
+            session.rollback()
+            raise
+        return submission, hold_id
+
+    def _explained(self, exc: DBAPIError) -> Exception:
+        """Tell a missing schema and an absent database from other faults."""
+        try:
+            schema.check(self._tracker.database)
+        except (SchemaError, DatabaseUnavailableError) as found:
+            return found
+        except DBAPIError:
+            return exc
+        return exc
+
     def _canvas(self, work: Any) -> Signature:
         if isinstance(work, Task):
             work = work.s()
-        if not isinstance(work, Mapping):
+        if not isinstance(work, dict):
             raise ArgumentsError(f"{work!r} is no signature; pass for example my_task.s(...) or chain(...)")
         # A copy, since ids are written into it: the caller may start the same signature again.
-        canvas: Signature = maybe_signature(work, app=self._app).clone()
-        if canvas.app is not self._app:
-            canvas._app = self._app
+        canvas: Signature = maybe_signature(work, app=self._app).clone()  # type: ignore[union-attr]  # no None here
         return canvas
 
     def _check(self, leaves: list[_Leaf], options: Mapping[str, Any]) -> None:
@@ -149,41 +193,30 @@ class Submitter:
                     f"arguments for {name} cannot be serialised as {serializer}: {exc}; nothing was written or sent"
                 ) from exc
 
-    def _row(
-        self,
-        session: Session,
-        task: ProcessingTask | int | str | None,
-        canvas: Signature,
-        leaves: list[_Leaf],
-        task_name: str | None,
-    ) -> ProcessingTask:
-        if isinstance(task, ProcessingTask):
-            row = task
-            if row.id is not None and row in session:
-                session.refresh(row, ["finished_at", "task_status"])
-        elif task is not None:
-            found = ProcessingTask.get_by_id(task)  # type: ignore[arg-type]
-            if found is None:
-                raise TaskNotFoundError(task)
-            row = found
-        else:
-            name = task_name or (leaves[0].signature.task if leaves else str(canvas.subtask_type or canvas.task))
-            return ProcessingTask(task_name=name)
-        if task_name is not None:
-            row.task_name = task_name
-        return row
+    def _row(self, session: Session, task: ProcessingTask | int | str | None) -> ProcessingTask | None:
+        if task is None:
+            return None
+        if isinstance(task, ProcessingTask) and (task.id is None or task in session):
+            if task.id is not None and task not in session.new:
+                session.flush()
+                session.refresh(task)
+            return task
+        # An object of another session is read anew in this one.
+        found = ProcessingTask.get_by_id(task.id if isinstance(task, ProcessingTask) else task)
+        if found is None:
+            raise TaskNotFoundError(task)
+        return found
 
-    def _set_parameters(self, row: ProcessingTask, parameters: Any, canvas: Signature) -> None:
+    def _parameters(self, parameters: Any, canvas: Signature) -> str | None:
         if parameters is None:
             task = find_plugin_task(self._app, canvas.task) if _is_leaf(canvas) else None
             if task is None or not task.store_parameters:
-                return
+                return None
             parameters = _named_arguments(task, canvas)
         if isinstance(parameters, str):
-            row.parameters = parameters
-            return
+            return parameters
         try:
-            row.parameters = json.dumps(parameters, allow_nan=False)
+            return json.dumps(parameters, allow_nan=False)
         except (TypeError, ValueError) as exc:
             raise ArgumentsError(f"parameters cannot be written as JSON: {exc}; pass a text or JSON values") from exc
 
@@ -196,11 +229,10 @@ class Submitter:
         key = ExecutionKey(celery_id)
         connection = session.connection()
         if chosen and store.is_registered(connection, task_id, key):
-            session.rollback()
             raise DuplicateExecutionError(
                 f"task {task_id} already has an execution with the Celery id {celery_id!r}; choose another id"
             )
-        publication = Publication(key, first.task, None, options.get("queue"), now(), None)
+        publication = Publication(key, str(first.task), None, options.get("queue"), now(), None)
         store.register(connection, task_id, [publication])
         return key
 
@@ -210,12 +242,10 @@ class Submitter:
         Raises:
             SettingsError: If no `task_href` was given and `taskstate_public_url` is not set.
         """
-        settings = self._tracker.settings
+        self._check_task_href(subscriber)
         task_href = subscriber.task_href
         if task_href is None:
-            if settings.public_url is None:
-                raise SettingsError("a subscription needs a task_href, or the setting taskstate_public_url")
-            task_href = f"{settings.public_url.rstrip('/')}/tasks/{task.id}/"
+            task_href = f"{str(self._tracker.settings.public_url).rstrip('/')}/tasks/{task.id}/"
         for known in TaskUpdateSubscription.get_by_task_and_subscriber(
             task, subscriber.webhook_href, event=subscriber.event
         ):
@@ -225,6 +255,10 @@ class Submitter:
         )
         session.add(subscription)
         return subscription
+
+    def _check_task_href(self, subscriber: Subscriber) -> None:
+        if subscriber.task_href is None and self._tracker.settings.public_url is None:
+            raise SettingsError("a subscription needs a task_href, or the setting taskstate_public_url")
 
     def probe_broker(self) -> None:
         """Ask the broker for a sign of life.
@@ -236,14 +270,13 @@ class Submitter:
             return
         try:
             with self._app.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=2)
-                connection.default_channel.close()
-        except (KombuError, OSError, *self._connection_errors()) as exc:
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+        except self._broker_errors() as exc:
             raise self._unreachable(exc) from exc
 
-    def _connection_errors(self) -> tuple[type[BaseException], ...]:
+    def _broker_errors(self) -> tuple[type[BaseException], ...]:
         connection = self._app.connection_for_write()
-        return (*connection.connection_errors, *connection.channel_errors)
+        return (KombuError, OSError, *connection.connection_errors, *connection.channel_errors)
 
     def _unreachable(self, exc: BaseException) -> BrokerUnavailableError:
         url = maybe_sanitize_url(self._app.connection_for_write().as_uri())
@@ -255,7 +288,7 @@ class Submitter:
                 canvas.apply_async(**options)
         except Exception as exc:
             self._give_up(submission.ref, exc)
-            if isinstance(exc, (KombuError, OSError, *self._connection_errors())) and not isinstance(exc, EncodeError):
+            if isinstance(exc, self._broker_errors()) and not isinstance(exc, EncodeError):
                 raise self._unreachable(exc) from exc
             raise
         if hold_id is None and not submission.publications:
@@ -278,13 +311,17 @@ class Submitter:
         self._tracker.finish_showing(ref.task_id, outcome)
 
 
-def _answer(row: ProcessingTask, answers: str | int) -> None:
+def _name_of(canvas: Signature, leaves: list[_Leaf]) -> str:
+    return str(leaves[0].signature.task if leaves else canvas.subtask_type or canvas.task)
+
+
+def _check_answer(row: ProcessingTask, answers: str | int) -> None:
     last = row.steps[-1] if row.steps else None
     if last is None:
         raise StepNotOpenError(row.id, answers, "the task has no step")
     if str(last.step_id) != str(answers):
         raise StepNotOpenError(row.id, answers, f"the newest step is {last.step_id!r}")
-    if not row.clear_previous_step():
+    if last.cleared:
         raise StepNotOpenError(row.id, answers, "it was answered before")
 
 
@@ -298,7 +335,7 @@ def _first_of_one(canvas: Signature) -> Signature | None:
         return canvas
     if isinstance(canvas, chain):
         tasks = canvas.tasks
-        if len(tasks) > 0 and all(isinstance(task, Signature) and _is_leaf(task) for task in tasks):
+        if len(tasks) > 0 and all(_is_leaf(task) for task in tasks):
             first: Signature = tasks[0]
             return first
     return None
@@ -317,7 +354,7 @@ def _leaves(signature: Signature, results: int = 0) -> Iterator[_Leaf]:
             yield from _leaves(task, results)
     elif isinstance(signature, chord):
         header = signature.tasks
-        for task in header.tasks if isinstance(header, group) else header:
+        for task in getattr(header, "tasks", header):
             yield from _leaves(task, results)
         if signature.body is not None:
             yield from _leaves(signature.body, 1)

@@ -154,6 +154,9 @@ class Tracker:
         written = self.write(work)
         if written is not None:
             self.finish_showing(*written)
+        if self._pulse is None or not self._pulse.alive:
+            # The parent of a prefork pool: a child that is forked later must not inherit an open connection.
+            self.database.dispose()
 
     def flush(self, execution: Execution) -> None:
         """Write what an execution reported so far; does nothing if there is nothing."""
