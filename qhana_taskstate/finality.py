@@ -7,7 +7,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select, update
 
-from .rows import is_open_step, lock_task, step_row, task_row
+from . import steps
+from .rows import lock_task, task_row
 from .states import ERROR_WORDS, UNKNOWN, TaskStatus
 from .tables import job_table
 
@@ -104,7 +105,7 @@ def end(
         .where(task_row.c.id == task_id, task_row.c.finished_at.is_(None))
         .values(task_status=word, finished_at=moment, progress_value=value)
     )
-    connection.execute(update(step_row).where(is_open_step(task_id)).values(cleared=True))
+    steps.clear(connection, task_id)
     return Ending(word, moment, accepted=accepted, ended=True, progress_value=value)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Self, TypeVar, cast
@@ -11,42 +9,28 @@ from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 from sqlalchemy import (
     Boolean,
     ColumnElement,
-    Connection,
     Float,
     ForeignKey,
     Integer,
     PrimaryKeyConstraint,
     String,
     Text,
-    event,
     inspect,
     select,
-    update,
 )
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.ext.orderinglist import OrderingList, ordering_list
-from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
-    Mapper,
-    ORMExecuteState,
-    QueryContext,
-    Session,
-    mapped_column,
-    object_session,
-    relationship,
-)
-from sqlalchemy.orm.attributes import History, flag_dirty, get_history, set_committed_value
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, object_session, relationship
+from sqlalchemy.orm.attributes import flag_dirty, set_committed_value
 
-from . import documents, finality, tables, tasklog
+from . import bulk, checks, flushes, steps, tables, tasklog
 from .columns import JsonDocument, NullAs, RunnerTime, RunnerTimeOr, StatusWord
-from .documents import Document
-from .errors import ProgressError, TaskFinishedError, TextTooLongError
+from .errors import TaskFinishedError
 from .finality import TaskFinishedWarning
-from .rows import LARGEST_ID, is_open_step, lock_task, step_row, task_row
-from .sessions import current_session, current_settings, note_write
-from .states import UNKNOWN, TaskStatus, check_status, is_terminal, with_error_word
-from .tables import job_table, now
+from .rows import LARGEST_ID, lock_task, task_row
+from .sessions import current_session, note_write
+from .states import UNKNOWN, TaskStatus
+from .tables import now
 from .tasklog import PendingLog
 
 __all__ = [
@@ -252,7 +236,7 @@ class ProcessingTask(_Saved, Base):
         self.outputs.extend(_made(outputs))
         self.links.extend(_made(links))
         self.subscriptions.extend(_made(subscriptions))
-        log = _log_of(self)
+        log = PendingLog.of(self)
         log.seen = ""
         log.assign(task_log)
 
@@ -295,7 +279,7 @@ class ProcessingTask(_Saved, Base):
     @hybrid_property
     def task_log(self) -> str:
         """The whole log. `=` replaces it, `+=` adds to it; neither loses what another process adds meanwhile."""
-        log = _log_of(self)
+        log = PendingLog.of(self)
         state = inspect(self)
         if state.persistent:
             return log.show(tasklog.read(self._session(), self.id))
@@ -305,7 +289,7 @@ class ProcessingTask(_Saved, Base):
 
     @task_log.inplace.setter
     def _set_task_log(self, value: str) -> None:
-        log = _log_of(self)
+        log = PendingLog.of(self)
         log.assign(value)
         self._note_log()
 
@@ -315,7 +299,7 @@ class ProcessingTask(_Saved, Base):
         return cast("ColumnElement[str]", cls._log_column)
 
     def _note_log(self) -> None:
-        if inspect(self).persistent and _log_of(self).dirty:
+        if inspect(self).persistent and PendingLog.of(self).dirty:
             flag_dirty(self)
 
     def add_task_log_entry(self, task_log: str, commit: bool = False) -> None:
@@ -328,7 +312,7 @@ class ProcessingTask(_Saved, Base):
         Raises:
             TypeError: If it is no text.
         """
-        _log_of(self).add(task_log)
+        PendingLog.of(self).add(task_log)
         self._note_log()
         if commit:
             self.save(commit=True)
@@ -388,20 +372,20 @@ class ProcessingTask(_Saved, Base):
         self.multi_step = True
         self.current_step = step.number
         session.flush()
-        connection.execute(update(job_table).where(job_table.c.task_id == step.id).values(parked=True))
+        steps.park(connection, step.id, parked=True)
 
     def _reload_steps(self, session: Session) -> Step | None:
         """Read the steps as they are now, and return the newest. Needs the lock of the task's row."""
         with session.no_autoflush:
-            steps = session.scalars(
+            found = session.scalars(
                 select(Step)
                 .where(Step.id == self.id)
                 .order_by(Step.number)
                 .with_for_update()
                 .execution_options(populate_existing=True)
             ).all()
-        set_committed_value(self, "steps", steps)
-        return steps[-1] if steps else None
+        set_committed_value(self, "steps", found)
+        return found[-1] if found else None
 
     def clear_previous_step(self, commit: bool = False) -> bool:
         """Note that the newest step got its input. It is written at once, in the transaction of the session.
@@ -428,15 +412,14 @@ class ProcessingTask(_Saved, Base):
         session = self._session()
         session.flush()
         task_id = self.id
-        if session.execute(select(step_row.c.number).where(is_open_step(task_id)).limit(1)).first() is None:
-            # Somebody else may have cleared it since it was loaded.
-            _show_cleared(session, task_id)
-            return False
-        connection = session.connection()
-        note_write(session)
-        lock_task(connection, task_id)
-        cleared = _clear_steps(connection, task_id)
-        _show_cleared(session, task_id)
+        cleared = False
+        if steps.has_open(session, task_id):
+            connection = session.connection()
+            note_write(session)
+            lock_task(connection, task_id)
+            cleared = steps.clear(connection, task_id, goes_on=inside_execution_of(task_id))
+        # Also if somebody else cleared it since it was loaded.
+        steps.show_cleared(session, task_id, Step)
         return cleared
 
 
@@ -445,22 +428,6 @@ def _assert_cleared(newest: Step | None) -> None:
         raise AssertionError(
             f"step {newest.step_id!r} still waits for input; call clear_previous_step() before add_next_step()"
         )
-
-
-def _clear_steps(connection: Connection, task_id: int, number: int | None = None) -> bool:
-    """Clear what is open; returns whether something was. Needs the lock of the task's row."""
-    condition = is_open_step(task_id) if number is None else is_open_step(task_id) & (step_row.c.number == number)
-    cleared = connection.execute(update(step_row).where(condition).values(cleared=True))
-    if cleared.rowcount and inside_execution_of(task_id):
-        # The execution that cleared it goes on with the work; nothing has to be started from outside.
-        connection.execute(update(job_table).where(job_table.c.task_id == task_id).values(parked=False))
-    return cleared.rowcount > 0
-
-
-def _show_cleared(session: Session, task_id: int) -> None:
-    for step in list(session.identity_map.values()):
-        if isinstance(step, Step) and step.__dict__.get("id") == task_id and "cleared" in step.__dict__:
-            set_committed_value(step, "cleared", True)
 
 
 class Step(Base):
@@ -687,294 +654,12 @@ class TaskUpdateSubscription(_Saved, Base):
         return list(current_session().scalars(query))
 
 
-# What follows makes the classes keep their promises: checks at assignment, then at the flush, then bulk statements.
-
-_LOG_INFO: Final = "qhana_taskstate_log"
-_ENDED_INFO: Final = "qhana_taskstate_ended_here"
-_TOUCHED: Final = "qhana_taskstate_touched_tasks"
-
-
-def _log_of(task: ProcessingTask) -> PendingLog:
-    log: PendingLog | None = inspect(task).info.get(_LOG_INFO)
-    if log is None:
-        log = inspect(task).info[_LOG_INFO] = PendingLog()
-    return log
-
-
-def _touch(task: ProcessingTask) -> None:
-    """Remember that a transaction left a mark on this object, to be removed when it ends."""
-    session = object_session(task)
-    if session is not None:
-        session.info.setdefault(_TOUCHED, set()).add(task)
-
-
-def _limit_text(cls: type[Base], key: str, limit: int) -> None:
-    def check(target: object, value: object, old: object, initiator: object) -> object:
-        if isinstance(value, str) and len(value) > limit:
-            raise TextTooLongError(
-                f"{cls.__name__}.{key} of {len(value)} characters is too long; its column holds {limit}"
-            )
-        return value
-
-    event.listen(getattr(cls, key), "set", check, retval=True)
-
-
-def _fill_in(cls: type[Base], key: str, default: object) -> None:
-    def check(target: object, value: object, old: object, initiator: object) -> object:
-        return default if value is None else value
-
-    event.listen(getattr(cls, key), "set", check, retval=True)
-
-
-def _check_columns() -> None:
-    for mapper in Base.registry.mappers:
-        for attribute in mapper.column_attrs:
-            column_type = attribute.columns[0].type
-            inner = column_type.inner if isinstance(column_type, (NullAs, StatusWord)) else column_type
-            if isinstance(inner, String) and inner.length is not None:
-                _limit_text(mapper.class_, attribute.key, inner.length)
-            if isinstance(column_type, NullAs):
-                _fill_in(mapper.class_, attribute.key, column_type.default)
-            if isinstance(column_type, RunnerTime):
-                event.listen(getattr(mapper.class_, attribute.key), "set", _moment, retval=True)
-            if isinstance(inner, Float):
-                event.listen(getattr(mapper.class_, attribute.key), "set", _finite, retval=True)
-
-
-def _moment(target: object, value: object, old: object, initiator: Any) -> object:
-    if value is None:
-        return None
-    if not isinstance(value, datetime):
-        raise TypeError(f"{initiator.key} is a datetime, not {type(value).__name__} {value!r}")
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def _finite(target: object, value: object, old: object, initiator: Any) -> object:
-    if value is None:
-        return None
-    number = math.nan
-    if not isinstance(value, (str, bytes, bool)):
-        try:
-            number = float(cast(Any, value))
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-    if not math.isfinite(number):
-        raise ProgressError(f"{initiator.key} {value!r} is no finite number")
-    return number
-
-
-def _committed(task: ProcessingTask, key: str) -> Any:
-    """Return what the row of a task holds in an attribute, as far as this object knows."""
-    state = inspect(task)
-    if key in state.committed_state:
-        value = state.committed_state[key]
-        return value if value is None or isinstance(value, (str, datetime)) else None
-    return getattr(task, key)
-
-
-def _has_ended(task: ProcessingTask) -> bool:
-    state = inspect(task)
-    return (state.persistent or state.detached) and _committed(task, "finished_at") is not None
-
-
-def _warn_finished(task: ProcessingTask, what: str, stacklevel: int) -> None:
-    warnings.warn(
-        f"task {task.__dict__.get('id')} has already ended as {_committed(task, 'task_status') or UNKNOWN}; "
-        f"{what} is ignored",
-        TaskFinishedWarning,
-        stacklevel=stacklevel,
-    )
-
-
-# Frames from `warnings.warn` to the assignment: two of this module and five of SQLAlchemy 2.0 and 2.1.
-_ASSIGNMENT: Final = 7
-
-
-def _on_status(task: ProcessingTask, value: str | None, old: object, initiator: object) -> object:
-    word = with_error_word(check_status(value), current_settings().error_status)
-    if not _has_ended(task):
-        return word
-    stored = _committed(task, "task_status")
-    if not is_terminal(stored) and inspect(task).info.get(_ENDED_INFO) and is_terminal(word):
-        # A query flushed `finished_at` before its word was set.
-        return word
-    if word != stored:
-        _warn_finished(task, f"the new status {value!r}", _ASSIGNMENT)
-    return old
-
-
-def _on_finished_at(task: ProcessingTask, value: datetime | None, old: object, initiator: object) -> object:
-    if not _has_ended(task):
-        return value
-    if value != old and not inspect(task).info.get(_ENDED_INFO):
-        _warn_finished(task, f"the new finished_at {value}", _ASSIGNMENT)
-    return old
-
-
-def _on_data(task: ProcessingTask, value: object, old: object, initiator: object) -> object:
-    return Document.of(task, "data").assign(value, old)
-
-
-def _on_load(task: ProcessingTask, context: QueryContext) -> None:
-    Document.of(task, "data").loaded()
-
-
-def _on_refresh(task: ProcessingTask, context: QueryContext, attributes: Iterable[str] | None) -> None:
-    if attributes is None or "data" in attributes:
-        Document.of(task, "data").loaded()
-
-
-def _before_insert(mapper: Mapper[ProcessingTask], connection: Connection, task: ProcessingTask) -> None:
-    if is_terminal(task.task_status) and task.finished_at is None:
-        task.finished_at = now()
-    if task.finished_at is not None:
-        if task.task_status == TaskStatus.SUCCESS and task.progress_value is not None:
-            task.progress_value = task.progress_target
-        for step in task.steps:
-            step.cleared = True
-    _check_bytes(connection, task)
-    task._log_column = tasklog.tail(_log_of(task).show(""), tasklog.column_limit(connection.dialect.name))
-
-
-def _after_insert(mapper: Mapper[ProcessingTask], connection: Connection, task: ProcessingTask) -> None:
-    log = _log_of(task)
-    tasklog.insert_entries(connection, task.id, log.entries)
-    log.clear()
-    # It would go on showing what was inserted.
-    task.__dict__.pop("_log_column", None)
-
-
-def _before_update(mapper: Mapper[ProcessingTask], connection: Connection, task: ProcessingTask) -> None:
-    _check_bytes(connection, task)
-    document = Document.of(task, "data")
-    if document.dirty:
-        row = lock_task(connection, task.id, task_row.c.data)
-        if row is not None:
-            document.merge(row.data)
-    if get_history(task, "task_status").has_changes() or get_history(task, "finished_at").has_changes():
-        _write_status(connection, task)
-    log = _log_of(task)
-    if log.replaces:
-        tasklog.replace(connection, task.id, tasklog.join(log.entries))
-    else:
-        tasklog.append(connection, task.id, log.entries)
-    log.clear()
-
-
-def _write_status(connection: Connection, task: ProcessingTask) -> None:
-    """Write a changed status now, guarded, and leave nothing of it to the unit of work."""
-    word = task.task_status
-    if _committed(task, "finished_at") is not None:
-        # Only an end of unknown kind that this very transaction wrote gets here.
-        if word is not None:
-            finality.name_end(connection, task.id, word)
-        set_committed_value(task, "task_status", word)
-        set_committed_value(task, "finished_at", _committed(task, "finished_at"))
-        return
-    wanted = task.finished_at
-    if wanted is None and not is_terminal(word):
-        ending = finality.set_status(connection, task.id, word)
-    else:
-        ending = finality.end(
-            connection,
-            task.id,
-            word if is_terminal(word) else None,
-            wanted or now(),
-            progress_value=_added(task, "progress_value"),
-            progress_target=_added(task, "progress_target"),
-        )
-    if ending is None:
-        # The row is gone. The unit of work notices it by its own UPDATE and says so.
-        return
-    set_committed_value(task, "task_status", ending.status)
-    set_committed_value(task, "finished_at", ending.finished_at)
-    if ending.ended:
-        set_committed_value(task, "progress_value", ending.progress_value)
-        inspect(task).info[_ENDED_INFO] = True
-        _touch(task)
-        session = object_session(task)
-        if session is not None:
-            _show_cleared(session, task.id)
-            for step in task.__dict__.get("steps", ()):
-                if inspect(step).pending:
-                    step.cleared = True
-    if not ending.accepted:
-        _warn_finished(task, f"the new status {word!r}", 2)
-
-
-def _added(task: ProcessingTask, key: str) -> Any:
-    history: History = get_history(task, key)
-    return history.added[0] if history.added else None
-
-
-def _before_step_update(mapper: Mapper[Step], connection: Connection, step: Step) -> None:
-    if step.cleared and get_history(step, "cleared").has_changes():
-        lock_task(connection, step.id)
-        _clear_steps(connection, step.id, step.number)
-        set_committed_value(step, "cleared", True)
-
-
-def _before_child_insert(mapper: Mapper[Any], connection: Connection, child: Any) -> None:
-    _check_bytes(connection, child)
-    # There a foreign key takes a shared lock of the task's row. Two sessions that both insert and then both change
-    # the row would each wait for the other.
-    if connection.dialect.name in {"mysql", "mariadb"}:
-        task_id = child.id if isinstance(child, Step) else child.task_id
-        if task_id is not None:
-            lock_task(connection, task_id)
-
-
-def _check_bytes(connection: Connection, target: Any) -> None:
-    if connection.dialect.name not in {"mysql", "mariadb"}:
-        return
-    for key in ("parameters", "file_storage_data"):
-        value = target.__dict__.get(key)
-        if isinstance(value, str) and len(value) * 4 > tasklog.MYSQL_TEXT_BYTES:
-            size = len(value.encode())
-            if size > tasklog.MYSQL_TEXT_BYTES:
-                raise TextTooLongError(
-                    f"{type(target).__name__}.{key} of {size} bytes is too long; "
-                    f"its column holds {tasklog.MYSQL_TEXT_BYTES} on this database"
-                )
-
-
-def _after_commit(session: Session) -> None:
-    if session.in_nested_transaction():
-        return
-    documents.committed(session)
-    for task in session.info.pop(_TOUCHED, ()):
-        inspect(task).info.pop(_ENDED_INFO, None)
-
-
-def _after_rollback(session: Session, previous: Any) -> None:
-    documents.rolled_back(session, wholly=not previous.nested)
-    for task in session.info.pop(_TOUCHED, ()):
-        inspect(task).info.pop(_ENDED_INFO, None)
-
-
-def _on_expire(task: ProcessingTask, attributes: Iterable[str] | None) -> None:
-    # As for every other attribute, what was not flushed is given up.
-    if attributes is None:
-        _log_of(task).clear()
-
-
-def _on_execute(state: ORMExecuteState) -> None:
-    if state.is_update and state.bind_mapper is not None and state.bind_mapper.class_ is ProcessingTask:
-        pass
-
-
-_check_columns()
-event.listen(ProcessingTask.task_status, "set", _on_status, retval=True, active_history=True)
-event.listen(ProcessingTask.finished_at, "set", _on_finished_at, retval=True, active_history=True)
-event.listen(ProcessingTask.data, "set", _on_data, retval=True, active_history=True)
-event.listen(ProcessingTask, "load", _on_load)
-event.listen(ProcessingTask, "refresh", _on_refresh)
-event.listen(ProcessingTask, "expire", _on_expire)
-event.listen(ProcessingTask, "before_insert", _before_insert)
-event.listen(ProcessingTask, "after_insert", _after_insert)
-event.listen(ProcessingTask, "before_update", _before_update)
-event.listen(Step, "before_update", _before_step_update)
-for _child in (Step, TaskFile, TaskLink, TaskUpdateSubscription):
-    event.listen(_child, "before_insert", _before_child_insert)
-event.listen(Session, "after_commit", _after_commit)
-event.listen(Session, "after_soft_rollback", _after_rollback)
+checks.listen(Base.registry.mappers)
+flushes.listen(
+    ProcessingTask,
+    Step,
+    (Step, TaskFile, TaskLink, TaskUpdateSubscription),
+    # Looked up at each call, since it is set later.
+    lambda task_id: inside_execution_of(task_id),
+)
+bulk.listen(ProcessingTask, Step)

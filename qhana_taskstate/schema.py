@@ -102,7 +102,7 @@ def _known_revisions() -> tuple[str, ...]:
 def _config(connection: Connection | None) -> Config:
     config = Config()
     config.set_main_option("script_location", "qhana_taskstate:migrations")
-    config.attributes["connection"] = connection
+    config.attributes.update(connection=connection, version_table=VERSION_TABLE)
     return config
 
 

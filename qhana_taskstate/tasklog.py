@@ -11,7 +11,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, case, cast, delete, func, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    inspect,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
@@ -24,6 +37,8 @@ from .tables import log_table, now
 MYSQL_TEXT_BYTES: Final = 65535
 
 _PAGE: Final = 200
+
+_INFO: Final = "qhana_taskstate_log"
 
 
 class Entry(NamedTuple):
@@ -51,6 +66,15 @@ class PendingLog:
     entries: list[Entry] = field(default_factory=list)
     replaces: bool = False
     seen: str | None = None
+
+    @classmethod
+    def of(cls, target: Any) -> PendingLog:
+        """Return that of a mapped object, made at first use; it lives as long as the object."""
+        info = inspect(target).info
+        pending: PendingLog | None = info.get(_INFO)
+        if pending is None:
+            pending = info[_INFO] = cls()
+        return pending
 
     @property
     def dirty(self) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from alembic import context
 
 from qhana_taskstate.models import Base
-from qhana_taskstate.schema import VERSION_TABLE
 
-connection = context.config.attributes.get("connection")
-if connection is None:
+given = context.config.attributes
+if "connection" not in given:
     raise RuntimeError("these migrations run through 'celery -A worker taskstate upgrade'")
-context.configure(connection=connection, target_metadata=Base.metadata, version_table=VERSION_TABLE)
+context.configure(connection=given["connection"], target_metadata=Base.metadata, version_table=given["version_table"])
 context.run_migrations()

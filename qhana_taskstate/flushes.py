@@ -1,0 +1,257 @@
+"""What the unit of work does with a `ProcessingTask` and its steps beyond plain columns.
+
+Status, data, log and cleared steps are changed by several processes at once. A flush of one of them does not write
+what this session believes but locks the row and puts the change on top of what is there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, event, inspect
+from sqlalchemy.orm import Mapper, QueryContext, Session, object_session
+from sqlalchemy.orm.attributes import get_history, set_committed_value
+
+from . import documents, finality, steps, tasklog
+from .checks import check_bytes
+from .documents import Document
+from .finality import TaskFinishedWarning
+from .rows import lock_task, task_row
+from .sessions import current_settings
+from .states import UNKNOWN, TaskStatus, check_status, is_terminal, with_error_word
+from .tables import now
+from .tasklog import PendingLog
+
+#: Mark in the info of an object: its end was written in the open transaction.
+_ENDED: Final = "qhana_taskstate_ended_here"
+
+#: Key in the info of a session: its objects that have such a mark.
+_MARKED: Final = "qhana_taskstate_ended_tasks"
+
+# Frames from `warnings.warn` to an assignment: two of this module and four of SQLAlchemy 2.0 and 2.1.
+_ASSIGNMENT: Final = 7
+
+
+def listen(
+    task_class: type[Any],
+    step_class: type[Any],
+    child_classes: Iterable[type[Any]],
+    inside_execution_of: Callable[[int], bool],
+) -> None:
+    """Attach all of it to the mapped classes.
+
+    Args:
+        task_class: `ProcessingTask`.
+        step_class: `Step`.
+        child_classes: All classes whose rows refer to a task.
+        inside_execution_of: Tells whether the calling code runs in an execution of a task.
+    """
+
+    def before_task_update(mapper: Mapper[Any], connection: Connection, task: Any) -> None:
+        check_bytes(connection, task)
+        _merge_data(connection, task)
+        if get_history(task, "task_status").has_changes() or get_history(task, "finished_at").has_changes():
+            _write_status(connection, task, step_class)
+        _write_log(connection, task)
+
+    def before_step_update(mapper: Mapper[Any], connection: Connection, step: Any) -> None:
+        if step.cleared and get_history(step, "cleared").has_changes():
+            lock_task(connection, step.id)
+            steps.clear(connection, step.id, step.number, goes_on=inside_execution_of(step.id))
+            set_committed_value(step, "cleared", True)
+
+    event.listen(task_class.task_status, "set", _on_status, retval=True, active_history=True)
+    event.listen(task_class.finished_at, "set", _on_finished_at, retval=True, active_history=True)
+    event.listen(task_class.data, "set", _on_data, retval=True, active_history=True)
+    event.listen(task_class, "load", _on_load)
+    event.listen(task_class, "refresh", _on_refresh)
+    event.listen(task_class, "expire", _on_expire)
+    event.listen(task_class, "before_insert", _before_task_insert)
+    event.listen(task_class, "after_insert", _after_task_insert)
+    event.listen(task_class, "before_update", before_task_update)
+    event.listen(step_class, "before_update", before_step_update)
+    for child_class in child_classes:
+        event.listen(child_class, "before_insert", _before_child_insert)
+    event.listen(Session, "after_commit", _after_commit)
+    event.listen(Session, "after_soft_rollback", _after_rollback)
+
+
+def _committed(task: Any, key: str) -> Any:
+    """Return what the row of a task holds in an attribute, as far as this object knows."""
+    committed = inspect(task).committed_state
+    if key not in committed:
+        return getattr(task, key)
+    value = committed[key]
+    # SQLAlchemy has marks of its own for values that were never loaded.
+    return value if isinstance(value, (str, datetime)) else None
+
+
+def _has_ended(task: Any) -> bool:
+    state = inspect(task)
+    return (state.persistent or state.detached) and _committed(task, "finished_at") is not None
+
+
+def _warn(task: Any, ignored: str, stacklevel: int) -> None:
+    word = _committed(task, "task_status") or UNKNOWN
+    warnings.warn(
+        f"task {task.__dict__.get('id')} has already ended as {word}; {ignored} is ignored",
+        TaskFinishedWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def _on_status(task: Any, value: Any, old: Any, initiator: object) -> Any:
+    word = with_error_word(check_status(value), current_settings().error_status)
+    if not _has_ended(task):
+        return word
+    stored = _committed(task, "task_status")
+    if not is_terminal(stored) and inspect(task).info.get(_ENDED) and is_terminal(word):
+        # A query has flushed `finished_at` before its word was set.
+        return word
+    if word != stored:
+        _warn(task, f"the new status {value!r}", _ASSIGNMENT)
+    return old
+
+
+def _on_finished_at(task: Any, value: Any, old: Any, initiator: object) -> Any:
+    if not _has_ended(task):
+        return value
+    # A query may have flushed the word, and with it a moment, before this second half of an end.
+    if value != old and not inspect(task).info.get(_ENDED):
+        _warn(task, f"the new finished_at {value}", _ASSIGNMENT)
+    return old
+
+
+def _on_data(task: Any, value: Any, old: Any, initiator: object) -> Any:
+    return Document.of(task, "data").assign(value, old)
+
+
+def _on_load(task: Any, context: QueryContext) -> None:
+    Document.of(task, "data").loaded()
+
+
+def _on_refresh(task: Any, context: QueryContext, attributes: Iterable[str] | None) -> None:
+    if attributes is None or "data" in attributes:
+        Document.of(task, "data").loaded()
+
+
+def _on_expire(task: Any, attributes: Iterable[str] | None) -> None:
+    # As for every other attribute, what was not flushed is given up.
+    if attributes is None:
+        PendingLog.of(task).clear()
+
+
+def _before_task_insert(mapper: Mapper[Any], connection: Connection, task: Any) -> None:
+    check_bytes(connection, task)
+    if is_terminal(task.task_status) and task.finished_at is None:
+        task.finished_at = now()
+    if task.finished_at is not None:
+        if task.task_status == TaskStatus.SUCCESS and task.progress_value is not None:
+            task.progress_value = task.progress_target
+        _clear_pending_steps(task)
+    task._log_column = tasklog.tail(PendingLog.of(task).show(""), tasklog.column_limit(connection.dialect.name))
+
+
+def _after_task_insert(mapper: Mapper[Any], connection: Connection, task: Any) -> None:
+    log = PendingLog.of(task)
+    tasklog.insert_entries(connection, task.id, log.entries)
+    log.clear()
+    # Nobody reads it from the object, and it may be long.
+    task.__dict__.pop("_log_column", None)
+
+
+def _merge_data(connection: Connection, task: Any) -> None:
+    document = Document.of(task, "data")
+    if document.dirty:
+        row = lock_task(connection, task.id, task_row.c.data)
+        if row is not None:
+            document.merge(row.data)
+
+
+def _write_log(connection: Connection, task: Any) -> None:
+    log = PendingLog.of(task)
+    if log.replaces:
+        tasklog.replace(connection, task.id, tasklog.join(log.entries))
+    else:
+        tasklog.append(connection, task.id, log.entries)
+    log.clear()
+
+
+def _write_status(connection: Connection, task: Any, step_class: type[Any]) -> None:
+    """Write a changed status now, guarded, and leave nothing of it to the unit of work."""
+    word, moment = task.task_status, task.finished_at
+    known_end = _committed(task, "finished_at")
+    if known_end is not None:
+        # Only the word for an end of unknown kind that this very transaction wrote gets here.
+        if word is not None:
+            finality.name_end(connection, task.id, word)
+        set_committed_value(task, "task_status", word)
+        set_committed_value(task, "finished_at", known_end)
+        return
+    if moment is None and not is_terminal(word):
+        ending = finality.set_status(connection, task.id, word)
+    else:
+        ending = finality.end(
+            connection,
+            task.id,
+            word if is_terminal(word) else None,
+            moment or now(),
+            progress_value=_added(task, "progress_value"),
+            progress_target=_added(task, "progress_target"),
+        )
+    if ending is None:
+        # The row is gone, which the unit of work notices by its own UPDATE.
+        return
+    set_committed_value(task, "task_status", ending.status)
+    set_committed_value(task, "finished_at", ending.finished_at)
+    if ending.ended:
+        set_committed_value(task, "progress_value", ending.progress_value)
+        _clear_pending_steps(task)
+        session = object_session(task)
+        if session is not None:
+            steps.show_cleared(session, task.id, step_class)
+            inspect(task).info[_ENDED] = True
+            session.info.setdefault(_MARKED, set()).add(task)
+    if not ending.accepted:
+        _warn(task, f"the new status {word!r}", 2)
+
+
+def _clear_pending_steps(task: Any) -> None:
+    for step in task.__dict__.get("steps", ()):
+        if not inspect(step).persistent:
+            step.cleared = True
+
+
+def _added(task: Any, key: str) -> Any:
+    added = get_history(task, key).added
+    return added[0] if added else None
+
+
+def _before_child_insert(mapper: Mapper[Any], connection: Connection, child: Any) -> None:
+    check_bytes(connection, child)
+    # On MariaDB a foreign key takes a shared lock of the task's row. Two sessions that both insert and then both
+    # change that row would wait for each other.
+    if connection.dialect.name in {"mysql", "mariadb"}:
+        key = mapper.get_property("id") if "task_id" not in mapper.columns else mapper.get_property("task_id")
+        task_id = getattr(child, key.key)
+        if task_id is not None:
+            lock_task(connection, task_id)
+
+
+def _after_commit(session: Session) -> None:
+    if not session.in_nested_transaction():
+        documents.committed(session)
+        _unmark(session)
+
+
+def _after_rollback(session: Session, previous: Any) -> None:
+    documents.rolled_back(session, wholly=not previous.nested)
+    _unmark(session)
+
+
+def _unmark(session: Session) -> None:
+    for task in session.info.pop(_MARKED, ()):
+        inspect(task).info.pop(_ENDED, None)

@@ -1,0 +1,47 @@
+"""The steps of a task: which is open, and who cleared it. Nothing here commits."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, and_, select, update
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
+
+from .rows import is_open_step, step_row
+from .tables import job_table
+
+
+def has_open(session: Session, task_id: int) -> bool:
+    """Tell whether a task waits at a step, as the database has it now."""
+    return session.execute(select(step_row.c.number).where(is_open_step(task_id)).limit(1)).first() is not None
+
+
+def clear(connection: Connection, task_id: int, number: int | None = None, *, goes_on: bool = False) -> bool:
+    """Clear a step unless it is cleared. Needs the lock of the task's row, so that nobody waits for the step's.
+
+    Args:
+        connection: In whose transaction to write.
+        task_id: Id of the task.
+        number: Number of the step; None means whichever is open.
+        goes_on: The execution that clears it goes on with the work, so the task does not rest until more is
+            started from outside.
+
+    Returns:
+        Whether this call cleared it.
+    """
+    condition = is_open_step(task_id) if number is None else and_(is_open_step(task_id), step_row.c.number == number)
+    cleared = connection.execute(update(step_row).where(condition).values(cleared=True)).rowcount > 0
+    if cleared and goes_on:
+        park(connection, task_id, parked=False)
+    return cleared
+
+
+def park(connection: Connection, task_id: int, *, parked: bool) -> None:
+    """Note in the job row, if there is one, whether the task rests until work is started for it."""
+    connection.execute(update(job_table).where(job_table.c.task_id == task_id).values(parked=parked))
+
+
+def show_cleared(session: Session, task_id: int, step_class: type[object]) -> None:
+    """Let the step objects of a session show that all steps of a task are cleared."""
+    for step in list(session.identity_map.values()):
+        if isinstance(step, step_class) and step.__dict__.get("id") == task_id and "cleared" in step.__dict__:
+            set_committed_value(step, "cleared", True)
