@@ -13,6 +13,7 @@ import click
 from celery import Celery
 from celery.local import Proxy
 from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -72,12 +73,12 @@ class TaskStateGroup(click.Group):
             return super().invoke(ctx)
         except (SettingsError, NotConfiguredError, ArgumentsError) as exc:
             raise _WrongUsage(_without_passwords(ctx, str(exc))) from exc
-        except (TaskStateError, TimeoutError, KombuError) as exc:
+        except (TaskStateError, KombuError, OSError) as exc:
             raise _Failure(_without_passwords(ctx, str(exc))) from exc
         except SQLAlchemyError as exc:
             # Not its own text, which shows the statement and the values in it.
             cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
-            told = f"the database refused: {type(cause).__name__}: {cause}"
+            told = f"the database {current().database.name} refused: {type(cause).__name__}: {cause}"
             raise _Failure(_without_passwords(ctx, told)) from exc
 
 
@@ -213,8 +214,13 @@ def start(
     signature = _signature(state.app, name, arguments)
     if task_id is not None and not _may_exist(task_id):
         raise TaskNotFoundError(task_id)
-    row = state.start(signature, task=task_id, task_name=task_name, answers=answers)
-    started = row.id
+    try:
+        started = state.start(signature, task=task_id, task_name=task_name, answers=answers).id
+    except (RuntimeError, RedisError) as exc:
+        if isinstance(exc, TaskStateError):
+            raise
+        # What Celery raises when the result backend is away (celery 5.5 to 5.7, `ResultConsumer`).
+        raise _Failure(_without_passwords(ctx, f"{name} could not be sent: {exc}")) from exc
     if not as_json:
         click.echo(f"task {started} was started")
     if wait:
@@ -382,7 +388,10 @@ def _board(ctx: click.Context, *, as_json: bool) -> Board:
 def _exit_by_end(ctx: click.Context, seen: Sequence[TaskView], *, expected: int) -> None:
     if len(seen) < expected:
         raise _Failure("a watched task was deleted")
-    if not all(task.succeeded for task in seen):
+    failed = [task for task in seen if not task.succeeded]
+    for task in failed:
+        click.echo(f"task {task.id} ended as {task.status}; its history: taskstate show {task.id}", err=True)
+    if failed:
         ctx.exit(_Failure.exit_code)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy import ColumnElement, Connection, Select, String, func, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Select, String, false, func, or_, select, type_coerce
 from sqlalchemy.orm import Session, object_session
 
 from . import tasklog
@@ -435,7 +435,7 @@ class _Addresses:
 
 def _uncleared() -> ColumnElement[bool]:
     # NULL, in a row of an old database, means the default.
-    return or_(_step.c.cleared.is_(False), _step.c.cleared.is_(None))
+    return or_(_step.c.cleared.is_(false()), _step.c.cleared.is_(None))
 
 
 def _has_status(status: str) -> ColumnElement[bool]:
