@@ -6,8 +6,8 @@ itself. What it offers:
 - `celery_setup`, `celery_worker`, `celery_broker_cluster` and the other fixtures of pytest-celery, on local
   processes. Redis is broker and result backend; `celery_rabbitmq_broker` works too.
 - `redis_server`, `rabbitmq_server`, `postgres_server`, `mariadb_server`: one server each for the whole run.
-- `broker_url`, `result_backend_url`, `taskstate_database_url`: empty places for one test.
-- `start_worker`: real workers for one test.
+- `broker_url`, `result_backend_url`, `taskstate_database_url`, `migrated_database_url`: new places for one test.
+- `start_worker`: real workers for one test. `run_celery`: a command line of Celery.
 
 A server that is not installed fails the test where the environment variable CI is set, and skips it elsewhere.
 """
@@ -15,9 +15,11 @@ A server that is not installed fails the test where the environment variable CI 
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +29,8 @@ import pytest
 from pytest_celery.vendors.redis.backend.defaults import CELERY_REDIS_BACKEND
 from pytest_celery.vendors.redis.broker.defaults import CELERY_REDIS_BROKER
 
+from qhana_taskstate import schema
+from qhana_taskstate.database import Database
 from qhana_taskstate.testing.container import (
     LocalProcessContainer,
     LocalRabbitMQ,
@@ -241,20 +245,71 @@ def database_server(database_kind: str, request: pytest.FixtureRequest) -> SqlSe
     return server
 
 
+class _Templates:
+    """Databases with the tables of this package, made once in a run and copied for each test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._servers: dict[str, str] = {}
+
+    def copy_file(self, target: Path) -> None:
+        """Make a SQLite file with the tables."""
+        template = self._folder / "template.db"
+        if not template.exists():
+            _upgrade(f"sqlite:///{template}")
+        with closing(sqlite3.connect(template)) as source, closing(sqlite3.connect(target)) as copy:
+            source.backup(copy)
+
+    def copy_database(self, server: SqlServer) -> str:
+        """Make a database with the tables on a server. Returns its URL."""
+        if not server.can_copy:
+            url = server.create_database()
+            _upgrade(url)
+            return url
+        if server.kind not in self._servers:
+            template = server.create_database()
+            _upgrade(template)
+            self._servers[server.kind] = template
+        return server.create_database(self._servers[server.kind])
+
+
+def _upgrade(url: str) -> None:
+    database = Database(url)
+    schema.upgrade(database)
+    database.dispose()
+
+
+@pytest.fixture(scope="session")
+def _templates(tmp_path_factory: pytest.TempPathFactory) -> _Templates:
+    return _Templates(tmp_path_factory.mktemp("templates"))
+
+
 @pytest.fixture
-def taskstate_database_url(database_server: SqlServer | None, tmp_path: Path) -> Iterator[str]:
-    """SQLAlchemy URL of an empty database: a new SQLite file, or a new database on a server.
+def taskstate_database_url(
+    request: pytest.FixtureRequest, database_server: SqlServer | None, tmp_path: Path, _templates: _Templates
+) -> Iterator[str]:
+    """SQLAlchemy URL of a new database without tables: a SQLite file, or a database on a server.
 
     The test runs once for each kind; see the option `--taskstate-databases` and the markers `mariadb` and
-    `databases`.
+    `databases`. With `migrated_database_url` in the same test, the tables are there.
     """
+    with_tables = "migrated_database_url" in request.fixturenames
     if database_server is None:
-        yield f"sqlite:///{tmp_path / 'taskstate.db'}"
+        path = tmp_path / "taskstate.db"
+        if with_tables:
+            _templates.copy_file(path)
+        yield f"sqlite:///{path}"
         return
-    url = database_server.create_database()
+    url = _templates.copy_database(database_server) if with_tables else database_server.create_database()
     yield url
     if database_server.running:
         database_server.drop_database(url)
+
+
+@pytest.fixture
+def migrated_database_url(taskstate_database_url: str) -> str:
+    """The same URL as `taskstate_database_url`, of a database that has the tables of this version."""
+    return taskstate_database_url
 
 
 @pytest.fixture

@@ -121,6 +121,24 @@ class TestDatabases:
         )
         run.runpytest_inprocess().assert_outcomes(passed=6)
 
+    def test_a_migrated_database_has_the_tables_and_the_same_url(self, run: pytest.Pytester) -> None:
+        run.makepyfile(
+            """
+            import pytest
+            from qhana_taskstate import schema
+            from qhana_taskstate.database import Database
+
+            @pytest.mark.mariadb
+            @pytest.mark.parametrize("turn", [1, 2])
+            def test_it(migrated_database_url, taskstate_database_url, turn):
+                assert migrated_database_url == taskstate_database_url
+                database = Database(migrated_database_url)
+                schema.check(database)
+                database.dispose()
+            """
+        )
+        run.runpytest_inprocess().assert_outcomes(passed=6)
+
 
 class TestWorkers:
     def test_a_failure_shows_the_log_of_the_worker(self, run: pytest.Pytester) -> None:
