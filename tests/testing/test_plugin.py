@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from qhana_taskstate.testing import MariaDBServer, PostgresServer, RabbitMQServer, RedisServer, ServerMissingError
@@ -190,3 +193,8 @@ class TestWorkers:
             """
         )
         run.runpytest_inprocess().assert_outcomes(passed=2)
+
+
+def test_the_servers_alone_need_no_pytest() -> None:
+    script = "import sys, qhana_taskstate.testing; sys.exit(int(bool({'pytest', 'pytest_celery'} & set(sys.modules))))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
