@@ -242,14 +242,14 @@ class TestDescribe:
 
 
 class TestListTasks:
-    def list(self, state: TaskState, **filters: Any) -> list[reader.TaskView]:
+    def page(self, state: TaskState, **filters: Any) -> list[reader.TaskView]:
         """List tasks."""
         with state.database.reading() as connection:
             return reader.list_tasks(connection, state.settings, **filters)
 
     def ids(self, state: TaskState, **filters: Any) -> list[int]:
         """List ids."""
-        return [view.id for view in self.list(state, **filters)]
+        return [view.id for view in self.page(state, **filters)]
 
     def test_newest_come_first_and_pages_follow_each_other(self, state: TaskState) -> None:
         ids = [saved().id for _ in range(5)][::-1]
@@ -277,7 +277,7 @@ class TestListTasks:
         assert self.ids(state, status="FAILURE") == [failure.id, error.id]
         assert self.ids(state, status="WEIRD") == [odd.id]
         assert self.ids(state, status="UNKNOWN") == [unknown.id]
-        assert [view.status for view in self.list(state)] == [
+        assert [view.status for view in self.page(state)] == [
             "UNKNOWN",
             "WEIRD",
             "ERROR",
@@ -298,7 +298,7 @@ class TestListTasks:
         with state.database.transaction() as connection:
             store.take_up(connection, tracked.id, finishes=False)
 
-        second, first = self.list(state)
+        second, first = self.page(state)
 
         assert (first.tracked, first.open_ended, first.waiting_step) == (False, False, None)
         assert (second.tracked, second.open_ended) == (True, True)
