@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
-from . import belonging, models, plugin, reader, schema, sessions, signals, store
+from . import belonging, models, plugin, reader, schema, sessions, signals, store, worker_requests
 from .belonging import ExecutionKey, Publication, TaskRef
 from .database import Database
 from .errors import DatabaseUnavailableError, NotConfiguredError, SchemaError, SettingsError, TaskNotFoundError
@@ -27,11 +27,18 @@ from .settings import Settings, read_settings, setting_names
 from .states import TaskStatus, check_status, is_terminal
 from .submission import Submitter, Subscriber
 from .tracker import Tracker
+from .upkeep import Settled, Upkeep
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: kombu's default, and how long after it a message may still come (kombu 5.7, Redis); and what we allow for.
+_VISIBILITY_SECONDS, _SWEEP_SECONDS, _MARGIN_SECONDS = 3600.0, 100.0, 60.0
+
+#: Celery's word for a stored success.
+_SUCCESS = "SUCCESS"
 
 #: Pauses in seconds between two looks of `wait`: quick at first, then gentle to the database.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
@@ -123,7 +130,37 @@ class TaskState:
         )
         if settings.capture_log_level is not None:
             logging.getLogger().addHandler(TaskLogHandler(settings.capture_log_level))
-        return Tracker(database, Sessions(database, settings, self._host_session), settings)
+        upkeep = Upkeep(
+            database,
+            settings,
+            redelivery_seconds=self._redelivery_seconds(),
+            has_succeeded=self._has_succeeded,
+            revoke=self._revoke,
+        )
+        return Tracker(database, Sessions(database, settings, self._host_session), settings, upkeep)
+
+    def _redelivery_seconds(self) -> float:
+        options = self.app.conf.broker_transport_options or {}
+        url = self.app.conf.broker_write_url or self.app.conf.broker_url or ""
+        if str(url).startswith(("redis", "rediss", "sentinel", "sqs")):
+            # kombu's Redis transport restores what was not acknowledged after the visibility timeout, at a sweep of
+            # every 10 s of which it skips nine (kombu 5.7: 100 s).
+            return float(options.get("visibility_timeout", _VISIBILITY_SECONDS)) + _SWEEP_SECONDS + _MARGIN_SECONDS
+        return _MARGIN_SECONDS
+
+    def _has_succeeded(self, celery_id: str) -> bool:
+        try:
+            return str(self.app.AsyncResult(celery_id).state) == _SUCCESS
+        except Exception as exc:
+            # The absence of a stored result proves nothing, so that a backend that is away is no reason to stop.
+            logger.debug("no result of %s: %s", celery_id, type(exc).__name__)
+            return False
+
+    def _revoke(self, celery_id: str) -> None:
+        try:
+            self.app.control.revoke(celery_id)
+        except Exception as exc:
+            logger.warning("workers could not be told to drop %s: %s", celery_id, type(exc).__name__)
 
     @property
     def sessions(self) -> Sessions:
@@ -242,6 +279,8 @@ class TaskState:
         task_id = _id_of(task)
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = _FIRST_PAUSE
+        upkeep = self.tracker.upkeep
+        looked = time.monotonic()
         while True:
             with self.database.reading() as connection:
                 seen = reader.glance(connection, task_id)
@@ -254,6 +293,10 @@ class TaskState:
                 raise TimeoutError(f"task {task_id} is still {TaskStatus.PENDING} after {timeout} s")
             time.sleep(pause if left is None else min(pause, left))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
+            if time.monotonic() - looked >= upkeep.interval_seconds:
+                # So that a task whose last worker died ends although no worker is left to see it.
+                looked = time.monotonic()
+                self.upkeep(force=False)
 
     def _get(self, task_id: int) -> ProcessingTask:
         task = ProcessingTask.get_by_id(task_id)
@@ -322,6 +365,24 @@ class TaskState:
         outcome = self.tracker.write(lambda connection: store.end(connection, task_id, status, entry=entry))
         self.tracker.finish_showing(task_id, outcome)
         return outcome.ended is not None
+
+    def upkeep(self, *, force: bool = True) -> Settled | None:
+        """Look once for work that was lost, and settle it; workers do so by themselves.
+
+        Silence has to be seen for `taskstate_lost_after_seconds` before it counts, so that one call alone only
+        notes who is silent; call it again and again, every few seconds.
+
+        Args:
+            force: Do it although another process does it already.
+
+        Returns:
+            What was settled; None if another process does it, or if the database cannot be reached now.
+        """
+        try:
+            return self.tracker.upkeep.tick(force=force)
+        except (DBAPIError, DatabaseUnavailableError) as exc:
+            logger.warning("upkeep could not look: %s", exc)
+            return None
 
     def find(self, celery_id: str) -> ProcessingTask | None:
         """Return the task that a Celery id belongs to, None if no tracked message has that id."""
@@ -428,11 +489,12 @@ class TaskState:
         finally:
             # Nothing of the parent's may be open when pool children are forked.
             self.database.dispose()
+        worker_requests.install(self.app, _find)
 
-    def after_fork(self) -> None:
-        """Forget the connections of the parent process."""
-        if self._tracker is not None:
-            self._tracker.database.after_fork()
+    def on_pool_process_start(self) -> None:
+        """Forget the connections of the parent process, and take part in upkeep."""
+        self.database.after_fork()
+        self.tracker.serve_upkeep()
 
 
 _of_app: weakref.WeakKeyDictionary[Celery, TaskState] = weakref.WeakKeyDictionary()

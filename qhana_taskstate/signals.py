@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from billiard.exceptions import TimeLimitExceeded
 from celery import Celery, signals
 from celery.exceptions import Reject
 
@@ -60,8 +61,8 @@ class Listener(Protocol):
     def on_worker_start(self) -> None:
         """Check the schema and say what to do if it does not fit."""
 
-    def after_fork(self) -> None:
-        """Forget connections of the parent process."""
+    def on_pool_process_start(self) -> None:
+        """Forget connections of the parent process, and take part in upkeep."""
 
 
 _find: Callable[[Celery | None], Listener | None]
@@ -86,6 +87,7 @@ def connect(find: Callable[[Celery | None], Listener | None]) -> None:
         (signals.task_rejected, on_task_rejected),
         (signals.worker_init, on_worker_init),
         (signals.worker_process_init, on_worker_process_init),
+        (signals.worker_ready, on_worker_ready),
     ):
         # Receivers are held weakly by default, and so would vanish (celery 5.7).
         signal.connect(handler, weak=False, dispatch_uid=f"qhana_taskstate.{handler.__name__}")
@@ -229,6 +231,8 @@ def on_task_failure(
     listener = _find(sender.app)
     if listener is None or sender.name.startswith(OWN_TASK_PREFIX):
         return
+    if isinstance(exception, TimeLimitExceeded) and _runs_again_after_timeout(sender):
+        return
     request = sender.request
     known = getattr(request, "id", None) == task_id
     state = ExecutionState.REJECTED if isinstance(exception, Reject) else ExecutionState.FAILURE
@@ -242,8 +246,13 @@ def on_task_failure(
     )
 
 
+def _runs_again_after_timeout(task: Any) -> bool:
+    acknowledges = getattr(task, "acks_on_timeout", getattr(task, "acks_on_failure_or_timeout", True))
+    return bool(task.acks_late) and not acknowledges
+
+
 @_never_fails
-def on_task_postrun(sender: Any, task: Any, state: str | None = None, **_: Any) -> None:
+def on_task_postrun(sender: Any, task: Any, state: str | None = None, retval: Any = None, **_: Any) -> None:
     """End the execution, if Celery's state says that it is over.
 
     Not at `task_success`: a task's `after_return` runs later and may publish. `None` and REJECTED are sent for
@@ -258,10 +267,26 @@ def on_task_postrun(sender: Any, task: Any, state: str | None = None, **_: Any) 
             listener.tracker.unwatch(execution)
             if state in CLOSING_POSTRUN_STATES:
                 listener.tracker.close(execution, ExecutionState(state), execution.failure)
+            elif isinstance(retval, Reject):
+                _close_rejected(listener.tracker, execution, retval)
             else:
                 listener.tracker.flush(execution)
     finally:
         execution.leave()
+
+
+def _close_rejected(tracker: Tracker, execution: Execution, reject: Any) -> None:
+    """End a rejected execution, unless its message goes back to the broker."""
+    failure = Failure(type="Reject", message=str(reject.reason))
+    if not reject.requeue:
+        tracker.close(execution, ExecutionState.REJECTED, failure)
+    elif execution.acks_late:
+        tracker.flush(execution)
+        tracker.hand_back(execution.ref, execution.key, execution.name, lost=False)
+    else:
+        # The broker has forgotten the message: it was acknowledged before the task began.
+        lost = Failure(type="Reject", message=f"{failure.message}; cannot be requeued without acks_late")
+        tracker.close(execution, ExecutionState.LOST, lost)
 
 
 def _execution_of(task: Any) -> Execution | None:
@@ -335,7 +360,18 @@ def on_worker_process_init(sender: Any = None, **_: Any) -> None:
     """Give a pool child connections of its own."""
     listener = _find(None)
     if listener is not None:
-        listener.after_fork()
+        listener.on_pool_process_start()
+
+
+@_never_fails
+def on_worker_ready(sender: Any, **_: Any) -> None:
+    """Let a worker whose pool has no processes of its own take part in upkeep.
+
+    Never the parent of a prefork pool: a child forked while a thread there talks to the database is broken.
+    """
+    listener = _find(sender.app)
+    if listener is not None and not type(sender.pool).__module__.endswith("prefork"):
+        listener.tracker.serve_upkeep()
 
 
 def _failure(exception: BaseException | None, traceback: Any, einfo: Any) -> Failure:

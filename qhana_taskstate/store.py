@@ -9,8 +9,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -21,9 +21,10 @@ from .belonging import ExecutionKey, Progress, Publication, TaskRef
 from .models import ProcessingTask
 from .rows import is_open_step, step_row
 from .states import FAILED_STATES, ExecutionState, TaskStatus
-from .tables import ID_LENGTH, NAME_LENGTH, execution_table, hold_table, job_table, now
+from .tables import ID_LENGTH, NAME_LENGTH, execution_table, hold_table, job_table, now, upkeep_table
 
-_task = ProcessingTask.__table__
+_task = cast(Table, ProcessingTask.__table__)
+_RESCUE = "rescue"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +44,13 @@ class Runner:
 
     Attributes:
         worker: Host name of the Celery worker.
+        host: Machine and process namespace in which the process id means something.
         pid: Its process id.
         pid_started: When that process started, seconds since the epoch.
     """
 
     worker: str | None
+    host: str
     pid: int
     pid_started: float | None
 
@@ -215,8 +218,17 @@ def add_task(connection: Connection, name: str) -> int:
     return int(task_id[0])
 
 
-def register(connection: Connection, task_id: int, publications: Iterable[Publication]) -> None:
-    """Record published messages as QUEUED executions; those that are already known stay as they are."""
+def register(
+    connection: Connection, task_id: int, publications: Iterable[Publication], *, deadline_seconds: float = 7 * 86400.0
+) -> None:
+    """Record published messages as QUEUED executions; those that are already known stay as they are.
+
+    Args:
+        connection: In whose transaction to write.
+        task_id: Id of their task.
+        publications: The messages.
+        deadline_seconds: How long after its publication or eta a message that nobody has begun counts as lost.
+    """
     rows = [
         {
             "task_id": task_id,
@@ -230,6 +242,8 @@ def register(connection: Connection, task_id: int, publications: Iterable[Public
             "published_at": publication.published_at,
             "eta": publication.eta,
             "deliveries": 0,
+            "losses": 0,
+            "deadline_at": _later(publication.published_at, publication.eta) + timedelta(seconds=deadline_seconds),
         }
         for publication in publications
     ]
@@ -278,6 +292,7 @@ def begin(
         "state": ExecutionState.RUNNING.value,
         "heartbeat_at": moment,
         "worker": runner.worker and runner.worker[:NAME_LENGTH],
+        "host": runner.host[:NAME_LENGTH],
         "pid": runner.pid,
         "pid_started": runner.pid_started,
         "acks_late": acks_late,
@@ -290,6 +305,7 @@ def begin(
         .values(
             **facts,
             started_at=func.coalesce(execution_table.c.started_at, moment),
+            deadline_at=None,
             deliveries=execution_table.c.deliveries + 1,
         )
     )
@@ -308,6 +324,7 @@ def begin(
                 "parent_id": parent_id and parent_id[:ID_LENGTH],
                 "started_at": moment,
                 "deliveries": 1,
+                "losses": 0,
                 **facts,
             }
         ],
@@ -349,11 +366,8 @@ def close(connection: Connection, ref: TaskRef, closing: Closing) -> Outcome:
         tasklog.append(connection, ref.task_id, lines, column=False)
     ended: str | None = None
     if changed and job.end_status is None:
-        if failed:
-            ended = _decide(connection, ref.task_id, TaskStatus.ERROR)
-        else:
-            # After a RETRY too: the next attempt often ends before the close of the one that published it.
-            ended = _evaluate(connection, job)
+        # After a RETRY too: the next attempt often ends before the close of the one that published it.
+        ended = _decide(connection, ref.task_id, TaskStatus.ERROR) if failed else _evaluate(connection, job)
     shown = True
     if lines or closing.progress is not None or ended:
         shown = _show(connection, ref.task_id, skip_locked=True, log=bool(lines), progress=closing.progress)
@@ -382,6 +396,7 @@ def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
         "nesting": key.nesting,
         "name": closing.name[:NAME_LENGTH],
         "deliveries": 0,
+        "losses": 0,
         **facts,
     }
     return _insert_absent(connection, execution_table, [row]) > 0
@@ -390,6 +405,220 @@ def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
 def _failure_entry(closing: Closing) -> str:
     told = closing.failure.summary if closing.failure else closing.state.value.lower()
     return f"{closing.name} failed: {told}"
+
+
+def _later(published_at: datetime, eta: datetime | None) -> datetime:
+    return max(published_at, eta) if eta is not None else published_at
+
+
+def hand_back(
+    connection: Connection,
+    ref: TaskRef,
+    key: ExecutionKey,
+    *,
+    deadline: datetime,
+    lost: bool,
+    heartbeat_at: datetime | None = None,
+) -> int | None:
+    """Record that the broker will deliver a message again, so that its execution waits once more.
+
+    Args:
+        connection: In whose transaction to write.
+        ref: The task.
+        key: Key of the execution.
+        deadline: When it counts as lost if nobody has begun it by then; aware UTC.
+        lost: Whether it lost its worker, rather than asking to be delivered again.
+        heartbeat_at: Only if its lease still is this one.
+
+    Returns:
+        How often it has lost its worker by now; None if it is not running (any more), or was renewed.
+    """
+    condition = [_is(ref.task_id, key), _is_running()]
+    if heartbeat_at is not None:
+        condition.append(execution_table.c.heartbeat_at == heartbeat_at)
+    handed_back = connection.execute(
+        update(execution_table)
+        .where(*condition)
+        .values(
+            state=ExecutionState.QUEUED.value,
+            deadline_at=deadline,
+            heartbeat_at=None,
+            losses=execution_table.c.losses + (1 if lost else 0),
+        )
+    )
+    if not handed_back.rowcount:
+        return None
+    losses = connection.execute(select(execution_table.c.losses).where(_is(ref.task_id, key))).scalar_one()
+    return int(losses)
+
+
+def _is_running() -> ColumnElement[bool]:
+    return and_(execution_table.c.closed_at.is_(None), execution_table.c.state == ExecutionState.RUNNING.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A running execution and the last sign of life of it."""
+
+    ref: TaskRef
+    key: ExecutionKey
+    name: str
+    heartbeat_at: datetime
+    worker: str | None
+    host: str | None
+    pid: int | None
+    pid_started: float | None
+    acks_late: bool
+
+
+def running(connection: Connection) -> list[Lease]:
+    """Return all running executions."""
+    rows = connection.execute(
+        select(execution_table, job_table.c.token)
+        .join(job_table, job_table.c.task_id == execution_table.c.task_id)
+        .where(_is_running(), execution_table.c.heartbeat_at.is_not(None))
+    )
+    return [
+        Lease(
+            ref=TaskRef(row.task_id, row.token),
+            key=ExecutionKey(row.celery_id, row.retries, row.nesting),
+            name=row.name,
+            heartbeat_at=row.heartbeat_at,
+            worker=row.worker,
+            host=row.host,
+            pid=row.pid,
+            pid_started=row.pid_started,
+            acks_late=bool(row.acks_late),
+        )
+        for row in rows
+    ]
+
+
+def settle_lost(connection: Connection, lease: Lease, failure: Failure) -> Outcome:
+    """End an execution as LOST, if its lease is still the one that ran out."""
+    job = lock_job(connection, lease.ref.task_id)
+    if job is None or job.ref != lease.ref:
+        return Outcome()
+    still = connection.execute(
+        select(literal(1)).where(
+            _is(lease.ref.task_id, lease.key), _is_running(), execution_table.c.heartbeat_at == lease.heartbeat_at
+        )
+    ).first()
+    if still is None:
+        return Outcome()
+    closing = Closing(key=lease.key, name=lease.name, state=ExecutionState.LOST, failure=failure)
+    return close(connection, lease.ref, closing)
+
+
+def overdue(connection: Connection, moment: datetime, limit: int = 100) -> list[tuple[TaskRef, ExecutionKey, str]]:
+    """Return executions that wait to begin beyond their deadline."""
+    rows = connection.execute(
+        select(execution_table, job_table.c.token)
+        .join(job_table, job_table.c.task_id == execution_table.c.task_id)
+        .where(
+            execution_table.c.closed_at.is_(None),
+            execution_table.c.state == ExecutionState.QUEUED.value,
+            execution_table.c.deadline_at < moment,
+        )
+        .limit(limit)
+    )
+    return [
+        (TaskRef(row.task_id, row.token), ExecutionKey(row.celery_id, row.retries, row.nesting), row.name)
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A submission under way and the last sign of life of it."""
+
+    id: str
+    task_id: int
+    heartbeat_at: datetime
+
+
+def holds(connection: Connection) -> list[Hold]:
+    """Return all submissions under way."""
+    rows = connection.execute(select(hold_table.c.id, hold_table.c.task_id, hold_table.c.heartbeat_at))
+    return [Hold(row.id, row.task_id, row.heartbeat_at) for row in rows]
+
+
+def renew_hold(connection: Connection, hold_id: str) -> None:
+    """Renew the lease of a submission."""
+    connection.execute(update(hold_table).where(hold_table.c.id == hold_id).values(heartbeat_at=now()))
+
+
+def settle_hold(connection: Connection, hold: Hold) -> Outcome:
+    """End the task of a submission whose client died, if its lease is still the one that ran out."""
+    job = lock_job(connection, hold.task_id)
+    removed = connection.execute(
+        delete(hold_table).where(hold_table.c.id == hold.id, hold_table.c.heartbeat_at == hold.heartbeat_at)
+    )
+    if job is None or not removed.rowcount or job.end_status is not None:
+        return Outcome()
+    seen = connection.execute(
+        select(func.count()).select_from(execution_table).where(execution_table.c.task_id == hold.task_id)
+    ).scalar_one()
+    entry = f"the client died while it submitted the work; {seen} of its messages were seen"
+    return end(connection, hold.task_id, TaskStatus.ERROR, entry=entry)
+
+
+def uncopied(connection: Connection, limit: int = 100) -> list[int]:
+    """Return ids of tasks whose decided end the `ProcessingTask` row does not show yet."""
+    rows = connection.execute(
+        select(job_table.c.task_id)
+        .where(job_table.c.end_copied.is_(False), job_table.c.end_status.is_not(None))
+        .limit(limit)
+    )
+    return [row.task_id for row in rows]
+
+
+def database_time(connection: Connection) -> datetime:
+    """Return this moment by the database's clock, aware UTC."""
+    match connection.dialect.name:
+        case "postgresql":
+            moment = connection.execute(select(func.clock_timestamp())).scalar_one()
+            return cast(datetime, moment).astimezone(UTC)
+        case "sqlite":
+            moment = connection.execute(select(func.strftime("%Y-%m-%dT%H:%M:%f", "now"))).scalar_one()
+            return datetime.fromisoformat(str(moment)).replace(tzinfo=UTC)
+        case _:
+            moment = connection.execute(select(func.utc_timestamp(6))).scalar_one()
+            return cast(datetime, moment).replace(tzinfo=UTC)
+
+
+def lead(connection: Connection, owner: str, moment: datetime, seconds: float) -> bool:
+    """Take or renew the right to do the chores of upkeep.
+
+    Args:
+        connection: In whose transaction to write.
+        owner: Who asks.
+        moment: Now, by the database's clock.
+        seconds: How long the right lasts.
+
+    Returns:
+        False while somebody else has it.
+    """
+    until = moment + timedelta(seconds=seconds)
+    if _insert_absent(connection, upkeep_table, [{"name": _RESCUE, "owner": owner, "until": until}]):
+        return True
+    taken = connection.execute(
+        update(upkeep_table)
+        .where(
+            upkeep_table.c.name == _RESCUE,
+            or_(upkeep_table.c.owner == owner, upkeep_table.c.until < moment),
+        )
+        .values(owner=owner, until=until)
+    )
+    return taken.rowcount > 0
+
+
+def leader_until(connection: Connection) -> tuple[str, datetime] | None:
+    """Return who does the chores of upkeep, and until when; None if nobody ever did."""
+    row = connection.execute(
+        select(upkeep_table.c.owner, upkeep_table.c.until).where(upkeep_table.c.name == _RESCUE)
+    ).one_or_none()
+    return None if row is None else (row.owner, row.until)
 
 
 def hold(connection: Connection, task_id: int) -> str:
@@ -540,9 +769,7 @@ def _copy_end(connection: Connection, task_id: int, status: str, moment: datetim
         values["progress_value"] = case((_task.c.progress_value.is_(None), None), else_=_task.c.progress_target)
     connection.execute(update(_task).where(_task.c.id == task_id, _task.c.finished_at.is_(None)).values(**values))
     if status != TaskStatus.SUCCESS:
-        connection.execute(
-            update(step_row).where(is_open_step(task_id)).values(cleared=True)
-        )
+        connection.execute(update(step_row).where(is_open_step(task_id)).values(cleared=True))
     connection.execute(update(job_table).where(job_table.c.task_id == task_id).values(end_copied=True))
 
 

@@ -13,6 +13,7 @@ from celery.utils import uuid
 from kombu import serialization
 from kombu.exceptions import EncodeError, KombuError
 from kombu.utils.url import maybe_sanitize_url
+from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -196,8 +197,8 @@ class Submitter:
     def _row(self, session: Session, task: ProcessingTask | int | str | None) -> ProcessingTask | None:
         if task is None:
             return None
-        if isinstance(task, ProcessingTask) and (task.id is None or task in session):
-            if task.id is not None and task not in session.new:
+        if isinstance(task, ProcessingTask) and (inspect(task).transient or task in session):
+            if inspect(task).persistent:
                 session.flush()
                 session.refresh(task)
             return task
@@ -283,6 +284,8 @@ class Submitter:
         return BrokerUnavailableError(f"the broker {url} cannot be reached: {exc}; is it running, is broker_url right?")
 
     def _publish(self, canvas: Signature, submission: Submission, hold_id: str | None, options: dict[str, Any]) -> None:
+        if hold_id is not None:
+            self._tracker.pulse().add_hold(hold_id)
         try:
             with submitting(submission):
                 canvas.apply_async(**options)
@@ -291,6 +294,9 @@ class Submitter:
             if isinstance(exc, self._broker_errors()) and not isinstance(exc, EncodeError):
                 raise self._unreachable(exc) from exc
             raise
+        finally:
+            if hold_id is not None:
+                self._tracker.pulse().remove_hold(hold_id)
         if hold_id is None and not submission.publications:
             return
         publications = submission.take_sent()

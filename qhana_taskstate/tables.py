@@ -134,6 +134,8 @@ execution_table = Table(
     #: Lease: renewed by the process that runs it.
     Column("heartbeat_at", UtcTime, nullable=True),
     Column("worker", String(NAME_LENGTH), nullable=True),
+    #: Machine and process namespace in which `pid` means something.
+    Column("host", String(NAME_LENGTH), nullable=True),
     Column("pid", Integer, nullable=True),
     #: Start time of that process in seconds since the epoch; tells it from a later one with the same pid.
     Column("pid_started", Float(53), nullable=True),
@@ -141,6 +143,10 @@ execution_table = Table(
     Column("max_retries", Integer, nullable=True),
     #: How often it was begun.
     Column("deliveries", Integer, nullable=False, default=0),
+    #: How often it lost its worker while the broker still had its message.
+    Column("losses", Integer, nullable=False, default=0),
+    #: When it counts as lost if nobody has begun it by then.
+    Column("deadline_at", UtcTime, nullable=True),
     Column("error_type", String(NAME_LENGTH), nullable=True),
     Column("error", _LONG_TEXT, nullable=True),
     Column("traceback", _LONG_TEXT, nullable=True),
@@ -156,6 +162,16 @@ Index(
     execution_table.c.closed_at,
     postgresql_where=execution_table.c.closed_at.is_(None),
     sqlite_where=execution_table.c.closed_at.is_(None),
+)
+
+#: Who does the chores of upkeep now, so that one process at a time does them.
+upkeep_table = Table(
+    "taskstate_upkeep",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("owner", String(32), nullable=False),
+    #: By the database's clock.
+    Column("until", UtcTime, nullable=False),
 )
 
 #: The log of a task, append-only; the runner's `task_log` column holds its newest part.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -18,9 +19,12 @@ from . import store
 from .belonging import Execution, ExecutionKey, Publication, TaskRef
 from .database import Database
 from .errors import DatabaseUnavailableError
+from .processes import started_at, this_host
 from .sessions import Sessions
 from .settings import Settings
 from .states import ExecutionState
+from .tables import now
+from .upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +42,14 @@ class Tracker:
         database: Where to write.
         sessions: The sessions of the same `TaskState`.
         settings: Its settings.
+        upkeep: Its chores.
     """
 
-    def __init__(self, database: Database, sessions: Sessions, settings: Settings) -> None:
+    def __init__(self, database: Database, sessions: Sessions, settings: Settings, upkeep: Upkeep) -> None:
         self.database = database
         self.sessions = sessions
         self.settings = settings
+        self.upkeep = upkeep
         self._pulse: Pulse | None = None
         self._strangers: set[TaskRef] = set()
 
@@ -96,9 +102,37 @@ class Tracker:
 
     def watch(self, execution: Execution) -> None:
         """Renew the lease of an execution and write its reports, until `unwatch`."""
+        self.pulse().add(execution)
+
+    def pulse(self) -> Pulse:
+        """Return the thread of this process that renews leases; it is started if it does not run yet."""
         if self._pulse is None or not self._pulse.alive:
             self._pulse = Pulse(self)
-        self._pulse.add(execution)
+        return self._pulse
+
+    def serve_upkeep(self) -> None:
+        """Let the thread of this process take part in the chores of upkeep."""
+        self.pulse().does_upkeep = True
+
+    def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool) -> None:
+        """Record that the broker will deliver the message of an execution again.
+
+        Args:
+            ref: Its task.
+            key: Its key.
+            name: Name of the Celery task.
+            lost: Whether it lost its worker; too often, and it is given up.
+        """
+        deadline = now() + self.upkeep.redelivery
+        losses = self.write(lambda connection: store.hand_back(connection, ref, key, deadline=deadline, lost=lost))
+        if losses is not None and losses > self.settings.max_redeliveries:
+            self.upkeep.give_up_poison(ref, key, name, losses)
+        self._leave_nothing_open()
+
+    def _leave_nothing_open(self) -> None:
+        if self._pulse is None or not self._pulse.alive:
+            # The parent of a prefork pool: a child that is forked later must not inherit an open connection.
+            self.database.dispose()
 
     def unwatch(self, execution: Execution) -> None:
         """Stop what `watch` began."""
@@ -128,7 +162,7 @@ class Tracker:
         celery_id: str,
         name: str | None,
         state: ExecutionState,
-        failure: store.Failure,
+        failure: store.Failure | None,
     ) -> None:
         """Record the end of an execution that this process does not run.
 
@@ -154,9 +188,7 @@ class Tracker:
         written = self.write(work)
         if written is not None:
             self.finish_showing(*written)
-        if self._pulse is None or not self._pulse.alive:
-            # The parent of a prefork pool: a child that is forked later must not inherit an open connection.
-            self.database.dispose()
+        self._leave_nothing_open()
 
     def flush(self, execution: Execution) -> None:
         """Write what an execution reported so far; does nothing if there is nothing."""
@@ -189,7 +221,11 @@ class Tracker:
 
     def register(self, ref: TaskRef, publications: list[Publication]) -> None:
         """Record messages that were published outside of any execution or submission."""
-        self.write(lambda connection: store.register(connection, ref.task_id, publications))
+        self.write(
+            lambda connection: store.register(
+                connection, ref.task_id, publications, deadline_seconds=self.settings.publish_deadline_seconds
+            )
+        )
 
     def finish_showing(self, task_id: int, outcome: store.Outcome) -> None:
         """Bring the `ProcessingTask` row up to date if it was locked; upkeep does it if it still is."""
@@ -204,19 +240,14 @@ class Tracker:
 
 def runner(worker: str | None) -> store.Runner:
     """Describe this process."""
-    return store.Runner(worker=worker, pid=os.getpid(), pid_started=_process_started(os.getpid()))
+    pid = os.getpid()
+    return store.Runner(worker=worker, host=this_host(), pid=pid, pid_started=_started_at(pid))
 
 
-def _process_started(pid: int) -> float | None:
-    """Return when a process started, in seconds since the epoch (Linux), or None where that is not told."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            ticks = int(stat.read().rpartition(b")")[2].split()[19])
-        with open("/proc/stat", "rb") as system:
-            boot = next(int(line.split()[1]) for line in system if line.startswith(b"btime"))
-    except (OSError, ValueError, IndexError, StopIteration):
-        return None
-    return boot + ticks / os.sysconf("SC_CLK_TCK")
+@functools.lru_cache(maxsize=1)
+def _started_at(pid: int) -> float | None:
+    # Cached by pid: a forked child asks for itself.
+    return started_at(pid)
 
 
 class Pulse:
@@ -226,6 +257,8 @@ class Pulse:
         self._tracker = weakref.ref(tracker)
         self._settings = tracker.settings
         self._running: set[Execution] = set()
+        self._holds: set[str] = set()
+        self.does_upkeep = False
         self._guard = threading.Lock()
         self._pid = os.getpid()
         self._wake = threading.Event()
@@ -247,8 +280,18 @@ class Pulse:
         with self._guard:
             self._running.discard(execution)
 
+    def add_hold(self, hold_id: str) -> None:
+        """Renew the lease of a submission."""
+        with self._guard:
+            self._holds.add(hold_id)
+
+    def remove_hold(self, hold_id: str) -> None:
+        """Leave a submission alone."""
+        with self._guard:
+            self._holds.discard(hold_id)
+
     def _run(self) -> None:
-        beaten = time.monotonic()
+        beaten = looked = time.monotonic()
         interval = min(self._settings.flush_interval_seconds, self._settings.heartbeat_seconds)
         while not self._wake.wait(interval):
             tracker = self._tracker()
@@ -256,22 +299,28 @@ class Pulse:
                 return
             with self._guard:
                 running = list(self._running)
+                holds = list(self._holds)
             for execution in running:
                 if execution.dirty:
                     _attempt(partial(tracker.flush, execution))
-            if running and time.monotonic() - beaten >= self._settings.heartbeat_seconds:
+            if (running or holds) and time.monotonic() - beaten >= self._settings.heartbeat_seconds:
                 beaten = time.monotonic()
-                _attempt(partial(_beat, tracker, running))
+                _attempt(partial(_beat, tracker, running, holds))
+            if self.does_upkeep and time.monotonic() - looked >= tracker.upkeep.interval_seconds:
+                looked = time.monotonic()
+                _attempt(tracker.upkeep.tick)
             del tracker
 
 
-def _attempt(work: Callable[[], None]) -> None:
+def _attempt(work: Callable[[], object]) -> None:
     try:
         work()
     except Exception as exc:
-        logger.warning("reports could not be written, trying again: %s: %s", type(exc).__name__, exc)
+        logger.warning("what this process reports could not be written, trying again: %s: %s", type(exc).__name__, exc)
 
 
-def _beat(tracker: Tracker, running: list[Execution]) -> None:
+def _beat(tracker: Tracker, running: list[Execution], holds: list[str]) -> None:
     with tracker.database.transaction() as connection:
         store.beat(connection, [(execution.ref, execution.key) for execution in running if execution.known])
+        for hold_id in holds:
+            store.renew_hold(connection, hold_id)

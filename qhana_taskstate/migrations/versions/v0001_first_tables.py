@@ -39,6 +39,7 @@ def upgrade() -> None:
     _create_job()
     _create_hold()
     _create_execution()
+    _create_upkeep()
     _create_log()
 
 
@@ -203,11 +204,14 @@ def _create_execution() -> None:
         sa.Column("closed_at", _our_time(), nullable=True),
         sa.Column("heartbeat_at", _our_time(), nullable=True),
         sa.Column("worker", sa.String(255), nullable=True),
+        sa.Column("host", sa.String(255), nullable=True),
         sa.Column("pid", sa.Integer(), nullable=True),
         sa.Column("pid_started", sa.Float(53), nullable=True),
         sa.Column("acks_late", sa.Boolean(), nullable=True),
         sa.Column("max_retries", sa.Integer(), nullable=True),
         sa.Column("deliveries", sa.Integer(), nullable=False),
+        sa.Column("losses", sa.Integer(), nullable=False),
+        sa.Column("deadline_at", _our_time(), nullable=True),
         sa.Column("error_type", sa.String(255), nullable=True),
         sa.Column("error", _long_text(), nullable=True),
         sa.Column("traceback", _long_text(), nullable=True),
@@ -226,6 +230,17 @@ def _create_execution() -> None:
         ["task_id", "closed_at"],
         postgresql_where=is_open,
         sqlite_where=is_open,
+    )
+
+
+def _create_upkeep() -> None:
+    op.create_table(
+        "taskstate_upkeep",
+        sa.Column("name", sa.String(32), nullable=False),
+        sa.Column("owner", sa.String(32), nullable=False),
+        sa.Column("until", _our_time(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_taskstate_upkeep"),
+        **_OURS,
     )
 
 

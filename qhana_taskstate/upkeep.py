@@ -1,0 +1,228 @@
+"""Finds work that was lost without a signal, and settles it; brings rows up to date that were locked.
+
+Silence alone is not death. An observer gives an execution up only if it saw the same lease for `lost_after`, by the
+database's clock, while it could itself write; and then asks the process for proof of life if it can.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from . import store
+from .belonging import ExecutionKey, TaskRef
+from .database import Database
+from .errors import DatabaseUnavailableError
+from .processes import is_alive
+from .settings import Settings
+from .states import ExecutionState
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds between two looks, as a share of the time after which silence counts; and how many looks long the right
+#: to look lasts.
+_LOOKS, _LEAD = 6, 2.5
+
+
+@dataclass(slots=True)
+class _Note:
+    """A lease as it was seen, and since when it has not changed."""
+
+    lease: datetime
+    since: datetime
+
+
+@dataclass(slots=True)
+class Settled:
+    """What one look led to, in numbers of executions, submissions and rows."""
+
+    lost: int = 0
+    handed_back: int = 0
+    overdue: int = 0
+    abandoned: int = 0
+    shown: int = 0
+
+    def __bool__(self) -> bool:
+        return any((self.lost, self.handed_back, self.overdue, self.abandoned, self.shown))
+
+
+class Upkeep:
+    """The chores of one process. Many processes may have one; one at a time does the chores.
+
+    Args:
+        database: Where the rows are.
+        settings: Settings of the same `TaskState`.
+        redelivery_seconds: After how long at the latest the broker delivers an unacknowledged message again.
+        has_succeeded: Tells whether Celery's result backend holds a success for a Celery id; None is never asked.
+        revoke: Asks the workers to drop a message.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        *,
+        redelivery_seconds: float,
+        has_succeeded: Callable[[str], bool],
+        revoke: Callable[[str], None],
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._redelivery = timedelta(seconds=redelivery_seconds)
+        self._has_succeeded = has_succeeded
+        self._revoke = revoke
+        self._owner = secrets.token_hex(8)
+        self._notes: dict[Hashable, _Note] = {}
+        self._last: datetime | None = None
+
+    @property
+    def redelivery(self) -> timedelta:
+        """After how long at the latest the broker delivers an unacknowledged message again."""
+        return self._redelivery
+
+    @property
+    def interval_seconds(self) -> float:
+        """Seconds to let pass between two looks."""
+        return self._settings.lost_after_seconds / _LOOKS
+
+    def tick(self, *, force: bool = False) -> Settled | None:
+        """Look once; one cheap query if somebody else does the chores.
+
+        Args:
+            force: Take the chores over from whoever does them.
+
+        Returns:
+            What was settled; None if somebody else does the chores.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+            sqlalchemy.exc.DBAPIError: If it refuses the work.
+        """
+        with self._database.reading() as connection:
+            moment = store.database_time(connection)
+            leader = store.leader_until(connection)
+        if not force and leader is not None and leader[0] != self._owner and leader[1] > moment:
+            self._forget()
+            return None
+        with self._database.transaction() as connection:
+            # Writing is part of the look: who cannot write must not take the silence of others for death.
+            moment = store.database_time(connection)
+            if not store.lead(connection, self._owner, moment, self.interval_seconds * _LEAD) and not force:
+                self._forget()
+                return None
+            leases = store.running(connection)
+            holds = store.holds(connection)
+            late = store.overdue(connection, moment)
+            uncopied = store.uncopied(connection)
+        if self._last is not None and moment - self._last > timedelta(seconds=self.interval_seconds * _LEAD):
+            self._notes.clear()
+        self._last = moment
+        settled = Settled()
+        silent = self._silent({(lease.ref, lease.key): lease.heartbeat_at for lease in leases}, moment, "lease")
+        for lease in leases:
+            if (lease.ref, lease.key) in silent and not is_alive(lease.host, lease.pid, lease.pid_started):
+                self._guarded(settled, lambda lease=lease: self._settle(lease, moment, settled))  # type: ignore[misc]
+        quiet = self._silent({hold.id: hold.heartbeat_at for hold in holds}, moment, "hold")
+        for hold in holds:
+            if hold.id in quiet:
+                self._guarded(settled, lambda hold=hold: self._abandon(hold, settled))  # type: ignore[misc]
+        for ref, key, name in late:
+            self._guarded(settled, lambda ref=ref, key=key, name=name: self._give_up(ref, key, name, settled))  # type: ignore[misc]
+        for task_id in uncopied:
+            self._guarded(settled, lambda task_id=task_id: self._show(task_id, settled))  # type: ignore[misc]
+        return settled
+
+    def _forget(self) -> None:
+        self._notes.clear()
+        self._last = None
+
+    def _silent(self, leases: dict[Hashable, datetime], moment: datetime, kind: str) -> set[Hashable]:
+        """Return those whose lease has not changed for long enough, and remember the others."""
+        limit = self._settings.lost_after_seconds if kind == "lease" else self._settings.hold_seconds
+        silent: set[Hashable] = set()
+        for key, lease in leases.items():
+            note = self._notes.get((kind, key))
+            if note is None or note.lease != lease:
+                self._notes[(kind, key)] = _Note(lease, moment)
+            elif moment - note.since >= timedelta(seconds=limit):
+                silent.add(key)
+        for noted in [noted for noted in self._notes if noted[0] == kind and noted[1] not in leases]:  # type: ignore[index]
+            del self._notes[noted]
+        return silent
+
+    def _guarded(self, settled: Settled, chore: Callable[[], None]) -> None:
+        try:
+            chore()
+        except (DBAPIError, DatabaseUnavailableError) as exc:
+            logger.info("upkeep tries again later: %s", type(exc).__name__)
+
+    def _settle(self, lease: store.Lease, moment: datetime, settled: Settled) -> None:
+        silence = f"no sign of life for {self._settings.lost_after_seconds:g} s"
+        who = f"{lease.worker or 'its worker'} (process {lease.pid})"
+        if lease.acks_late:
+            deadline = moment + self._redelivery
+            with self._database.transaction() as connection:
+                losses = store.hand_back(
+                    connection, lease.ref, lease.key, deadline=deadline, lost=True, heartbeat_at=lease.heartbeat_at
+                )
+            if losses is None:
+                return
+            settled.handed_back += 1
+            logger.warning("%s was lost with %s; its message will be delivered again", lease.name, who)
+            if losses > self._settings.max_redeliveries:
+                self.give_up_poison(lease.ref, lease.key, lease.name, losses)
+            return
+        if self._has_succeeded(lease.key.celery_id):
+            closing = store.Closing(key=lease.key, name=lease.name, state=ExecutionState.SUCCESS)
+            outcome = self._write(lambda connection: store.close(connection, lease.ref, closing))
+        else:
+            failure = store.Failure(type="WorkerLostError", message=f"{who} was lost while it ran: {silence}")
+            outcome = self._write(lambda connection: store.settle_lost(connection, lease, failure))
+        if outcome.changed:
+            settled.lost += 1
+            logger.warning("%s was lost with %s: %s", lease.name, who, silence)
+        self._finish(lease.ref.task_id, outcome)
+
+    def give_up_poison(self, ref: TaskRef, key: ExecutionKey, name: str, losses: int) -> None:
+        """End an execution whose message has killed its worker too often."""
+        failure = store.Failure(
+            type="WorkerLostError", message=f"it lost its worker {losses} times and is not tried again"
+        )
+        closing = store.Closing(key=key, name=name, state=ExecutionState.LOST, failure=failure)
+        outcome = self._write(lambda connection: store.close(connection, ref, closing))
+        self._finish(ref.task_id, outcome)
+        self._revoke(key.celery_id)
+
+    def _abandon(self, hold: store.Hold, settled: Settled) -> None:
+        outcome = self._write(lambda connection: store.settle_hold(connection, hold))
+        settled.abandoned += outcome.changed
+        self._finish(hold.task_id, outcome)
+
+    def _give_up(self, ref: TaskRef, key: ExecutionKey, name: str, settled: Settled) -> None:
+        failure = store.Failure(
+            type="MessageLostError", message="nobody began it before its deadline; its message seems to be lost"
+        )
+        closing = store.Closing(key=key, name=name, state=ExecutionState.LOST, failure=failure)
+        outcome = self._write(lambda connection: store.close(connection, ref, closing))
+        settled.overdue += outcome.changed
+        self._finish(ref.task_id, outcome)
+
+    def _show(self, task_id: int, settled: Settled) -> None:
+        settled.shown += self._write(lambda connection: store.show(connection, task_id))
+
+    def _finish(self, task_id: int, outcome: store.Outcome) -> None:
+        if not outcome.shown:
+            self._write(lambda connection: store.show(connection, task_id))
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        with self._database.transaction() as connection:
+            return work(connection)

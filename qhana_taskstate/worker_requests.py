@@ -1,0 +1,158 @@
+"""The worker parent's side of an execution, where signals are not enough: a subclass of Celery's `Request`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
+from billiard.exceptions import WorkerLostError
+from celery import Celery
+from celery.worker.request import Request
+
+from .belonging import ExecutionKey, Submission, TaskRef, ref_of_request, submitting
+from .states import ExecutionState
+from .store import Failure
+from .tracker import Tracker
+
+logger = logging.getLogger(__name__)
+
+
+class Parent(Protocol):
+    """What a request needs of a `TaskState`."""
+
+    @property
+    def tracker(self) -> Tracker:
+        """Where facts go."""
+
+
+_find: Callable[[Celery], Parent | None]
+
+
+def install(app: Celery, find: Callable[[Celery], Parent | None]) -> None:
+    """Let the worker of an app use `TrackedRequest` for tasks that use Celery's own class.
+
+    To be called before the worker's strategies are built, that is from `worker_init` (celery 5.5 to 5.7).
+    """
+    global _find
+    _find = find
+    for task in app.tasks.values():
+        if task.Request in ("celery.worker.request:Request", Request):
+            task.Request = TrackedRequest  # type: ignore[assignment]  # a class does as well as its name
+
+
+class TrackedRequest(Request):
+    """Tells the tracker what Celery does not signal, and lets errbacks of the parent belong to their task."""
+
+    _handed_back = False
+
+    def _ref(self) -> TaskRef | None:
+        return ref_of_request(self)
+
+    def _key(self) -> ExecutionKey:
+        return ExecutionKey(
+            str(self.id),
+            int(self.request_dict.get("retries") or 0),
+            int(self.request_dict.get("replaced_task_nesting") or 0),
+        )
+
+    @contextmanager
+    def _belonging(self) -> Iterator[None]:
+        ref = self._ref()
+        if ref is None:
+            yield
+            return
+        submission = Submission(ref)
+        try:
+            with submitting(submission):
+                yield
+        finally:
+            publications = submission.take_sent()
+            if publications:
+                self._tell(lambda tracker: tracker.register(ref, publications))
+
+    def _tell(self, fact: Callable[[Tracker], None]) -> None:
+        try:
+            parent = _find(self.app) if self.app is not None else None
+            if parent is not None:
+                fact(parent.tracker)
+        except Exception:
+            logger.exception("what happened to %s[%s] could not be recorded", self.name, self.id)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """As Celery's; tells of losses that no signal tells of."""
+        was_acknowledged = self.acknowledged
+        self._handed_back = False
+        with self._belonging():
+            result = super().on_failure(exc_info, send_failed_event, return_ok)
+        ref = self._ref()
+        exc = exc_info.exception
+        exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+        if ref is None:
+            return result
+        if isinstance(exc, (WorkerLostError, SystemExit)):
+            self._after_loss(ref, was_acknowledged)
+        return result
+
+    def _after_loss(self, ref: TaskRef, was_acknowledged: bool) -> None:
+        key, name = self._key(), self.name
+        if self._handed_back and not was_acknowledged:
+            self._tell(lambda tracker: tracker.hand_back(ref, key, name, lost=True))
+            return
+        stored = getattr(self, "_success_was_stored", None)
+        if stored is not None and stored() and not self._is_followed():
+            # Celery 5.7 tells of no failure if the child was lost after its success was stored. What would follow
+            # was published by the child, perhaps without being recorded: then only the lease may settle it.
+            self._tell(
+                lambda tracker: tracker.close_elsewhere(ref, key, key.celery_id, name, ExecutionState.SUCCESS, None)
+            )
+
+    def _is_followed(self) -> bool:
+        payload = self._payload  # type: ignore[attr-defined]  # not in the stubs
+        embedded = payload[2] or {} if isinstance(payload, (tuple, list)) else {}
+        return any(embedded.get(kind) for kind in ("chain", "chord", "callbacks"))
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        """As Celery's; a second errback that it publishes here belongs to the task too."""
+        self._handed_back = False
+        with self._belonging():
+            result = super().on_timeout(soft, timeout)
+        ref = self._ref()
+        if self._handed_back and ref is not None:
+            key, name = self._key(), self.name
+            self._tell(lambda tracker: tracker.hand_back(ref, key, name, lost=True))
+        return result
+
+    def reject(self, requeue: bool = False) -> Any:
+        """As Celery's; remembers whether the broker delivers the message again."""
+        self._handed_back = requeue and not self.acknowledged
+        return super().reject(requeue=requeue)
+
+    def cancel(self, *args: Any, **kwargs: Any) -> Any:
+        """As Celery's (cold shutdown, connection loss); what was acknowledged early is lost by it."""
+        ref, was_acknowledged = self._ref(), self.acknowledged
+        began = bool(self.time_start)
+        with self._belonging():
+            result = super().cancel(*args, **kwargs)
+        if ref is not None and began:
+            key, name = self._key(), self.name
+            if was_acknowledged:
+                failure = Failure(type="WorkerShutdown", message="its worker was shut down while it ran")
+                self._tell(
+                    lambda tracker: tracker.close_elsewhere(ref, key, key.celery_id, name, ExecutionState.LOST, failure)
+                )
+            else:
+                self._tell(lambda tracker: tracker.hand_back(ref, key, name, lost=False))
+        return result
+
+    def revoked(self) -> Any:
+        """As Celery's; an errback that it publishes belongs to the task."""
+        with self._belonging():
+            return super().revoked()
+
+    def terminate(self, *args: Any, **kwargs: Any) -> Any:
+        """As Celery's; an errback that it publishes belongs to the task."""
+        with self._belonging():
+            return super().terminate(*args, **kwargs)
