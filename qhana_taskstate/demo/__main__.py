@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from kombu.exceptions import OperationalError as BrokerError
@@ -74,7 +75,9 @@ def _run(console: Console, options: argparse.Namespace, folder: Path) -> bool:
         try:
             screen.follow(started, deployment.check)
         except BaseException:
-            jobs.cancel(started, "the demo was interrupted")
+            # Where that fails too, the first error is the one to tell.
+            with suppress(TaskStateError, BrokerError, OSError):
+                jobs.cancel(started, "the demo was interrupted")
             raise
         return screen.summarise(started)
 

@@ -28,7 +28,7 @@ PARTS = 4
 #: More entities are left out: the number of distances grows with the square.
 MAX_ENTITIES = 600
 #: How often the clustering begins anew with other random medoids.
-ITERATIONS = 12
+ITERATIONS = 24
 #: The step in which the user says how many clusters to make.
 STEP = "k"
 

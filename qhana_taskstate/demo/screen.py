@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from rich.console import Console
 from rich.markup import escape
@@ -53,9 +54,9 @@ class Screen:
             started: The jobs.
             check: Called at each look; raises if it is vain to wait.
         """
-        board = LiveBoard(self._console)
+        board = LiveBoard(self._console) if self._console.is_terminal else None
         while True:
-            with board.running():
+            with board.running() if board is not None else nullcontext():
                 waiting = self._show_until_somebody_waits(board, started, check)
             if waiting is None:
                 return
@@ -63,7 +64,7 @@ class Screen:
             jobs.answer(waiting, self._answer(waiting))
 
     def _show_until_somebody_waits(
-        self, board: LiveBoard, started: Sequence[Job], check: Callable[[], None]
+        self, board: LiveBoard | None, started: Sequence[Job], check: Callable[[], None]
     ) -> Job | None:
         by_id = {job.task_id: job for job in started}
         while True:
@@ -72,7 +73,7 @@ class Screen:
                 views = reader.get_tasks(connection, taskstate.settings, by_id)
             for job in started:
                 self._show_log(job.load())
-            if self._console.is_terminal:
+            if board is not None:
                 board.show(views)
             if all(view.finished for view in views):
                 return None
