@@ -1,0 +1,101 @@
+"""A database with our schema, its sessions, and a stand-in for the `TaskState` that would find them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from qhana_taskstate import schema, sessions
+from qhana_taskstate.database import Database
+from qhana_taskstate.models import ProcessingTask
+from qhana_taskstate.sessions import Sessions
+from qhana_taskstate.settings import Settings
+
+
+@pytest.fixture
+def bare_database(taskstate_database_url: str) -> Iterator[Database]:
+    """A database without tables."""
+    database = Database(taskstate_database_url, lock_timeout_seconds=5)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def database(bare_database: Database) -> Database:
+    """A database with our schema."""
+    schema.upgrade(bare_database)
+    return bare_database
+
+
+@pytest.fixture
+def install_sessions() -> Iterator[Callable[..., Sessions]]:
+    """Make sessions the current ones of the process, as a `TaskState` does."""
+    before = sessions._resolve
+
+    def install(database: Database, host: Any = None, **settings: Any) -> Sessions:
+        found = Sessions(database, Settings(**settings), host)
+        sessions.install(lambda: found)
+        return found
+
+    yield install
+    sessions._resolve = before
+
+
+@pytest.fixture
+def current(database: Database, install_sessions: Callable[..., Sessions]) -> Iterator[Session]:
+    """The current session, in a scope of its own."""
+    with install_sessions(database).scope() as session:
+        yield session
+
+
+@pytest.fixture
+def elsewhere(current: Session, database: Database) -> Iterator[Callable[[], Session]]:
+    """Make sessions that stand for other processes."""
+    made: list[Session] = []
+
+    def make() -> Session:
+        session = Session(database.engine, expire_on_commit=False)
+        made.append(session)
+        return session
+
+    yield make
+    for session in made:
+        session.close()
+
+
+@pytest.fixture
+def task(current: Session) -> ProcessingTask:
+    """A saved task."""
+    task = ProcessingTask("clustering", parameters='{"k": 3}')
+    task.save(commit=True)
+    return task
+
+
+def in_threads(*works: Callable[[], Any]) -> list[Any]:
+    """Run functions at the same moment, each in a thread; returns their results or errors in order."""
+    start = threading.Barrier(len(works))
+    results: list[Any] = [None] * len(works)
+
+    def run(index: int, work: Callable[[], Any]) -> None:
+        start.wait()
+        try:
+            results[index] = work()
+        except Exception as error:
+            results[index] = error
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(works)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+@pytest.fixture
+def at_once() -> Callable[..., list[Any]]:
+    """See `in_threads`."""
+    return in_threads
