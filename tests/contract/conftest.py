@@ -1,0 +1,59 @@
+"""Apps in this process: eager ones, and ones whose broker keeps messages in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from qhana_taskstate import TaskState, tables
+from tests.apps.factory import make_app
+
+MakeState = Callable[..., TaskState]
+
+
+@pytest.fixture
+def make_state(taskstate_database_url: str) -> Iterator[MakeState]:
+    """Make a `TaskState` on the test's database: `make_state(eager=True, broker="memory://", **settings)`."""
+    made: list[TaskState] = []
+
+    def make(
+        *, eager: bool = False, broker: str = "memory://", url: str | None = None, upgrade: bool = True, **settings: Any
+    ) -> TaskState:
+        app, state = make_app(broker, "cache+memory://", url or taskstate_database_url, **settings)
+        app.conf.task_always_eager = eager
+        app.set_current()
+        made.append(state)
+        if upgrade:
+            state.upgrade()
+        return state
+
+    yield make
+    for state in made:
+        if not state.sessions.hosted:
+            state.session.close()
+        state.database.dispose()
+        state.app.close()
+
+
+@pytest.fixture
+def eager(make_state: MakeState) -> TaskState:
+    """A `TaskState` whose tasks run where they are started."""
+    return make_state(eager=True, flush_interval_seconds=0.1)
+
+
+@pytest.fixture
+def queued(make_state: MakeState) -> TaskState:
+    """A `TaskState` whose messages stay in the memory of this process: nobody runs them."""
+    return make_state()
+
+
+def count_rows(state: TaskState) -> dict[str, int]:
+    """Count the rows of every table of the package."""
+    with state.database.reading() as connection:
+        return {
+            table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
+            for table in tables.metadata.sorted_tables
+        }
