@@ -1,0 +1,124 @@
+"""Closers that come in the same instant, on real connections: the task always ends, and exactly once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+
+import pytest
+from sqlalchemy import Connection
+
+from qhana_taskstate import ProcessingTask, store
+from qhana_taskstate.belonging import ExecutionKey, Publication, TaskRef
+from qhana_taskstate.integration import TaskState
+from qhana_taskstate.states import ExecutionState
+from qhana_taskstate.store import Closing, Failure, Outcome
+from qhana_taskstate.tables import now
+from tests.apps.factory import make_app
+
+Closer = Callable[[Connection], Outcome]
+
+_numbers = count()
+
+
+@pytest.fixture
+def taskstate(migrated_database_url: str) -> Iterator[TaskState]:
+    """A `TaskState` on a database of its own."""
+    app, taskstate = make_app(None, None, migrated_database_url)
+    app.set_current()
+    yield taskstate
+    taskstate.session.close()
+    taskstate.database.dispose()
+    app.close()
+
+
+def _new_task(connection: Connection, members: int) -> tuple[TaskRef, list[ExecutionKey]]:
+    task_id = store.add_task(connection, "race")
+    ref = store.take_up(connection, task_id).ref
+    keys = [ExecutionKey(f"race-{next(_numbers)}") for _ in range(members)]
+    store.register(connection, task_id, [_publication(key) for key in keys])
+    return ref, keys
+
+
+def _publication(key: ExecutionKey) -> Publication:
+    return Publication(key, "member", None, None, now(), None, sent=True)
+
+
+def _success(ref: TaskRef, key: ExecutionKey, *publications: Publication) -> Closer:
+    closing = Closing(key=key, name="member", state=ExecutionState.SUCCESS, publications=publications, lines=["done"])
+    return lambda connection: store.close(connection, ref, closing)
+
+
+def _failure(ref: TaskRef, key: ExecutionKey) -> Closer:
+    failure = Failure(type="ValueError", message="raced")
+    closing = Closing(key=key, name="member", state=ExecutionState.FAILURE, failure=failure)
+    return lambda connection: store.close(connection, ref, closing)
+
+
+def _two_members(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+    ref, keys = _new_task(connection, 2)
+    return ref, [_success(ref, key) for key in keys], "SUCCESS"
+
+
+def _member_and_hold(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+    ref, (key,) = _new_task(connection, 1)
+    hold = store.hold(connection, ref.task_id)
+    # The client registers what it published at the release, perhaps after the worker had inserted it.
+    return ref, [_success(ref, key), lambda c: store.release(c, ref, hold, [_publication(key)])], "SUCCESS"
+
+
+def _failure_and_success(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+    ref, (bad, good) = _new_task(connection, 2)
+    return ref, [_failure(ref, bad), _success(ref, good)], "ERROR"
+
+
+def _same_twice(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+    ref, (key,) = _new_task(connection, 1)
+    return ref, [_success(ref, key), _success(ref, key)], "SUCCESS"
+
+
+def _parent_and_child(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+    ref, (parent,) = _new_task(connection, 1)
+    child = ExecutionKey(f"race-{next(_numbers)}")
+    # Nobody recorded the child before: its own close inserts it, or its parent's does.
+    return ref, [_success(ref, parent, _publication(child)), _success(ref, child)], "SUCCESS"
+
+
+@pytest.mark.mariadb
+@pytest.mark.databases("sqlite", "postgresql", "mariadb")
+@pytest.mark.parametrize(
+    ("make", "times"),
+    [
+        pytest.param(_two_members, 300, id="two members"),
+        pytest.param(_member_and_hold, 60, id="a member and the release of the hold"),
+        pytest.param(_failure_and_success, 60, id="a failure and a success"),
+        pytest.param(_same_twice, 60, id="the same member twice"),
+        pytest.param(_parent_and_child, 60, id="a member and its child"),
+    ],
+)
+def test_task_ends_exactly_once_when_two_close_in_the_same_instant(
+    taskstate: TaskState, make: Callable[[Connection], tuple[TaskRef, list[Closer], str]], times: int
+) -> None:
+    tracker = taskstate.tracker
+    barrier = threading.Barrier(2)
+
+    def close(closer: Closer) -> Outcome:
+        barrier.wait(timeout=20)
+        return tracker.write(closer)
+
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        for turn in range(times):
+            ref, closers, status = tracker.write(make)
+            # Each thread goes first half of the times.
+            futures: list[Future[Outcome]] = [threads.submit(close, c) for c in closers[:: 1 if turn % 2 else -1]]
+            outcomes = [future.result(timeout=30) for future in futures]
+            for outcome in outcomes:
+                tracker.finish_showing(ref.task_id, outcome)
+
+            ends = [outcome.ended for outcome in outcomes if outcome.ended is not None]
+            assert ends == [status], f"turn {turn}"
+            task = ProcessingTask.get_by_id(ref.task_id)
+            assert task is not None
+            assert (task.status, task.is_finished) == (status, True), f"turn {turn}"
