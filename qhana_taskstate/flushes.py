@@ -28,8 +28,8 @@ from .tasklog import PendingLog
 #: Mark in the info of an object: its end was written in the open transaction.
 _ENDED: Final = "qhana_taskstate_ended_here"
 
-#: Key in the info of a session: its objects that have such a mark.
-_MARKED: Final = "qhana_taskstate_ended_tasks"
+#: Key in the info of a session: its objects that know something about the open transaction.
+_MARKED: Final = "qhana_taskstate_marked_tasks"
 
 # Frames from `warnings.warn` to an assignment: two of this module and four of SQLAlchemy 2.0 and 2.1.
 _ASSIGNMENT: Final = 7
@@ -158,7 +158,9 @@ def _before_task_insert(mapper: Mapper[Any], connection: Connection, task: Any) 
 def _after_task_insert(mapper: Mapper[Any], connection: Connection, task: Any) -> None:
     log = PendingLog.of(task)
     tasklog.insert_entries(connection, task.id, log.entries)
-    log.clear()
+    log.inserted = []
+    log.written()
+    _mark(task)
     # Nobody reads it from the object, and it may be long.
     task.__dict__.pop("_log_column", None)
 
@@ -177,7 +179,7 @@ def _write_log(connection: Connection, task: Any) -> None:
         tasklog.replace(connection, task.id, tasklog.join(log.entries))
     else:
         tasklog.append(connection, task.id, log.entries)
-    log.clear()
+    log.written()
 
 
 def _write_status(connection: Connection, task: Any, step_class: type[Any]) -> None:
@@ -213,8 +215,8 @@ def _write_status(connection: Connection, task: Any, step_class: type[Any]) -> N
         session = object_session(task)
         if session is not None:
             steps.show_cleared(session, task.id, step_class)
-            inspect(task).info[_ENDED] = True
-            session.info.setdefault(_MARKED, set()).add(task)
+        inspect(task).info[_ENDED] = True
+        _mark(task)
     if not ending.accepted:
         _warn(task, f"the new status {word!r}", 2)
 
@@ -241,17 +243,26 @@ def _before_child_insert(mapper: Mapper[Any], connection: Connection, child: Any
             lock_task(connection, task_id)
 
 
+def _mark(task: Any) -> None:
+    session = object_session(task)
+    if session is not None:
+        session.info.setdefault(_MARKED, set()).add(task)
+
+
 def _after_commit(session: Session) -> None:
-    if not session.in_nested_transaction():
-        documents.committed(session)
-        _unmark(session)
+    if session.in_nested_transaction():
+        return
+    documents.committed(session)
+    for task in session.info.pop(_MARKED, ()):
+        inspect(task).info.pop(_ENDED, None)
+        PendingLog.of(task).inserted = None
 
 
 def _after_rollback(session: Session, previous: Any) -> None:
     documents.rolled_back(session, wholly=not previous.nested)
-    _unmark(session)
-
-
-def _unmark(session: Session) -> None:
-    for task in session.info.pop(_MARKED, ()):
+    for task in list(session.info.get(_MARKED, ())):
         inspect(task).info.pop(_ENDED, None)
+        if not inspect(task).persistent:
+            PendingLog.of(task).taken_back()
+    if not previous.nested:
+        session.info.pop(_MARKED, None)

@@ -61,11 +61,13 @@ class PendingLog:
         entries: Entries not written yet.
         replaces: They take the place of the whole log.
         seen: The whole log as this object last showed it, None if it never did.
+        inserted: What was written since the row was inserted in the open transaction, None if it was not.
     """
 
     entries: list[Entry] = field(default_factory=list)
     replaces: bool = False
     seen: str | None = None
+    inserted: list[Entry] | None = None
 
     @classmethod
     def of(cls, target: Any) -> PendingLog:
@@ -111,6 +113,17 @@ class PendingLog:
         """Forget what waited to be written."""
         self.entries = []
         self.replaces = False
+
+    def written(self) -> None:
+        """Note that what waited is written now."""
+        if self.inserted is not None:
+            self.inserted = [*([] if self.replaces else self.inserted), *self.entries]
+        self.clear()
+
+    def taken_back(self) -> None:
+        """Let what was written wait again, since the row itself was rolled back."""
+        self.entries = [*(self.inserted or ()), *self.entries]
+        self.inserted = None
 
 
 def clean(text: str) -> str:

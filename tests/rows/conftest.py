@@ -19,7 +19,7 @@ from qhana_taskstate.settings import Settings
 @pytest.fixture
 def bare_database(taskstate_database_url: str) -> Iterator[Database]:
     """A database without tables."""
-    database = Database(taskstate_database_url, lock_timeout_seconds=5)
+    database = Database(taskstate_database_url)
     yield database
     database.dispose()
 

@@ -177,7 +177,7 @@ class TestProcessingTask:
 
     @pytest.mark.parametrize("value", ["x", "7", float("nan"), float("inf"), True, object()])
     def test_progress_value_refuses_what_is_no_number(self, task: ProcessingTask, value: Any) -> None:
-        with pytest.raises(ProgressError, match="progress_value .* is no finite number"):
+        with pytest.raises(ProgressError, match=r"progress_value .* is no finite number"):
             task.progress_value = value
 
     def test_progress_start_target_and_unit_have_defaults(self, task: ProcessingTask) -> None:
@@ -269,7 +269,24 @@ class TestProcessingTask:
         assert ProcessingTask.get_by_id(id_=str(task.id)) is task
 
     @pytest.mark.parametrize(
-        "id_", [None, "", "x", "1.0", "-1", "+1", " 1", "١", "²", True, 1.0, b"1", -1, 2**31, "9" * 30]
+        "id_",
+        [
+            None,
+            "",
+            "x",
+            "1.0",
+            "-1",
+            "+1",
+            " 1",
+            "\N{ARABIC-INDIC DIGIT ONE}",
+            "²",
+            True,
+            1.0,
+            b"1",
+            -1,
+            2**31,
+            "9" * 30,
+        ],
     )
     def test_get_by_id_gives_none_for_what_is_no_id(self, task: ProcessingTask, id_: Any) -> None:
         assert ProcessingTask.get_by_id(id_) is None
