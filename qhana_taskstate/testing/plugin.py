@@ -155,6 +155,9 @@ def _serve(server: ServerT) -> Iterator[ServerT]:
     except ServerMissingError as error:
         server.close()
         _missing(error)
+    except BaseException:
+        server.close()
+        raise
     try:
         yield server
     finally:

@@ -68,5 +68,6 @@ def test_ci_is_valid_shell_and_runs_the_second_command_of_the_readme() -> None:
     commands = re.findall(r"^\s*(python3 -m venv \.venv &&.*)$", script.read_text(), re.MULTILINE)
     assert len(commands) == 1
 
-    in_readme = re.findall(r"^\s*(python3 -m venv .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert in_readme[1] == commands[0]
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"<!-- block: command (\w+) -->\n```sh\n(.*)\n```", readme)
+    assert blocks[1] == ("test", commands[0])

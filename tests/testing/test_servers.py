@@ -239,7 +239,7 @@ def test_postgres_keeps_committed_rows_over_every_kind_of_restart() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as somebody else")
 def test_postgres_runs_where_its_user_cannot_read_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = PostgresServer()._programs()
+    installed = PostgresServer()._installed_programs()
     monkeypatch.setattr(
         "qhana_taskstate.testing.postgres_server._open_to_all", lambda path: not path.is_relative_to(installed)
     )
