@@ -5,18 +5,31 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError, OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from .errors import DatabaseUnavailableError, SettingsError
 
 #: Execution option that makes a transaction on SQLite take the write lock at once.
 IMMEDIATE: Final = "taskstate_immediate"
+
+#: Where a pooled connection notes when it was given back.
+_RETURNED: Final = "taskstate_returned"
+
+#: Seconds that a short transaction waits for a locked row.
+LOCK_SECONDS: Final = 1
+
+#: A pooled connection that lay idle for more seconds is asked for a sign of life before it is used. Asking at each
+#: use would cost a round trip, and whoever meets a connection that broke just now tries again anyway.
+_IDLE_SECONDS: Final = 3.0
 
 #: Seconds that a connection waits for SQLite's write lock.
 SQLITE_BUSY_SECONDS: Final = 10.0
@@ -28,14 +41,12 @@ class Database:
     Args:
         url: SQLAlchemy URL. An in-memory SQLite is shared by all threads of the process.
         engine: An engine of the host, used as it is instead of the URL.
-        lock_timeout_seconds: How long a short transaction waits for a locked row (PostgreSQL, MariaDB).
 
     Raises:
         SettingsError: If the URL cannot be read or its driver is not installed.
     """
 
-    def __init__(self, url: str, *, engine: Engine | None = None, lock_timeout_seconds: float = 1.0) -> None:
-        self._lock_timeout_seconds = lock_timeout_seconds
+    def __init__(self, url: str, *, engine: Engine | None = None) -> None:
         self._given = engine
         self._engine: Engine | None = None
         self._pid = 0
@@ -95,7 +106,7 @@ class Database:
         else:
             # READ COMMITTED: each statement sees what was committed before it, on which the look for open
             # executions relies; MariaDB's default would show the state of the transaction's first read.
-            options.update(pool_pre_ping=True, pool_recycle=1800, isolation_level="READ COMMITTED")
+            options.update(pool_recycle=1800, isolation_level="READ COMMITTED")
         if backend == "postgresql":
             options["connect_args"] = {"connect_timeout": 5}
         elif backend in {"mysql", "mariadb"}:
@@ -120,8 +131,8 @@ class Database:
     def transaction(self) -> Iterator[Connection]:
         """Open a short transaction of our own; commits at the end, rolls back on an exception.
 
-        On SQLite it takes the write lock at once, so that it never fails half-way for want of it. A locked row is
-        waited for only as long as `lock_timeout_seconds`.
+        On SQLite it takes the write lock at once, so that it never fails half-way for want of it. On MariaDB a
+        locked row is waited for `LOCK_SECONDS` at most; on PostgreSQL the statements that lock say so themselves.
 
         Yields:
             A connection in READ COMMITTED.
@@ -131,13 +142,17 @@ class Database:
             sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
         """
         with self._connect().execution_options(**{IMMEDIATE: True}) as connection, connection.begin():
-            if self.dialect == "postgresql":
-                millis = int(self._lock_timeout_seconds * 1000)
-                connection.execute(text(f"SET LOCAL lock_timeout = {millis}"))
-            elif self.dialect in {"mysql", "mariadb"}:
-                seconds = max(1, round(self._lock_timeout_seconds))
-                connection.execute(text(f"SET SESSION innodb_lock_wait_timeout = {seconds}"))
-            yield connection
+            if self.dialect in {"mysql", "mariadb"}:
+                connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
+                try:
+                    yield connection
+                finally:
+                    # The connection may serve a plugin's session next, which may wait for as long as it likes.
+                    connection.exec_driver_sql(
+                        "SET SESSION innodb_lock_wait_timeout = @@GLOBAL.innodb_lock_wait_timeout"
+                    )
+            else:
+                yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -174,7 +189,12 @@ def _shared_memory(url: URL, key: int) -> URL:
 
 
 def _prepare(engine: Engine) -> None:
-    if engine.dialect.name != "sqlite" or event.contains(engine, "begin", _begin):
+    if engine.dialect.name != "sqlite":
+        if not event.contains(engine, "checkin", _note_checkin):
+            event.listen(engine, "checkin", _note_checkin)
+            event.listen(engine, "checkout", partial(_ask_if_idle, engine))
+        return
+    if event.contains(engine, "begin", _begin):
         return
     event.listen(engine, "connect", _sqlite_connect)
     event.listen(engine, "begin", _begin)
@@ -191,6 +211,22 @@ def _sqlite_connect(connection: Any, record: object) -> None:
         cursor.execute("PRAGMA foreign_keys=ON")
     finally:
         cursor.close()
+
+
+def _note_checkin(connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info[_RETURNED] = time.monotonic()
+
+
+def _ask_if_idle(engine: Engine, connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
+    returned = record.info.get(_RETURNED)
+    if returned is None or time.monotonic() - returned < _IDLE_SECONDS:
+        return
+    try:
+        alive = engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error:
+        alive = False
+    if not alive:
+        raise DisconnectionError("the connection broke while it lay idle")
 
 
 def _begin(connection: Connection) -> None:

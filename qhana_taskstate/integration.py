@@ -125,9 +125,7 @@ class TaskState:
 
     def _make_tracker(self) -> Tracker:
         settings = read_settings(self._keywords, dict(self.app.conf), self._environment)
-        database = Database(
-            settings.database_url, engine=self._engine, lock_timeout_seconds=settings.lock_timeout_seconds
-        )
+        database = Database(settings.database_url, engine=self._engine)
         if settings.capture_log_level is not None:
             logging.getLogger().addHandler(TaskLogHandler(settings.capture_log_level))
         upkeep = Upkeep(

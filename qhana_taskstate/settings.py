@@ -129,7 +129,6 @@ class Settings:
         hold_seconds: A submission that was not heard of for so long counts as dead.
         publish_deadline_seconds: A message not begun so long after its publication or eta counts as lost.
         max_redeliveries: How often the broker may deliver one message again after it lost its worker.
-        lock_timeout_seconds: How long the tracker waits for a locked row before it tries again later.
         webhook_secrets: Standard Webhooks secrets; the first signs first.
         webhook_allowed_networks: CIDRs and host names that a webhook may reach beyond public addresses.
         webhook_retry_schedule: Seconds to wait before each further attempt of a delivery.
@@ -151,7 +150,6 @@ class Settings:
     hold_seconds: float = _setting(60.0, _seconds)
     publish_deadline_seconds: float = _setting(7 * DAY, _seconds)
     max_redeliveries: int = _setting(5, _count)
-    lock_timeout_seconds: float = _setting(1.0, _seconds)
     webhook_secrets: tuple[str, ...] = _setting((), _texts, secret=True)
     webhook_allowed_networks: tuple[str, ...] = _setting((), _texts)
     webhook_retry_schedule: tuple[float, ...] = _setting(
