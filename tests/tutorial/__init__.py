@@ -1,0 +1,3 @@
+"""The promises of the README and of the demo."""
+
+from __future__ import annotations
