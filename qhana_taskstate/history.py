@@ -197,6 +197,8 @@ def _execution_line(attempt: ExecutionView, paint: Paint, *, named: bool, follow
         parts.append(progress(attempt.progress.value, attempt.progress.target, attempt.progress.unit))
     if attempt.deliveries > 1:
         parts.append(f"delivered {attempt.deliveries} times")
+    if attempt.losses:
+        parts.append(f"lost its worker {attempt.losses} time{'s' if attempt.losses > 1 else ''}")
     return "  ".join(parts)
 
 

@@ -177,11 +177,14 @@ class ExecutionView:
         closed_at: When it was over.
         heartbeat_at: Last sign of life.
         worker: Host name of the Celery worker.
+        host: Machine and process namespace in which `pid` means something.
         pid: Process there.
         pid_started: When that process started, seconds since the epoch.
         acks_late: Whether the broker keeps its message until it ended.
         max_retries: Celery's limit; None for no limit, or while it was not begun.
         deliveries: How often it was begun.
+        losses: How often it lost its worker while the broker still had its message.
+        deadline_at: When it counts as lost if nobody has begun it by then.
         error_type: Class of the error that ended it.
         error: Its message.
         traceback: Its traceback.
@@ -204,11 +207,14 @@ class ExecutionView:
     closed_at: datetime | None
     heartbeat_at: datetime | None
     worker: str | None
+    host: str | None
     pid: int | None
     pid_started: float | None
     acks_late: bool | None
     max_retries: int | None
     deliveries: int
+    losses: int
+    deadline_at: datetime | None
     error_type: str | None
     error: str | None
     traceback: str | None
@@ -575,11 +581,14 @@ def _execution(row: Mapping[Any, Any], moment: datetime) -> ExecutionView:
         closed_at=row["closed_at"],
         heartbeat_at=row["heartbeat_at"],
         worker=row["worker"],
+        host=row["host"],
         pid=row["pid"],
         pid_started=row["pid_started"],
         acks_late=row["acks_late"],
         max_retries=row["max_retries"],
         deliveries=row["deliveries"],
+        losses=row["losses"],
+        deadline_at=row["deadline_at"],
         error_type=row["error_type"],
         error=row["error"],
         traceback=row["traceback"],

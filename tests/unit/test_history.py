@@ -33,11 +33,14 @@ def execution(celery_id: str, **facts: Any) -> ExecutionView:
         closed_at=NOON + timedelta(seconds=3),
         heartbeat_at=None,
         worker="celery@host",
+        host="host",
         pid=7,
         pid_started=None,
         acks_late=False,
         max_retries=3,
         deliveries=1,
+        losses=0,
+        deadline_at=None,
         error_type=None,
         error=None,
         traceback=None,
@@ -201,10 +204,13 @@ def test_a_running_execution_shows_its_progress_and_how_often_it_was_delivered()
         state=ExecutionState.RUNNING,
         closed_at=None,
         deliveries=2,
+        losses=1,
         progress=ProgressView(value=60, start=0, target=100, unit="%"),
     )
 
-    assert history.lines([running])[0].endswith("running 2.00 s  60 of 100 %  delivered 2 times")
+    assert history.lines([running])[0].endswith(
+        "running 2.00 s  60 of 100 %  delivered 2 times  lost its worker 1 time"
+    )
 
 
 def test_names_and_errors_cannot_steer_the_terminal() -> None:
