@@ -2,9 +2,10 @@
 
 A tree is a list whose first item is its kind:
 
-- `["leaf", outcome, seconds]`: a task that sleeps and then does as `outcome` says: `ok`, `fail`, `ignore`, or
-  `retry:N:ok` and `retry:N:fail` (N attempts that retry, then the last word).
+- `["leaf", outcome, seconds]`: a plugin task that sleeps and then does as `outcome` says: `ok`, `fail`, `ignore`, or
+  `retry:N:` and one of these (N attempts that retry, then the last word). `["plain", …]`: the same, no plugin task.
 - `["chain", tree, …]`, `["group", tree, …]`, `["chord", body, tree, …]`
+- `["link", leaf, tree, …]`: a leaf with callbacks.
 - `["replace", tree]`: a task that replaces itself.
 - `["spawn", tree, …]`: a task that sends the trees and returns.
 """
@@ -13,26 +14,40 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import dataclass
 from typing import Any
 
-from celery import chain, chord, group
+from celery import chain, chord, group, shared_task
+from celery.exceptions import Ignore
 
 from qhana_taskstate import plugin_task
 
 Tree = list[Any]
 
 
-@plugin_task(bind=True, max_retries=10, ignore_result=False)
-def leaf(self: Any, outcome: str, seconds: float) -> None:
-    """Do as the tree says."""
+def _obey(task: Any, outcome: str, seconds: float) -> None:
     time.sleep(seconds)
     word = outcome
     if outcome.startswith("retry:"):
         _, retries, word = outcome.split(":")
-        if self.request.retries < int(retries):
-            raise self.retry(countdown=0)
+        if task.request.retries < int(retries):
+            raise task.retry(countdown=0)
     if word == "fail":
         raise ValueError("as the tree says")
+    if word == "ignore":
+        raise Ignore()
+
+
+@plugin_task(bind=True, max_retries=10, ignore_result=False)
+def leaf(self: Any, outcome: str, seconds: float) -> None:
+    """Do as the tree says."""
+    _obey(self, outcome, seconds)
+
+
+@shared_task(bind=True, max_retries=10, ignore_result=False)
+def plain(self: Any, outcome: str, seconds: float) -> None:
+    """No plugin task: do as the tree says."""
+    _obey(self, outcome, seconds)
 
 
 @plugin_task(bind=True, ignore_result=False)
@@ -54,6 +69,13 @@ def build(tree: Tree) -> Any:
     match kind:
         case "leaf":
             return leaf.si(*rest)
+        case "plain":
+            return plain.si(*rest)
+        case "link":
+            first = build(rest[0])
+            for callback in rest[1:]:
+                first.link(build(callback))
+            return first
         case "chain":
             return chain(*(build(part) for part in rest))
         case "group":
@@ -68,23 +90,68 @@ def build(tree: Tree) -> Any:
     raise ValueError(f"unknown kind {kind!r}")
 
 
-def succeeds(tree: Tree) -> bool:
-    """Tell whether a tree succeeds, by plain recursion: what comes next runs only if all before it succeeded."""
+@dataclass(frozen=True)
+class Verdict:
+    """How a tree ends.
+
+    Attributes:
+        fails: Something in it that is reached fails for good.
+        goes_on: What comes after it is reached.
+    """
+
+    fails: bool
+    goes_on: bool
+
+
+def judge(tree: Tree) -> Verdict:
+    """Tell how a tree ends, by plain recursion."""
     kind, *rest = tree
     match kind:
-        case "leaf":
-            return not rest[0].endswith("fail")
+        case "leaf" | "plain":
+            # Celery sends nothing after a task that raised Ignore, as after one that failed.
+            return Verdict(rest[0].endswith("fail"), not rest[0].endswith(("fail", "ignore")))
         case "replace":
-            return succeeds(rest[0])
-        case _:
-            # Whatever fails, and is reached because nothing before it failed, fails the whole.
-            return all(succeeds(part) for part in rest)
+            return judge(rest[0])
+        case "spawn":
+            # It waits for nothing.
+            return Verdict(_side_by_side(rest).fails, True)
+        case "group":
+            return _side_by_side(rest)
+        case "chain":
+            return _one_after_the_other(rest)
+        case "chord":
+            body, *header = rest
+            return _one_after_the_other([["group", *header], body])
+        case "link":
+            first, callbacks = judge(rest[0]), _side_by_side(rest[1:])
+            return Verdict(first.fails or (first.goes_on and callbacks.fails), first.goes_on)
+    raise ValueError(f"unknown kind {kind!r}")
+
+
+def _side_by_side(trees: list[Tree]) -> Verdict:
+    verdicts = [judge(tree) for tree in trees]
+    return Verdict(any(verdict.fails for verdict in verdicts), all(verdict.goes_on for verdict in verdicts))
+
+
+def _one_after_the_other(trees: list[Tree]) -> Verdict:
+    fails = False
+    for tree in trees:
+        verdict = judge(tree)
+        fails = fails or verdict.fails
+        if not verdict.goes_on:
+            return Verdict(fails, False)
+    return Verdict(fails, True)
+
+
+def succeeds(tree: Tree) -> bool:
+    """Tell whether a task whose canvas is this tree must end as SUCCESS."""
+    return not judge(tree).fails
 
 
 def leaves(tree: Tree) -> int:
     """Count the messages that a tree takes if all goes well, retries left out."""
     kind, *rest = tree
-    if kind == "leaf":
+    if kind in {"leaf", "plain"}:
         return 1
     return sum(leaves(part) for part in rest) + (kind in {"replace", "spawn"})
 
@@ -97,18 +164,24 @@ def random_tree(random_source: random.Random, depth: int = 3, *, failing: float 
         depth: How deep it may nest.
         failing: How likely a leaf fails.
     """
-    kinds = ["leaf"] if depth == 0 else ["leaf", "chain", "chain", "group", "chord", "replace", "spawn"]
+    kinds = ["leaf"] if depth == 0 else ["leaf", "chain", "chain", "group", "chord", "replace", "spawn", "link"]
     kind = random_source.choice(kinds)
     if kind == "leaf":
-        return ["leaf", _outcome(random_source, failing), random_source.choice([0, 0, 0, 0.005, 0.02])]
-    if kind == "replace":
-        return ["replace", random_tree(random_source, depth - 1, failing=failing)]
-    count = random_source.randint(1, 3)
-    return [kind, *(random_tree(random_source, depth - 1, failing=failing) for _ in range(count + (kind == "chord")))]
+        return _leaf(random_source, failing)
+    below = [
+        random_tree(random_source, depth - 1, failing=failing)
+        for _ in range(1 if kind == "replace" else random_source.randint(1, 3) + (kind == "chord"))
+    ]
+    return [kind, _leaf(random_source, failing), *below] if kind == "link" else [kind, *below]
+
+
+def _leaf(random_source: random.Random, failing: float) -> Tree:
+    seconds = random_source.choice([0, 0, 0, 0.005, 0.02])
+    return [random_source.choice(["leaf", "leaf", "plain"]), _outcome(random_source, failing), seconds]
 
 
 def _outcome(random_source: random.Random, failing: float) -> str:
-    word = "fail" if random_source.random() < failing else "ok"
+    word = "fail" if random_source.random() < failing else "ignore" if random_source.random() < failing / 3 else "ok"
     if random_source.random() < 0.15:
         return f"retry:{random_source.randint(1, 2)}:{word}"
     return word

@@ -36,9 +36,7 @@ def deploy(
         app, taskstate = make_app(broker, backend, database_url, flush_interval_seconds=0.1)
         taskstate.upgrade()
         worker = LocalWorker(
-            LocalWorker.command(
-                "-I", INCLUDE, application="tests.apps.worker:app", pool=pool, concurrency=concurrency
-            ),
+            LocalWorker.command("-I", INCLUDE, application="tests.apps.worker:app", pool=pool, concurrency=concurrency),
             folder=folder,
             env={
                 "CELERY_BROKER_URL": broker,

@@ -88,7 +88,6 @@ class Row:
         executions: How many executions it has at its end; None for any number.
         absent: A file that must not be there, since the member that writes it must not run.
         both: Whether the row also runs on SQLite; all run on PostgreSQL.
-        defect: Why the row fails today.
     """
 
     shape: str
@@ -100,7 +99,6 @@ class Row:
     executions: int | None = None
     absent: str | None = None
     both: bool = False
-    defect: str | None = None
 
     def __str__(self) -> str:
         return f"{self.shape}, {self.what}: {self.status} within {self.seconds:g} s"
@@ -169,7 +167,8 @@ SHAPES: dict[str, tuple[int, Build, int]] = {
 
 def _linked(first: Signature, *callbacks: Signature) -> Signature:
     for callback in callbacks:
-        first.link(callback)
+        # Celery links a callback once, and two members that do the same are equal to it but for their ids.
+        first.link(callback.set(task_id=str(uuid4())))
     return first
 
 
@@ -401,7 +400,7 @@ OTHERS = (
     Row("empty group", "nothing is sent", lambda s: s.start(group([])), "SUCCESS", "", 1, 0, both=True),
     Row("empty group in a chain", "nothing is sent", lambda s: s.start(chain(group([]), group([]))), "SUCCESS", "", 5),
     Row("group of 1,000", "all is well", _thousand(None), "SUCCESS", "", 60, 1000),
-    Row("chunks", "all is well", lambda s: s.start(risky.chunks([(4, i) for i in range(5)], 2)), "SUCCESS", "", 5, 3),
+    Row("chunks", "all is well", lambda s: s.start(risky.chunks([(4, i) for i in range(5)], 2)), "SUCCESS", "", 5, 4),
     Row("chunks", "one raises", lambda s: s.start(risky.chunks([(i, i) for i in range(5)], 2)), "ERROR", "three is"),
     Row("chunks as a group", "one raises", lambda s: s.start(risky.chunks([(3,)], 1).group()), "ERROR", "three is"),
     Row("map", "all is well", lambda s: s.start(risky.map([1, 2])), "SUCCESS", "", 5, 1),
@@ -434,6 +433,9 @@ OTHERS = (
     Row("eager", "single", _eagerly(ok), "SUCCESS", "", 1, 1, both=True),
     Row("eager", "single raises", _eagerly(bad), "ERROR", "on purpose", 1, 1, both=True),
     Row("eager", "retries once", _eagerly(told("retry once")), "SUCCESS", "", 1, 2),
+    Row("eager", "runs out of retries", _eagerly(told("retry always")), "ERROR", "ConnectionError: attempt 2", 1, 3),
+    Row("eager", "replaced by a task", _eagerly(lambda s: become.si(ok(s))), "SUCCESS", "", 1, 2),
+    Row("eager", "two links, one raises", _eagerly(lambda s: _linked(ok(s), ok(s), bad(s))), "ERROR", "on purpose", 1),
     Row("eager", "chain", _eagerly(lambda s: chain(ok(s), ok(s), ok(s))), "SUCCESS", "", 1, 3),
     Row("eager", "chain, second raises", _eagerly(lambda s: chain(ok(s), bad(s), ok(s))), "ERROR", "on purpose", 1, 2),
     Row("eager", "group", _eagerly(lambda s: group(ok(s), ok(s))), "SUCCESS", "", 1, 2),
@@ -450,7 +452,11 @@ OTHERS = (
 )
 
 #: Rows that the package does not pass, by what `str(row)` says, and why.
-DEFECTS: dict[str, str] = {}
+DEFECTS: dict[str, str] = {
+    "eager, retries once: SUCCESS within 1 s": "Celery runs an eager retry after the close of the attempt before it",
+    "eager, runs out of retries: ERROR within 1 s": "the task has ended as SUCCESS when an eager retry begins",
+    "eager, chain, second raises: ERROR within 1 s": "start raises the plugin's exception for an eager chain alone",
+}
 
 ROWS = (*_shapes(), *_failures(), *OTHERS)
 
