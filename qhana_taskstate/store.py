@@ -6,6 +6,7 @@ Lock order: job row, executions by key, `ProcessingTask` last. Whoever holds a j
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from .database import LOCK_SECONDS
 from .models import ProcessingTask
 from .rows import is_open_step, step_row
 from .states import FAILED_STATES, ExecutionState, TaskStatus
-from .tables import ID_LENGTH, NAME_LENGTH, execution_table, hold_table, job_table, now, upkeep_table
+from .tables import ID_LENGTH, NAME_LENGTH, execution_table, hold_table, job_table, log_table, now, upkeep_table
 
 _task = cast(Table, ProcessingTask.__table__)
 _RESCUE = "rescue"
@@ -188,7 +189,11 @@ _BEGIN = (
 )
 _BEGIN_OF_TOKEN = _BEGIN.where(
     job_table.c.task_id == execution_table.c.task_id, job_table.c.token == bindparam("of_token")
-).returning(job_table.c.end_status)
+).returning(
+    job_table.c.end_status,
+    # That it runs is worth no wait for the disk: after a crash of the database its end says so again.
+    func.set_config("synchronous_commit", "off", True),
+)
 _CLOSE = (
     update(execution_table)
     .where(_THIS)
@@ -284,21 +289,7 @@ def take_up(connection: Connection, task_id: int, *, finishes: bool | None = Non
     """
     job = lock_job(connection, task_id)
     if job is None:
-        _insert_absent(
-            connection,
-            job_table,
-            [
-                {
-                    "task_id": task_id,
-                    "token": new_token(),
-                    "open_ended": finishes is False,
-                    "parked": False,
-                    "had_work": True,
-                    "end_copied": False,
-                    "created_at": now(),
-                }
-            ],
-        )
+        _insert_job(connection, task_id, finishes)
         job = lock_job(connection, task_id)
         assert job is not None  # noqa: S101  (inserted above, or by the one who was first)
     if job.end_status is not None:
@@ -311,6 +302,43 @@ def take_up(connection: Connection, task_id: int, *, finishes: bool | None = Non
             .values(parked=False, had_work=True, open_ended=open_ended)
         )
     return Job(ref=job.ref, open_ended=open_ended, parked=False, had_work=True, end_status=None)
+
+
+def take_new(connection: Connection, task_id: int, *, since: datetime, finishes: bool | None = None) -> Job:
+    """Give a task to the tracker whose row was inserted in this same transaction.
+
+    Where the row of an older task was deleted behind our back, and its id was given out again (SQLite does so),
+    what is left of that older task is removed.
+
+    Args:
+        connection: In whose transaction to write.
+        task_id: Id of the new `ProcessingTask`.
+        since: When it was made, aware UTC; older log entries are not its own.
+        finishes: False makes the task open-ended.
+    """
+    token = _insert_job(connection, task_id, finishes)
+    if token is None:
+        for table in (execution_table, hold_table, job_table):
+            connection.execute(delete(table).where(table.c.task_id == task_id))
+        connection.execute(delete(log_table).where(log_table.c.task_id == task_id, log_table.c.created_at < since))
+        token = _insert_job(connection, task_id, finishes)
+    return Job(
+        ref=TaskRef(task_id, str(token)), open_ended=finishes is False, parked=False, had_work=True, end_status=None
+    )
+
+
+def _insert_job(connection: Connection, task_id: int, finishes: bool | None) -> str | None:
+    """Insert a job row; returns its token, or None if there is one already."""
+    row = {
+        "task_id": task_id,
+        "token": new_token(),
+        "open_ended": finishes is False,
+        "parked": False,
+        "had_work": True,
+        "end_copied": False,
+        "created_at": now(),
+    }
+    return str(row["token"]) if _insert_absent(connection, job_table, [row]) else None
 
 
 def add_task(connection: Connection, name: str) -> int:
@@ -984,15 +1012,19 @@ def _is(task_id: int, key: ExecutionKey) -> ColumnElement[bool]:
 
 def _insert_absent(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
     """Insert rows whose key is not there yet; returns how many were inserted (of one row; of many, a guess)."""
-    statement: Any
-    match connection.dialect.name:
-        case "postgresql":
-            statement = postgresql_insert(table).on_conflict_do_nothing()
-        case "sqlite":
-            statement = sqlite_insert(table).on_conflict_do_nothing()
-        case _:
-            statement = insert(table).prefix_with("IGNORE")
+    statement = _absent(table, connection.dialect.name)
     if len(rows) == 1:
-        return connection.execute(statement.values(**rows[0])).rowcount
+        return connection.execute(statement, rows[0]).rowcount
     connection.execute(statement, list(rows))
     return len(rows)
+
+
+@functools.cache
+def _absent(table: Table, dialect: str) -> Any:
+    match dialect:
+        case "postgresql":
+            return postgresql_insert(table).on_conflict_do_nothing()
+        case "sqlite":
+            return sqlite_insert(table).on_conflict_do_nothing()
+        case _:
+            return insert(table).prefix_with("IGNORE")

@@ -134,9 +134,13 @@ class Submitter:
             if parameters is not None:
                 row.parameters = parameters
             session.add(row)
+            is_new = inspect(row).pending
             session.flush()
             connection = session.connection()
-            job = store.take_up(connection, row.id, finishes=finishes)
+            if is_new:
+                job = store.take_new(connection, row.id, since=row.started_at, finishes=finishes)
+            else:
+                job = store.take_up(connection, row.id, finishes=finishes)
             if job.end_status is not None:
                 raise TaskFinishedError(row.id, job.end_status)
             first = _first_of_one(canvas)

@@ -53,21 +53,26 @@ class Tracker:
         self._pulse: Pulse | None = None
         self._strangers: set[TaskRef] = set()
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T], *, single: bool = False) -> T:
         """Run `work` in a short transaction; again if the database only stumbled.
+
+        Args:
+            work: Writes through the connection that it is given; it may be run several times.
+            single: Its statements need not be one transaction: each of them alone may be repeated.
 
         Raises:
             DatabaseUnavailableError: If it cannot be reached after a few tries.
             sqlalchemy.exc.DBAPIError: If it refuses the work after a few tries.
         """
+        transaction = self.database.single if single else self.database.transaction
         for pause in _PAUSES:
             try:
-                with self.database.transaction() as connection:
+                with transaction() as connection:
                     return work(connection)
             except (DBAPIError, DatabaseUnavailableError) as exc:
                 logger.debug("trying again in %s s: %s", pause, type(exc).__name__)
                 time.sleep(pause)
-        with self.database.transaction() as connection:
+        with transaction() as connection:
             return work(connection)
 
     def begin(self, execution: Execution) -> None:
@@ -83,7 +88,8 @@ class Tracker:
                 parent_id=getattr(request, "parent_id", None),
                 acks_late=bool(execution.acks_late),
                 max_retries=execution.max_retries,
-            )
+            ),
+            single=True,
         )
         if not begun.known:
             self._note_stranger(execution.ref, execution.name)
