@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import shared_task
+from celery import Task, shared_task
 from celery.canvas import maybe_signature
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
@@ -19,6 +19,13 @@ from qhana_taskstate import add_log, plugin_task, taskstate
 
 class Unwritable:
     """A result that no serializer can write."""
+
+
+class AwkwardError(Exception):
+    """An exception that cannot be made again from its arguments."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
 
 
 def do_as_told(task: Any, what: str, path: str = "") -> Any:
@@ -34,6 +41,8 @@ def do_as_told(task: Any, what: str, path: str = "") -> Any:
             return None
         case "raise":
             raise ValueError("on purpose")
+        case "raise awkwardly":
+            raise AwkwardError("cannot be", "made again")
         case "retry once":
             if task.request.retries < 1:
                 raise task.retry(exc=ConnectionError("not yet"), countdown=0)
@@ -174,3 +183,58 @@ def report_to(text: str, db_id: int) -> str:
 def ask(step: str) -> None:
     """Add a step."""
     taskstate.current().add_next_step(href=f"http://h/{step}", ui_href=f"http://u/{step}", step_id=step)
+
+
+@plugin_task
+def send_what_cannot_be_sent() -> str:
+    """Try to send something that no serializer can write, and go on."""
+    try:
+        member.apply_async(args=("ok", Unwritable()))
+    except Exception as exc:
+        return f"not sent: {type(exc).__name__}"
+    return "sent"
+
+
+@plugin_task
+def change_and_send() -> None:
+    """Send work while a change of the task is not committed yet."""
+    taskstate.current().data["changed"] = True
+    taskstate.session.flush()
+    member.delay()
+    time.sleep(0.3)
+
+
+@plugin_task
+def start_more() -> None:
+    """Start further work for this very task."""
+    task = taskstate.current()
+    task.data["more"] = True
+    taskstate.start(member.s(), task=task)
+
+
+@plugin_task
+def start_another() -> None:
+    """Start a separate job that fails."""
+    member.start("raise")
+
+
+class SendsAtItsEnd(Task):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Sends work after its result is stored."""
+
+    abstract = True
+
+    def after_return(self, *_: Any) -> None:
+        """Send it."""
+        time.sleep(0.1)
+        member.delay()
+
+
+@plugin_task(base=SendsAtItsEnd)
+def send_at_the_end() -> None:
+    """Do nothing; the base class sends."""
+
+
+@shared_task
+def note_error(request: Any = None) -> None:
+    """No plugin task: an errback, which gets the failed task's id."""
+    add_log("the errback ran")

@@ -122,3 +122,31 @@ def test_task_ends_exactly_once_when_two_close_in_the_same_instant(
             task = ProcessingTask.get_by_id(ref.task_id)
             assert task is not None
             assert (task.status, task.is_finished) == (status, True), f"turn {turn}"
+
+
+@pytest.mark.mariadb
+@pytest.mark.databases("sqlite", "postgresql", "mariadb")
+def test_work_started_while_the_last_member_closes_is_refused_or_waited_for(taskstate: TaskState) -> None:
+    tracker = taskstate.tracker
+    barrier = threading.Barrier(2)
+
+    def start(ref: TaskRef) -> bool:
+        def work(connection: Connection) -> bool:
+            if store.take_up(connection, ref.task_id).end_status is not None:
+                return False
+            store.register(connection, ref.task_id, [_publication(ExecutionKey(f"race-{next(_numbers)}"))])
+            return True
+
+        barrier.wait(timeout=20)
+        return tracker.write(work)
+
+    def close(closer: Closer) -> Outcome:
+        barrier.wait(timeout=20)
+        return tracker.write(closer)
+
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        for turn in range(60):
+            ref, (key,) = tracker.write(lambda connection: _new_task(connection, 1))
+            started, closed = threads.submit(start, ref), threads.submit(close, _success(ref, key))
+
+            assert started.result(timeout=30) is (closed.result(timeout=30).ended is None), f"turn {turn}"
