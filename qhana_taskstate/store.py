@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from sqlalchemy import (
     ColumnElement,
@@ -41,6 +41,9 @@ from .tables import ID_LENGTH, NAME_LENGTH, execution_table, hold_table, job_tab
 
 _task = cast(Table, ProcessingTask.__table__)
 _RESCUE = "rescue"
+
+#: Unit of the progress that a canvas of several members shows by itself.
+CANVAS_UNIT: Final = "tasks"
 _is_open_step_of_task = and_(
     step_row.c.id == bindparam("of_task"), or_(step_row.c.cleared.is_(False), step_row.c.cleared.is_(None))
 )
@@ -115,6 +118,7 @@ class Closing:
         publications: Messages that it published and that are not registered yet.
         lines: Log entries not written yet.
         progress: Its last progress if that is not written yet.
+        counts_members: Whether a canvas that reports nothing itself shows "n of m".
     """
 
     key: ExecutionKey
@@ -124,6 +128,7 @@ class Closing:
     publications: Sequence[Publication] = ()
     lines: Sequence[str] = ()
     progress: Progress | None = None
+    counts_members: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +138,13 @@ class Outcome:
     Attributes:
         changed: Whether it changed anything.
         ended: Status with which the task ended by it, None if it did not.
+        members_open: Whether other executions of the task were still open.
         shown: Whether the `ProcessingTask` row shows it; False if a plugin holds that row.
     """
 
     changed: bool = False
     ended: str | None = None
+    members_open: bool = False
     shown: bool = True
 
 
@@ -218,7 +225,21 @@ _LOOK = select(
         else_=0,
     ).label("open"),
     case((select(literal(1)).select_from(step_row).where(_is_open_step_of_task).exists(), 1), else_=0).label("waiting"),
+    # Of the members only two are counted: this is asked at every close, and must not grow with the canvas.
+    select(func.count())
+    .select_from(select(literal(1)).where(execution_table.c.task_id == bindparam("of_task")).limit(2).subquery("some"))
+    .scalar_subquery()
+    .label("members"),
 )
+_SEVERAL = 2
+_succeeded = execution_table.c.state == ExecutionState.SUCCESS.value
+_reports = execution_table.c.progress_value.is_not(None)
+_COUNT_MEMBERS = select(
+    func.count(execution_table.c.celery_id.distinct()).label("members"),
+    func.count(case((_succeeded, execution_table.c.celery_id)).distinct()).label("succeeded"),
+    func.count(case((_reports, 1))).label("reported"),
+    func.count(case((and_(_reports, execution_table.c.closed_at.is_(None)), 1))).label("reporting"),
+).where(execution_table.c.task_id == bindparam("of_task"), execution_table.c.name.not_like("celery.%"))
 _DECIDE = (
     update(job_table)
     .where(_JOB_OF_TASK, job_table.c.end_status.is_(None))
@@ -502,12 +523,16 @@ def close(connection: Connection, ref: TaskRef, closing: Closing) -> Outcome:
         lines.append(_failure_entry(closing))
     if lines:
         tasklog.append(connection, ref.task_id, lines, column=False)
-    ended: TaskStatus | None = None
+    ended, look = None, _NOTHING_OPEN
     if changed and job.end_status is None:
         # After a RETRY too: the next attempt often ends before the close of the one that published it.
-        ended = TaskStatus.ERROR if failed else _evaluate(connection, job)
-    shown = _finish(connection, ref.task_id, ended, log=bool(lines), progress=closing.progress)
-    return Outcome(changed=changed, ended=ended, shown=shown)
+        look = _NOTHING_OPEN if failed else _look(connection, job)
+        ended = TaskStatus.ERROR if failed else look.ended
+    progress = closing.progress
+    if progress is None and ended == TaskStatus.SUCCESS and look.several and closing.counts_members:
+        progress = canvas_progress(connection, ref.task_id)
+    shown = _finish(connection, ref.task_id, ended, log=bool(lines), progress=progress)
+    return Outcome(changed=changed, ended=ended, members_open=look.open, shown=shown)
 
 
 def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
@@ -774,7 +799,7 @@ def release(connection: Connection, ref: TaskRef, hold_id: str, publications: Se
     connection.execute(delete(hold_table).where(hold_table.c.id == hold_id))
     if job is None or job.ref != ref or job.end_status is not None:
         return Outcome()
-    ended = _evaluate(connection, job)
+    ended = _look(connection, job).ended
     return Outcome(changed=True, ended=ended, shown=_finish(connection, ref.task_id, ended))
 
 
@@ -812,20 +837,60 @@ def evaluate(connection: Connection, task_id: int) -> Outcome:
     job = lock_job(connection, task_id)
     if job is None or job.end_status is not None:
         return Outcome()
-    ended = _evaluate(connection, job)
+    ended = _look(connection, job).ended
     return Outcome(changed=ended is not None, ended=ended, shown=_finish(connection, task_id, ended))
 
 
-def _evaluate(connection: Connection, job: Job) -> TaskStatus | None:
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What is left of a task.
+
+    Attributes:
+        open: Executions or holds are open.
+        several: It has had more than one execution.
+        ended: SUCCESS if nothing is left to come.
+    """
+
+    open: bool
+    several: bool = False
+    ended: TaskStatus | None = None
+
+
+_NOTHING_OPEN = _Look(open=False)
+
+
+def _look(connection: Connection, job: Job) -> _Look:
     """Look whether nothing of a task is left to come. The caller holds its job row."""
-    if not job.had_work or job.open_ended:
-        return None
     row = connection.execute(_LOOK, {"of_task": job.ref.task_id}).one()
-    if row.open:
-        return None
+    several = row.members >= _SEVERAL
+    if row.open or not job.had_work or job.open_ended:
+        return _Look(open=bool(row.open), several=several)
     if row.waiting and not job.parked:
         connection.execute(update(job_table).where(job_table.c.task_id == job.ref.task_id).values(parked=True))
-    return None if row.waiting or job.parked else TaskStatus.SUCCESS
+    waits = row.waiting or job.parked
+    return _Look(open=False, several=several, ended=None if waits else TaskStatus.SUCCESS)
+
+
+def canvas_progress(connection: Connection, task_id: int) -> Progress | None:
+    """Return how many of a task's members have succeeded: "n of m".
+
+    Members are what has been published so far, without Celery's own helpers; the attempts of one message, and what
+    it was replaced by under its id, are one member.
+
+    Returns:
+        None if there is only one member, or if one of them alone reports progress itself.
+    """
+    row = connection.execute(_COUNT_MEMBERS, {"of_task": task_id}).one()
+    if row.members < _SEVERAL or row.reporting == 1 or (row.reported and not row.reporting):
+        return None
+    return Progress(float(row.succeeded), 0.0, float(row.members), CANVAS_UNIT)
+
+
+def show_canvas(connection: Connection, task_id: int) -> None:
+    """Show "n of m" in the `ProcessingTask` row of a canvas that reports nothing itself, if the row is free."""
+    progress = canvas_progress(connection, task_id)
+    if progress is not None:
+        _finish(connection, task_id, None, progress=progress)
 
 
 def _finish(
@@ -929,6 +994,8 @@ def report(
         tasklog.append(connection, ref.task_id, lines, column=False)
     if progress is not None:
         _set_progress(connection, ref.task_id, key, progress)
+        # While several members report at once, their numbers say nothing together.
+        progress = canvas_progress(connection, ref.task_id) or progress
     if not lines and progress is None:
         return True
     return _finish(connection, ref.task_id, None, log=bool(lines), progress=progress)

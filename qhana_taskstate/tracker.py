@@ -156,9 +156,12 @@ class Tracker:
                 publications=execution.take_sent(),
                 lines=execution.take_lines(),
                 progress=execution.take_progress(),
+                counts_members=self.settings.canvas_progress,
             )
             outcome = self.write(lambda connection: store.close(connection, execution.ref, closing))
             execution.closed = True
+        if outcome.members_open and self.settings.canvas_progress:
+            self.pulse().note_canvas(execution.ref.task_id)
         self.finish_showing(execution.ref.task_id, outcome)
 
     def close_elsewhere(
@@ -264,6 +267,7 @@ class Pulse:
         self._settings = tracker.settings
         self._running: set[Execution] = set()
         self._holds: set[str] = set()
+        self._canvases: set[int] = set()
         self.does_upkeep = False
         self._guard = threading.Lock()
         self._pid = os.getpid()
@@ -286,6 +290,11 @@ class Pulse:
         with self._guard:
             self._running.discard(execution)
 
+    def note_canvas(self, task_id: int) -> None:
+        """Show "n of m" of a task at the next turn."""
+        with self._guard:
+            self._canvases.add(task_id)
+
     def add_hold(self, hold_id: str) -> None:
         """Renew the lease of a submission."""
         with self._guard:
@@ -306,9 +315,12 @@ class Pulse:
             with self._guard:
                 running = list(self._running)
                 holds = list(self._holds)
+                canvases, self._canvases = self._canvases, set()
             for execution in running:
                 if execution.dirty:
                     _attempt(partial(tracker.flush, execution))
+            for task_id in canvases:
+                _attempt(partial(_show_canvas, tracker, task_id))
             if (running or holds) and time.monotonic() - beaten >= self._settings.heartbeat_seconds:
                 beaten = time.monotonic()
                 _attempt(partial(_beat, tracker, running, holds))
@@ -323,6 +335,11 @@ def _attempt(work: Callable[[], object]) -> None:
         work()
     except Exception as exc:
         logger.warning("what this process reports could not be written, trying again: %s: %s", type(exc).__name__, exc)
+
+
+def _show_canvas(tracker: Tracker, task_id: int) -> None:
+    with tracker.database.transaction() as connection:
+        store.show_canvas(connection, task_id)
 
 
 def _beat(tracker: Tracker, running: list[Execution], holds: list[str]) -> None:
