@@ -436,6 +436,13 @@ def _errback_of_strict(scene: Scene) -> ProcessingTask:
     return task
 
 
+def _plugin_errback(scene: Scene) -> ProcessingTask:
+    task = scene.start(told("raise", plain)(scene).on_error(member.si("write", scene.path())))
+    sent = lambda: [row for row in scene.deployment.executions(task.id) if row.name == member.name]  # noqa: E731
+    wait_until("the errback was sent", sent, timeout=3)
+    return task
+
+
 def _in(seconds: float) -> datetime:
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
@@ -500,6 +507,7 @@ OTHERS = (
     Row("starts more for itself", "all is well", alone(start_more), "SUCCESS", "", 5, 2, both=True),
     Row("starts a separate job", "that one raises", alone(start_another), "SUCCESS", "", 5, 1),
     Row("errback", "single raises", lambda s: s.start(_on_error(bad(s))), "ERROR", "on purpose", 5),
+    Row("errback", "is a plugin task", _plugin_errback, "ERROR", "on purpose"),
     Row("errback", "single meets its hard limit", _errback_of_strict, "ERROR", "TimeLimitExceeded", 8),
     Row("eager", "single", _eagerly(ok), "SUCCESS", "", 1, 1, both=True),
     Row("eager", "single raises", _eagerly(bad), "ERROR", "on purpose", 1, 1, both=True),
@@ -528,6 +536,8 @@ DEFECTS: dict[str, str] = {
     "eager, runs out of retries: ERROR within 1 s": "the task has ended as SUCCESS when an eager retry begins",
     "eager, replaced by a task: ERROR within 1 s": "an eager replacement has the key of what it replaces",
     "eager, chain, second raises: ERROR within 1 s": "start raises the plugin's exception for an eager chain alone",
+    "errback, is a plugin task: ERROR within 5 s": "a plugin task is called inline with three arguments, since what "
+    "Celery looks at to tell its number of arguments, __header__, takes any number",
     "chain, arguments of its second do not fit: ERROR within 5 s": "task_postrun says SUCCESS though the next one of "
     "the chain could not be published; only task_success is missing, and task_internal_error comes",
     "single, awkward exception: ERROR within 5 s": "the log names Celery's wrapper, not the type of the exception",
