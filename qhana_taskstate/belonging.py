@@ -171,6 +171,8 @@ class Execution(Publisher):
         task_ended: The task had already ended when it began.
         entered: The body was entered; a further call of the function is a plain call.
         failure: Why it failed, as Celery reported it (a `store.Failure`).
+        succeeded: Celery said so: its result is stored and what follows is published.
+        outer: The execution inside which it runs eagerly.
         leave: Ends its session scope and gives the ContextVars their former values.
     """
 
@@ -186,7 +188,11 @@ class Execution(Publisher):
     entered: bool = field(kw_only=True, default=False)
     closed: bool = field(kw_only=True, default=False)
     failure: Any = field(kw_only=True, default=None)
+    succeeded: bool = field(kw_only=True, default=False)
     leave: Callable[[], None] = field(kw_only=True, default=lambda: None)
+    outer: Execution | None = field(kw_only=True, default=None)
+    #: Ends of eager executions inside this one that could not be written when they came.
+    inner: list[Any] = field(kw_only=True, default_factory=list)
     began: float = field(kw_only=True, default_factory=time.monotonic)
     #: Log entries not written yet; a deque, since the plugin appends while another thread takes from it.
     lines: deque[str] = field(kw_only=True, default_factory=deque)

@@ -21,6 +21,12 @@ from .errors import DatabaseUnavailableError, SettingsError
 #: Execution option that makes a transaction on SQLite take the write lock at once.
 IMMEDIATE: Final = "taskstate_immediate"
 
+#: The same, but without waiting long for the lock.
+IMMEDIATE_SOON: Final = "taskstate_immediate_soon"
+
+#: Seconds that an impatient transaction waits for SQLite's write lock.
+IMPATIENT_SECONDS: Final = 0.1
+
 #: Where a pooled connection notes when it was given back.
 _RETURNED: Final = "taskstate_returned"
 
@@ -128,8 +134,11 @@ class Database:
             self._engine.dispose()
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self, *, patient: bool = True) -> Iterator[Connection]:
         """Open a short transaction of our own; commits at the end, rolls back on an exception.
+
+        Args:
+            patient: False gives up on SQLite's write lock after `IMPATIENT_SECONDS`.
 
         On SQLite it takes the write lock at once, so that it never fails half-way for want of it. On MariaDB a
         locked row is waited for `LOCK_SECONDS` at most; on PostgreSQL the statements that lock say so themselves.
@@ -141,7 +150,8 @@ class Database:
             DatabaseUnavailableError: If the database cannot be reached.
             sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
         """
-        with self._connect().execution_options(**{IMMEDIATE: True}) as connection, connection.begin():
+        begin = IMMEDIATE_SOON if not patient else IMMEDIATE
+        with self._connect().execution_options(**{begin: True}) as connection, connection.begin():
             if self.dialect in {"mysql", "mariadb"}:
                 connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
                 try:
@@ -243,5 +253,19 @@ def _ask_if_idle(engine: Engine, connection: Any, record: ConnectionPoolEntry, p
 
 
 def _begin(connection: Connection) -> None:
-    if connection.get_execution_options().get(IMMEDIATE):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if not (options.get(IMMEDIATE) or options.get(IMMEDIATE_SOON)):
+        return
+    # A host's engine may give everybody the same connection (StaticPool, usual for tests in memory): then its
+    # session's open transaction is ours too.
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection) or driver.in_transaction:
+        return
+    if options.get(IMMEDIATE):
+        driver.execute("BEGIN IMMEDIATE")
+        return
+    driver.execute(f"PRAGMA busy_timeout = {int(IMPATIENT_SECONDS * 1000)}")
+    try:
+        driver.execute("BEGIN IMMEDIATE")
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {int(SQLITE_BUSY_SECONDS * 1000)}")

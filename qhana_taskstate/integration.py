@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from celery import Celery, _state
 from celery.local import Proxy
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
 from . import belonging, models, plugin, reader, schema, sessions, signals, store, worker_requests
@@ -125,7 +125,10 @@ class TaskState:
 
     def _make_tracker(self) -> Tracker:
         settings = read_settings(self._keywords, dict(self.app.conf), self._environment)
-        database = Database(settings.database_url, engine=self._engine)
+        engine = self._engine
+        if engine is None and self._host_session is not None and settings.database_url == Settings().database_url:
+            engine = self._engine_of_host()
+        database = Database(settings.database_url, engine=engine)
         if settings.capture_log_level is not None:
             logging.getLogger().addHandler(TaskLogHandler(settings.capture_log_level))
         upkeep = Upkeep(
@@ -136,6 +139,17 @@ class TaskState:
             revoke=self._revoke,
         )
         return Tracker(database, Sessions(database, settings, self._host_session), settings, upkeep)
+
+    def _engine_of_host(self) -> Engine:
+        assert self._host_session is not None  # noqa: S101  (checked by the caller; tells the type checker)
+        try:
+            bind = self._host_session().get_bind()
+        except (RuntimeError, SQLAlchemyError) as exc:
+            # Flask-SQLAlchemy has no session outside an application context.
+            raise SettingsError(
+                "with session=, tell where our own threads connect to: pass engine= or set taskstate_database_url"
+            ) from exc
+        return bind if isinstance(bind, Engine) else bind.engine
 
     def _redelivery_seconds(self) -> float:
         options = self.app.conf.broker_transport_options or {}

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 from celery import Celery, Task, _state
 from celery.exceptions import Ignore, Reject, Retry
 from celery.local import Proxy
+from celery.utils.functional import head_from_fun
 from sqlalchemy.orm import Session
 
 from . import tasklog
@@ -34,6 +35,8 @@ class PluginTask(Task[Any, Any]):
     plugin_function: Callable[..., Any]
     #: Its signature without `self`.
     plugin_signature: inspect.Signature
+    #: Whether arguments are checked against it before a message is sent (Celery's option `typing`).
+    checks_arguments: bool = True
     #: Whether `start` copies the arguments into `ProcessingTask.parameters`.
     store_parameters: bool = False
 
@@ -61,6 +64,8 @@ class PluginTask(Task[Any, Any]):
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """As Celery's; fills in the id of the task for a function that declares it."""
+        if self.checks_arguments:
+            bind_arguments(self.plugin_signature, tuple(args or ()), kwargs or {})
         publisher = current_publisher()
         if isinstance(publisher, Publisher):
             kwargs = self.with_task_id(args, kwargs, publisher.ref.task_id)
@@ -180,7 +185,13 @@ def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
                 "plugin_function": staticmethod(function),
                 "plugin_signature": signature,
                 "store_parameters": bool(options.get("store_parameters", False)),
-                "__header__": staticmethod(_argument_check(signature)),
+                "checks_arguments": getattr(app, "strict_typing", True)
+                if options.get("typing") is None
+                else options["typing"],
+                # Celery's own check knows of no `db_id` that is filled in later; ours takes its place.
+                "typing": False,
+                # From its shape Celery tells how to call the task as an errback (celery 5.7, backends/base.py).
+                "__header__": _header(function, bind),
             },
         )
 
@@ -204,14 +215,9 @@ def _own_signature(function: Callable[..., Any], bind: bool) -> inspect.Signatur
     return signature.replace(parameters=parameters[1:] if bind else parameters)
 
 
-def _argument_check(signature: inspect.Signature) -> Callable[..., None]:
-    """Make what Celery calls with the arguments of a message before it is sent."""
-
-    def check(*args: Any, **kwargs: Any) -> None:
-        # `db_id` may still be filled in when the function is called.
-        bind_arguments(signature, args, kwargs)
-
-    return check
+def _header(function: Callable[..., Any], bind: bool) -> Any:
+    header = head_from_fun(function, bound=bind)
+    return header if bind else staticmethod(header)
 
 
 def bind_arguments(signature: inspect.Signature, args: Any, kwargs: Any) -> inspect.BoundArguments:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import traceback as traceback_module
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from billiard.exceptions import TimeLimitExceeded
+from billiard.process import current_process
 from celery import Celery, signals
 from celery.exceptions import Reject
+from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from .belonging import (
     HEADER,
@@ -33,6 +37,7 @@ from .belonging import (
     enter,
     ref_of_request,
 )
+from .errors import SettingsError
 from .plugin import find_plugin_task, is_plugin_task
 from .states import CLOSING_POSTRUN_STATES, ExecutionState
 from .store import Failure
@@ -80,6 +85,7 @@ def connect(find: Callable[[Celery | None], Listener | None]) -> None:
         (signals.before_task_publish, on_before_task_publish),
         (signals.after_task_publish, on_after_task_publish),
         (signals.task_prerun, on_task_prerun),
+        (signals.task_success, on_task_success),
         (signals.task_failure, on_task_failure),
         (signals.task_postrun, on_task_postrun),
         (signals.task_revoked, on_task_revoked),
@@ -187,6 +193,14 @@ def on_task_prerun(sender: Any, task: Any, kwargs: Mapping[str, Any] | None = No
         ref = listener.adopt(task.name, key, kwargs or {}, publication)
     if ref is None:
         return
+    outer = current_execution()
+    if request.is_eager and outer is not None:
+        if not task.app.conf.task_always_eager:
+            # A call of `apply` inside a task: no message, but a part of the task that called it.
+            return
+        if outer.key == key:
+            # Celery's `apply` forgets that a replacement is one (celery 5.7).
+            key = replace(key, nesting=key.nesting + 1)
     execution = Execution(
         ref,
         key=key,
@@ -197,10 +211,10 @@ def on_task_prerun(sender: Any, task: Any, kwargs: Mapping[str, Any] | None = No
         acks_late=bool(task.acks_late),
         max_retries=task.max_retries,
     )
-    outer = current_execution()
     leave_belonging = enter(execution)
     # An eager execution inside another one shares its session, as a function call would.
     leave_scope = None if outer is not None else listener.tracker.sessions.enter()
+    execution.outer = outer
 
     def leave() -> None:
         leave_belonging()
@@ -208,9 +222,20 @@ def on_task_prerun(sender: Any, task: Any, kwargs: Mapping[str, Any] | None = No
             leave_scope()
 
     execution.leave = leave
+    if outer is not None and listener.tracker.must_not_write():
+        # An eager execution inside one with an open write: on SQLite ours would wait for it, in the same thread.
+        return
     listener.tracker.begin(execution)
     if execution.known and not execution.closed:
         listener.tracker.watch(execution)
+
+
+@_never_fails
+def on_task_success(sender: Any, **_: Any) -> None:
+    """Note that what follows was published and the result was stored."""
+    execution = _execution_of(sender)
+    if execution is not None:
+        execution.succeeded = True
 
 
 @_never_fails
@@ -265,14 +290,49 @@ def on_task_postrun(sender: Any, task: Any, state: str | None = None, retval: An
     try:
         if listener is not None and execution.known:
             listener.tracker.unwatch(execution)
-            if state in CLOSING_POSTRUN_STATES:
-                listener.tracker.close(execution, ExecutionState(state), execution.failure)
-            elif isinstance(retval, Reject):
-                _close_rejected(listener.tracker, execution, retval)
-            else:
-                listener.tracker.flush(execution)
+            _end(listener.tracker, execution, state, retval, sys.exc_info()[1])
     finally:
         execution.leave()
+
+
+def _end(
+    tracker: Tracker, execution: Execution, state: str | None, retval: Any, in_flight: BaseException | None
+) -> None:
+    """Do to an execution what the state in `task_postrun` means.
+
+    Args:
+        tracker: Where facts go.
+        execution: The execution.
+        state: Celery's word, None if the body did not come to an end of its own.
+        retval: What Celery returns or raised.
+        in_flight: The exception that ends the execution while Celery tidies up, if any.
+    """
+    if state == ExecutionState.SUCCESS and not execution.succeeded:
+        # The body returned, but publishing what comes next, or storing the result, failed (celery 5.5 to 5.7 send
+        # no `task_success` and no `task_failure` then): what follows may never run.
+        failure = _failure(in_flight, None, None) if in_flight is not None else None
+        tracker.close(execution, ExecutionState.FAILURE, failure)
+    elif state == ExecutionState.RETRY and execution.request.is_eager:
+        # Without a broker the next attempt begins only after this one has ended.
+        following = replace(execution.key, retries=execution.key.retries + 1)
+        if getattr(retval, "sig", None) is not None:
+            execution.publications.append(
+                Publication(following, execution.name, execution.key.celery_id, None, now(), None, sent=True)
+            )
+        tracker.close(execution, ExecutionState.RETRY, execution.failure)
+    elif state in CLOSING_POSTRUN_STATES:
+        tracker.close(execution, ExecutionState(state), execution.failure)
+    elif isinstance(retval, Reject):
+        _close_rejected(tracker, execution, retval)
+    elif isinstance(in_flight, SystemExit) and not _in_pool_child():
+        # A prefork child ends with it, and the parent tells why; in threads nobody does.
+        tracker.close(execution, ExecutionState.FAILURE, _failure(in_flight, None, None))
+    else:
+        tracker.flush(execution)
+
+
+def _in_pool_child() -> bool:
+    return current_process().name != "MainProcess"
 
 
 def _close_rejected(tracker: Tracker, execution: Execution, reject: Any) -> None:
@@ -349,10 +409,13 @@ def _close_message(sender: Any, message: Any, name: str | None, failure: Failure
 
 @_never_fails
 def on_worker_init(sender: Any, **_: Any) -> None:
-    """Check the schema when a worker starts."""
+    """Check settings and schema when a worker starts; a worker with wrong settings does not."""
     listener = _find(sender.app)
     if listener is not None:
-        listener.on_worker_start()
+        try:
+            listener.on_worker_start()
+        except SettingsError as exc:
+            raise SystemExit(f"the worker does not start: {exc}") from exc
 
 
 @_never_fails
@@ -381,7 +444,11 @@ def _failure(exception: BaseException | None, traceback: Any, einfo: Any) -> Fai
     cause = exception if exception is not None else getattr(einfo, "exception", None)
     # billiard wraps the exception together with its remote traceback.
     cause = getattr(cause, "exc", cause) if type(cause).__name__ == "ExceptionWithTraceback" else cause
-    return Failure(type=type(cause).__name__, message=_message(cause), traceback=text and str(text))
+    traceback_text = text and str(text)
+    if isinstance(cause, UnpickleableExceptionWrapper):
+        told = ", ".join(str(argument) for argument in cause.exc_args or ())
+        return Failure(type=str(cause.exc_cls_name), message=told, traceback=traceback_text)
+    return Failure(type=type(cause).__name__, message=_message(cause), traceback=traceback_text)
 
 
 def _message(exception: BaseException | None) -> str:

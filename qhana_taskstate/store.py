@@ -488,7 +488,8 @@ def begin(
             }
         ],
     )
-    if inserted:
+    if inserted or connection.execute(_BEGIN, values).rowcount:
+        # Where the insert found the row, its registration was committed a moment ago, after the first statement.
         return Begun(known=True, task_ended=ended)
     connection.execute(
         update(execution_table).where(_is(ref.task_id, key)).values(deliveries=execution_table.c.deliveries + 1)

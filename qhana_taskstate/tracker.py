@@ -145,20 +145,38 @@ class Tracker:
         if self._pulse is not None:
             self._pulse.remove(execution)
 
+    def must_not_write(self) -> bool:
+        """Tell whether a write of ours would wait for an open write of the same thread (SQLite)."""
+        return self.database.dialect == "sqlite" and self.sessions.open_write()
+
+    def _closing(self, execution: Execution, state: ExecutionState, failure: store.Failure | None) -> store.Closing:
+        return store.Closing(
+            key=execution.key,
+            name=execution.name,
+            state=state,
+            failure=failure,
+            publications=execution.take_sent(),
+            lines=execution.take_lines(),
+            progress=execution.take_progress(),
+            counts_members=self.settings.canvas_progress,
+        )
+
     def close(self, execution: Execution, state: ExecutionState, failure: store.Failure | None = None) -> None:
         """Record the end of an execution together with all that it still has to report."""
+        if execution.outer is not None and self.must_not_write():
+            # Left to the end of the execution inside which it ran eagerly.
+            execution.outer.inner.append(self._closing(execution, state, failure))
+            execution.closed = True
+            return
         with execution.writing:
-            closing = store.Closing(
-                key=execution.key,
-                name=execution.name,
-                state=state,
-                failure=failure,
-                publications=execution.take_sent(),
-                lines=execution.take_lines(),
-                progress=execution.take_progress(),
-                counts_members=self.settings.canvas_progress,
-            )
-            outcome = self.write(lambda connection: store.close(connection, execution.ref, closing))
+            closing = self._closing(execution, state, failure)
+
+            def work(connection: Connection) -> store.Outcome:
+                for inner in execution.inner:
+                    store.close(connection, execution.ref, inner)
+                return store.close(connection, execution.ref, closing)
+
+            outcome = self.write(work)
             execution.closed = True
         if outcome.members_open and self.settings.canvas_progress:
             self.pulse().note_canvas(execution.ref.task_id)
@@ -210,7 +228,8 @@ class Tracker:
             if not (lines or progress or publications):
                 return
             try:
-                with self.database.transaction() as connection:
+                # A plugin with an open write on SQLite must not wait for this thread, which waits for that write.
+                with self.database.transaction(patient=False) as connection:
                     shown = store.report(
                         connection,
                         execution.ref,
