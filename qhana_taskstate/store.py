@@ -1089,10 +1089,13 @@ def _insert_absent(connection: Connection, table: Table, rows: Sequence[dict[str
 
 @functools.cache
 def _absent(table: Table, dialect: str) -> Any:
+    statement: Any
     match dialect:
         case "postgresql":
-            return postgresql_insert(table).on_conflict_do_nothing()
+            statement = postgresql_insert(table).on_conflict_do_nothing()
         case "sqlite":
-            return sqlite_insert(table).on_conflict_do_nothing()
+            statement = sqlite_insert(table).on_conflict_do_nothing()
         case _:
-            return insert(table).prefix_with("IGNORE")
+            statement = insert(table).prefix_with("IGNORE")
+    # SQLAlchemy forgets the count of an INSERT unless it is asked to keep it (2.1 with psycopg: -1).
+    return statement.execution_options(preserve_rowcount=True)

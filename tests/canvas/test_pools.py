@@ -83,9 +83,6 @@ def test_sys_exit_ends_as_error(deployment: Deployment, request: pytest.FixtureR
     pool = request.node.callspec.params["deployment"]
     if pool == "solo":
         pytest.skip("SystemExit ends a worker of the solo pool; what it leaves behind is a lost worker's")
-    if pool in {"threads", "gevent"}:
-        reason = "defect: SystemExit on threads and gevent gives task_postrun with state None alone, which ends nothing"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     task = deployment.taskstate.start(member.si("exit"))
 
     task = deployment.taskstate.wait(task, timeout=4 if pool in {"threads", "gevent"} else 8)

@@ -156,11 +156,8 @@ def test_work_started_while_the_last_member_closes_is_refused_or_waited_for(task
 @pytest.mark.mariadb
 @pytest.mark.databases("sqlite", "postgresql", "mariadb")
 def test_execution_that_begins_while_its_publication_is_being_registered_is_running(
-    taskstate: TaskState, database_kind: str, request: pytest.FixtureRequest
+    taskstate: TaskState,
 ) -> None:
-    if database_kind == "postgresql":
-        reason = "defect: begin takes a row that was registered between its UPDATE and its INSERT for a closed one"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     ref, _ = taskstate.tracker.write(lambda connection: _new_task(connection, 1))
     key = ExecutionKey(f"race-{next(_numbers)}")
     runner = store.Runner(worker="w", host="h", pid=1, pid_started=None)

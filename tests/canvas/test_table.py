@@ -531,20 +531,7 @@ OTHERS = (
 )
 
 #: Rows that the package does not pass, as their tests are called (or without the database, for all), and why.
-DEFECTS: dict[str, str] = {
-    "eager, retries once: SUCCESS within 1 s": "Celery runs an eager retry after the close of the attempt before it",
-    "eager, runs out of retries: ERROR within 1 s": "the task has ended as SUCCESS when an eager retry begins",
-    "eager, replaced by a task: ERROR within 1 s": "an eager replacement has the key of what it replaces",
-    "eager, chain, second raises: ERROR within 1 s": "start raises the plugin's exception for an eager chain alone",
-    "errback, is a plugin task: ERROR within 5 s": "a plugin task is called inline with three arguments, since what "
-    "Celery looks at to tell its number of arguments, __header__, takes any number",
-    "chain, arguments of its second do not fit: ERROR within 5 s": "task_postrun says SUCCESS though the next one of "
-    "the chain could not be published; only task_success is missing, and task_internal_error comes",
-    "single, awkward exception: ERROR within 5 s": "the log names Celery's wrapper, not the type of the exception",
-    "chord, awkward exception in the header: ERROR within 5 s": "as for a single one",
-    "sqlite: sends with an open write, all is well: SUCCESS within 4 s": "the flusher waits for SQLite's lock, and the "
-    "plugin, which has that lock, for the flusher: ten seconds",
-}
+DEFECTS: dict[str, str] = {}
 
 ROWS = (*_shapes(), *_failures(), *OTHERS)
 
