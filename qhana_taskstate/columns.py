@@ -55,8 +55,8 @@ class RunnerTime(UtcTime):
     def load_dialect_impl(self, dialect: Dialect) -> Any:
         """Keep the runner's type; on MySQL one of whole seconds that is bound and read in the session's zone."""
         if dialect.name in {"mysql", "mariadb"}:
-            return dialect.type_descriptor(mysql.TIMESTAMP())
-        return dialect.type_descriptor(TIMESTAMP(timezone=True))
+            return mysql.TIMESTAMP()
+        return TIMESTAMP(timezone=True)
 
 
 class RunnerTimeOr(RunnerTime):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from types import EllipsisType
 from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 
 from sqlalchemy import (
@@ -632,10 +633,7 @@ class TaskUpdateSubscription(_Saved, Base):
 
     @classmethod
     def get_by_task_and_subscriber(
-        cls,
-        task: int | ProcessingTask,
-        webhook_href: str,
-        event: str | None = ...,  # type: ignore[assignment]  # seed
+        cls, task: int | ProcessingTask, webhook_href: str, event: str | EllipsisType | None = ...
     ) -> list[TaskUpdateSubscription]:
         """Return the subscriptions of one webhook to a task.
 
@@ -649,7 +647,7 @@ class TaskUpdateSubscription(_Saved, Base):
             .where(cls.task_id == _task_id(task), cls.webhook_href == webhook_href)
             .order_by(cls.id)
         )
-        if event is not cast(Any, ...):
+        if event is not ...:
             query = query.where(cls.event_type.is_(None) if event is None else cls.event_type == event)
         return list(current_session().scalars(query))
 

@@ -52,11 +52,11 @@ class UtcTime(TypeDecorator[datetime]):
     def load_dialect_impl(self, dialect: Dialect) -> Any:
         """Choose the column type; MySQL's TIMESTAMP drops fractions and ends in 2038, which DATETIME(6) does not.
 
-        The plugin runner's columns keep their type; this one only decides how values are bound.
+        The plugin runner's columns have a type of their own.
         """
         if dialect.name in {"mysql", "mariadb"}:
-            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
-        return dialect.type_descriptor(TIMESTAMP(timezone=True))
+            return mysql.DATETIME(fsp=6)
+        return TIMESTAMP(timezone=True)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Turn any aware time into UTC; databases without time zones get it naive."""

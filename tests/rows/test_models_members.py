@@ -93,12 +93,12 @@ class TestConstructors:
 class TestProcessingTask:
     def test_id_is_made_at_the_flush(self, current: Session) -> None:
         task = ProcessingTask("clustering")
-        assert task.id is None
-
         task.save()
+        before = repr(task)
         current.flush()
 
-        assert isinstance(task.id, int)
+        assert before == "<ProcessingTask None 'clustering' PENDING>"
+        assert repr(task) == f"<ProcessingTask {task.id} 'clustering' PENDING>"
 
     def test_task_name_is_kept_and_limited(self, task: ProcessingTask) -> None:
         task.task_name = "x" * 500
@@ -315,11 +315,11 @@ class TestProcessingTask:
         other = elsewhere()
         other.get_one(ProcessingTask, task.id).clear_previous_step(commit=True)
         step = task.steps[0]
-        assert not step.cleared
+        before = step.cleared
 
         ProcessingTask.get_by_id(task.id)
 
-        assert step.cleared
+        assert (before, step.cleared) == (False, True)
         assert task.steps == [step]
 
     def test_get_by_id_flushes_unsaved_changes_first(self, task: ProcessingTask) -> None:
@@ -345,11 +345,10 @@ class TestProcessingTask:
         session.close()
 
     def test_is_finished_says_whether_it_has_ended(self, task: ProcessingTask) -> None:
-        assert not task.is_finished
-
+        before = task.is_finished
         task.finished_at = datetime.now(UTC)
 
-        assert task.is_finished
+        assert (before, task.is_finished) == (False, True)
 
     def test_is_ok_needs_the_end_and_the_word(self) -> None:
         end = datetime.now(UTC)
@@ -483,7 +482,7 @@ class TestTaskFile:
         assert TaskFile.get_by_id(file.id) is file
         assert TaskFile.get_by_id(str(file.id)) is file
         assert TaskFile.get_by_id(file.id + 1) is None
-        assert TaskFile.get_by_id("x") is None  # type: ignore[arg-type]
+        assert TaskFile.get_by_id("x") is None
 
     def test_get_task_result_files_leaves_out_what_is_no_result(self, task: ProcessingTask) -> None:
         result, second = make_file(task), make_file(task, file_name="b.csv")

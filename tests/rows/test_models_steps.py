@@ -291,11 +291,13 @@ class TestClearedAttribute:
 
 class TestHasUnclearedStep:
     def test_it_says_whether_a_step_waits(self, task: ProcessingTask) -> None:
-        assert not task.has_uncleared_step
+        seen = [task.has_uncleared_step]
         task.add_next_step("href", "ui", "one")
-        assert task.has_uncleared_step
+        seen.append(task.has_uncleared_step)
         task.clear_previous_step()
-        assert not task.has_uncleared_step
+        seen.append(task.has_uncleared_step)
+
+        assert seen == [False, True, False]
 
     def test_null_counts_as_not_cleared(self, current: Session, task: ProcessingTask) -> None:
         task.add_next_step("href", "ui", "one", commit=True)
