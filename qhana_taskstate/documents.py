@@ -114,7 +114,8 @@ class Document:
         self._target.__dict__[self._key] = self._tree
 
     def _keep_base(self, value: Any) -> None:
-        if not inspect(self._target).persistent or self.dirty:
+        # A detached object may be attached again.
+        if not inspect(self._target).has_identity or self.dirty:
             return
         self._base = to_plain(value)
         session = object_session(self._target)

@@ -90,8 +90,7 @@ def _committed(task: Any, key: str) -> Any:
 
 
 def _has_ended(task: Any) -> bool:
-    state = inspect(task)
-    return (state.persistent or state.detached) and _committed(task, "finished_at") is not None
+    return inspect(task).has_identity and _committed(task, "finished_at") is not None
 
 
 def _warn(task: Any, ignored: str, stacklevel: int) -> None:
@@ -217,7 +216,7 @@ def _write_status(connection: Connection, task: Any, step_class: type[Any]) -> N
             steps.show_cleared(session, task.id, step_class)
         inspect(task).info[_ENDED] = True
         _mark(task)
-    if not ending.accepted:
+    if not ending.accepted and ending.status != word:
         _warn(task, f"the new status {word!r}", 2)
 
 

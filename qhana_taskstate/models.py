@@ -134,10 +134,11 @@ def _read_anew(cls: type[T], id_: object) -> T | None:
         return None
     session = current_session()
     session.flush()
-    for child in list(session.identity_map.values()):
+    if issubclass(cls, ProcessingTask):
         # A collection that is loaded again does not refresh the objects in it that are known already.
-        if isinstance(child, (Step, TaskFile, TaskLink, TaskUpdateSubscription)) and _parent_id(child) == key:
-            session.expire(child)
+        for child in list(session.identity_map.values()):
+            if isinstance(child, (Step, TaskFile, TaskLink, TaskUpdateSubscription)) and _parent_id(child) == key:
+                session.expire(child)
     return session.get(cls, key, populate_existing=True)
 
 
@@ -300,7 +301,7 @@ class ProcessingTask(_Saved, Base):
         return cast("ColumnElement[str]", cls._log_column)
 
     def _note_log(self) -> None:
-        if inspect(self).persistent and PendingLog.of(self).dirty:
+        if inspect(self).has_identity and PendingLog.of(self).dirty:
             flag_dirty(self)
 
     def add_task_log_entry(self, task_log: str, commit: bool = False) -> None:

@@ -185,8 +185,14 @@ def append(connection: Connection, task_id: int, entries: Sequence[str | Entry],
     if not entries:
         return
     added = [entry if isinstance(entry, Entry) else Entry(clean(entry)) for entry in entries]
-    _take_over(connection, task_id)
-    insert_entries(connection, task_id, added)
+    take_over = _take_over_statement(connection.dialect.name, task_id)
+    if connection.dialect.name == "postgresql" and len(added) == 1:
+        # One round trip for what is by far the most common.
+        values = _values(task_id, added)[0]
+        connection.execute(insert(log_table).values(**values).add_cte(take_over.cte("taken_over")))
+    else:
+        connection.execute(take_over)
+        insert_entries(connection, task_id, added)
     if column:
         _append_to_column(connection, task_id, added)
 
@@ -202,13 +208,13 @@ def replace(connection: Connection, task_id: int, text: str) -> None:
 
 def insert_entries(connection: Connection, task_id: int, entries: Sequence[Entry]) -> None:
     """Insert entries, and nothing else; for a task whose column already holds them."""
-    if not entries:
-        return
+    if entries:
+        connection.execute(insert(log_table), _values(task_id, entries))
+
+
+def _values(task_id: int, entries: Sequence[Entry]) -> list[dict[str, Any]]:
     moment = now()
-    connection.execute(
-        insert(log_table),
-        [{"task_id": task_id, "text": entry.text, "glued": entry.glued, "created_at": moment} for entry in entries],
-    )
+    return [{"task_id": task_id, "text": entry.text, "glued": entry.glued, "created_at": moment} for entry in entries]
 
 
 def read(connection: Connection | Session, task_id: int) -> str:
@@ -293,10 +299,10 @@ def _foreign_lines(joined: str, column: str) -> list[str]:
     return foreign
 
 
-def _take_over(connection: Connection, task_id: int) -> None:
-    """Make an entry of the column's text, if there is some and no entry yet."""
+def _take_over_statement(dialect: str, task_id: int) -> Any:
+    """Return the statement that makes an entry of the column's text, if there is some and no entry yet."""
     statement: Any
-    match connection.dialect.name:
+    match dialect:
         case "postgresql":
             statement = postgresql_insert(log_table).on_conflict_do_nothing()
         case "sqlite":
@@ -314,7 +320,7 @@ def _take_over(connection: Connection, task_id: int) -> None:
         task_row.c.task_log != "",
         ~select(log_table.c.id).where(log_table.c.task_id == task_id).exists(),
     )
-    connection.execute(statement.from_select(["id", "task_id", "text", "glued", "created_at"], text))
+    return statement.from_select(["id", "task_id", "text", "glued", "created_at"], text)
 
 
 def _append_to_column(connection: Connection, task_id: int, entries: Sequence[Entry]) -> None:

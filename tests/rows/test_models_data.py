@@ -367,6 +367,22 @@ class TestTwoProcesses:
         assert codes == [0, 0]
         assert as_stored(elsewhere, task.id) == {"deep": {"a": 25, "b": 25}}
 
+    def test_a_task_that_was_detached_meanwhile_keeps_their_changes(
+        self, current: Session, both: Any, elsewhere: MakeSession
+    ) -> None:
+        mine, theirs, other = both
+        current.expunge(mine)
+        mine.data["mine"] = 1
+        mine.add_task_log_entry("mine")
+        theirs.data["theirs"] = 2
+        other.commit()
+
+        mine.save(commit=True)
+
+        stored = as_stored(elsewhere, mine.id)
+        assert (stored["mine"], stored["theirs"]) == (1, 2)
+        assert mine.task_log == "mine"
+
 
 class TestRollback:
     def test_the_tree_shows_the_database_again(self, current: Session, task: ProcessingTask) -> None:

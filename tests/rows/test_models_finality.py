@@ -43,6 +43,20 @@ def job_of(session: Session, task: ProcessingTask) -> Any:
     return session.connection().execute(select(job_table).where(job_table.c.task_id == task.id)).one()
 
 
+def test_the_same_end_from_two_sessions_warns_of_nothing(
+    current: Session, task: ProcessingTask, elsewhere: MakeSession
+) -> None:
+    other = elsewhere()
+    theirs = other.get_one(ProcessingTask, task.id)
+    task.task_status = "ERROR"
+    current.commit()
+
+    theirs.task_status = "FAILURE"
+    other.commit()
+
+    assert theirs.finished_at == row_of(current, task)[1]
+
+
 @pytest.mark.parametrize("word", ["SUCCESS", "ERROR"])
 def test_a_terminal_word_sets_finished_at_if_it_is_missing(task: ProcessingTask, word: str) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
