@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import threading
 import time
 import weakref
@@ -20,8 +22,10 @@ from . import belonging, models, plugin, reader, schema, sessions, signals, stor
 from .belonging import ExecutionKey, Publication, TaskRef
 from .database import Database
 from .errors import DatabaseUnavailableError, NotConfiguredError, SchemaError, SettingsError, TaskNotFoundError
+from .faults import explain
 from .models import ProcessingTask, TaskUpdateSubscription
 from .progress import TaskLogHandler
+from .rows import LARGEST_ID
 from .sessions import Sessions
 from .settings import Settings, read_settings, setting_names
 from .states import TaskStatus, check_status, is_terminal
@@ -34,8 +38,31 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
+
+def _explained(call: Callable[P, R]) -> Callable[P, R]:
+    """Let a method of `TaskState` say what is wrong with the database, rather than what its driver says."""
+
+    @functools.wraps(call)
+    def explained(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return call(*args, **kwargs)
+        except DBAPIError as exc:
+            taskstate = cast(TaskState, args[0])
+            found = explain(taskstate.database, exc)
+            if found is exc:
+                raise
+            if not taskstate.sessions.hosted:
+                taskstate.session.rollback()
+            raise found from exc
+
+    return explained
+
+
 #: kombu's default, and how long after it a message may still come (kombu 5.7, Redis); and what we allow for.
 _VISIBILITY_SECONDS, _SWEEP_SECONDS, _MARGIN_SECONDS = 3600.0, 100.0, 60.0
+
+#: So many digits are no id, and not worth converting.
+_LONGEST_ID = 20
 
 #: Celery's word for a stored success.
 _SUCCESS = "SUCCESS"
@@ -91,7 +118,7 @@ class TaskState:
         _all.append(self)
         signals.connect(_listener_of)
         sessions.install(lambda: current().sessions)
-        plugin.install_starter(lambda signature: current().start(signature))
+        plugin.install_starter(lambda signature: current().start(signature), lambda: current().app)
         models.inside_execution_of = belonging.inside_execution_of
 
     @property
@@ -271,6 +298,7 @@ class TaskState:
         """
         return plugin.task_of_execution()
 
+    @_explained
     def wait(
         self, task: ProcessingTask | int | str, timeout: float | None = None, *, or_step: bool = False
     ) -> ProcessingTask:
@@ -316,6 +344,7 @@ class TaskState:
             raise TaskNotFoundError(task_id)
         return task
 
+    @_explained
     def cancel(self, task: ProcessingTask | int | str, terminate: bool = False, reason: str = "") -> bool:
         """End a task as ERROR, and ask the workers to drop what of it has not begun.
 
@@ -344,6 +373,7 @@ class TaskState:
                 logger.warning("workers could not be told that task %s is cancelled: %s", task_id, exc)
         return True
 
+    @_explained
     def finish(
         self, task: ProcessingTask | int | str, log: str | None = None, status: str = TaskStatus.SUCCESS.value
     ) -> bool:
@@ -396,12 +426,14 @@ class TaskState:
             logger.warning("upkeep could not look: %s", exc)
             return None
 
+    @_explained
     def find(self, celery_id: str) -> ProcessingTask | None:
         """Return the task that a Celery id belongs to, None if no tracked message has that id."""
         with self.database.reading() as connection:
             ref = store.find_task(connection, str(celery_id))
         return None if ref is None else ProcessingTask.get_by_id(ref.task_id)
 
+    @_explained
     def describe(self, task: ProcessingTask | int | str) -> dict[str, Any]:
         """Return the JSON of the task resource, as QHAna's task view gives it.
 
@@ -413,6 +445,7 @@ class TaskState:
             raise TaskNotFoundError(task)
         return reader.describe(row, self.settings)
 
+    @_explained
     def subscribe(
         self,
         task: ProcessingTask | int | str,
@@ -438,6 +471,7 @@ class TaskState:
         self.session.commit()
         return subscription
 
+    @_explained
     def unsubscribe(self, task: ProcessingTask | int | str, webhook_href: str, event: Any = ...) -> int:
         """Remove subscriptions of a webhook to a task, and commit.
 
@@ -480,6 +514,11 @@ class TaskState:
         if given is not None and task_id is None:
             logger.warning("%s was sent with db_id=%r, which is no id of a task; it is not tracked", name, given)
             return None
+        if task_id is not None:
+            with self.database.reading() as connection:
+                if not store.has_task(connection, task_id):
+                    logger.warning("%s was sent with db_id=%s, but there is no such task yet", name, task_id)
+                    return None
 
         def work(connection: Any) -> TaskRef | None:
             known = store.find_task(connection, key.celery_id)
@@ -494,6 +533,7 @@ class TaskState:
 
     def on_worker_start(self) -> None:
         """Say, when a worker starts, what is wrong with the schema of the database, if something is."""
+        self.tracker.parent_pid = os.getpid()
         try:
             schema.check(self.database)
         except (SchemaError, DatabaseUnavailableError, DBAPIError) as exc:
@@ -563,5 +603,7 @@ def _numeric(value: object) -> int | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
-        return value
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None
+        return value if 0 <= value <= LARGEST_ID else None
+    if isinstance(value, str):
+        return _numeric(int(value)) if value.isascii() and value.isdigit() and len(value) < _LONGEST_ID else None
+    return None

@@ -99,12 +99,13 @@ def _commit_before_publish(task: Task[Any, Any]) -> None:
 
 
 _starter: Callable[[Any], ProcessingTask]
+_tracked_app: Callable[[], Celery] | None = None
 
 
-def install_starter(starter: Callable[[Any], ProcessingTask]) -> None:
-    """Tell this module how a signature is started. Called once, by `integration`."""
-    global _starter
-    _starter = starter
+def install_starter(starter: Callable[[Any], ProcessingTask], app: Callable[[], Celery]) -> None:
+    """Tell this module how a signature is started, and which app is the tracked one. Called by `integration`."""
+    global _starter, _tracked_app
+    _starter, _tracked_app = starter, app
 
 
 def task_of_execution() -> ProcessingTask:
@@ -203,7 +204,9 @@ def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
                 register(app)
 
     def find() -> Any:
-        app = _state.get_current_app()
+        # A thread that did not make the app has no current one, for which Celery puts a default app (celery 5.7).
+        mine = _state._tls.current_app  # type: ignore[attr-defined]  # not in the stubs
+        app = mine or (_tracked_app() if _tracked_app is not None else _state.get_current_app())
         return app.tasks[name or app.gen_task_name(function.__name__, function.__module__)]
 
     return Proxy(find)

@@ -64,14 +64,11 @@ def report_progress(
 
 
 def _number(name: str, number: object) -> float:
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        try:
-            # numpy's and decimal's numbers; a text is no number though float() would read it.
-            converted = math.nan if isinstance(number, (str, bytes, bool)) else float(number)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            converted = math.nan
-    else:
-        converted = float(number) if abs(number) < 1e308 else math.inf
+    try:
+        # numpy's and decimal's numbers count; a text is no number though float() would read it.
+        converted = math.nan if isinstance(number, (str, bytes, bool)) else float(number)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        converted = math.nan
     if not math.isfinite(converted):
         raise ProgressError(f"progress {name} {number!r} is no finite number")
     return converted
@@ -89,7 +86,7 @@ def track(iterable: Iterable[T], *, total: float | None = None, unit: str = "ite
     Yields:
         The items.
     """
-    known = length_hint(iterable, -1) if total is None else total
+    known = length_hint(iterable, -1) if total is None else _number("total", total)
     count = 0
     report_progress(0, start=0, target=known if known >= 0 else 1, unit=unit)
     for item in iterable:

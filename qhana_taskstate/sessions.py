@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -71,6 +73,7 @@ class Sessions:
         self._host = host
         self._threads = threading.local()
         self._flask_key = f"qhana_taskstate_scope_{id(self)}"
+        _known.add(self)
 
     @property
     def hosted(self) -> bool:
@@ -92,7 +95,11 @@ class Sessions:
     def open_write(self) -> bool:
         """Tell whether the current session may hold a write that was not committed."""
         if self._host is not None:
-            session: Session = self._host()
+            try:
+                session: Session = self._host()
+            except RuntimeError:
+                # Flask-SQLAlchemy outside an application context: nobody has a session here.
+                return False
         else:
             scope = self._current_scope()
             if not scope.started:
@@ -137,6 +144,11 @@ class Sessions:
         if scope is None:
             scope = self._threads.scope = _ThreadScope(self)
         return scope
+
+    def forget_parent(self, abandoned: list[object]) -> None:
+        """Leave the thread's session of the parent process alone, in a forked child."""
+        abandoned.append(self._threads.__dict__.copy())
+        self._threads = threading.local()
 
     @contextmanager
     def scope(self) -> Iterator[Session]:
@@ -229,6 +241,22 @@ event.listen(Session, "after_flush", note_write)
 event.listen(Session, "do_orm_execute", _note_statement)
 event.listen(Session, "after_commit", _forget_write)
 event.listen(Session, "after_rollback", _forget_write)
+
+
+_known: weakref.WeakSet[Sessions] = weakref.WeakSet()
+
+#: Scopes of a parent process; kept, since closing them would speak on the parent's sockets.
+_abandoned: list[object] = []
+
+
+def _forget_parent() -> None:
+    _abandoned.append(_scope.get())
+    _scope.set(None)
+    for sessions in list(_known):
+        sessions.forget_parent(_abandoned)
+
+
+os.register_at_fork(after_in_child=_forget_parent)
 
 
 _resolve: Callable[[], Sessions] | None = None

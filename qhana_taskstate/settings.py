@@ -197,7 +197,13 @@ def read_settings(
             found[_known(key.removeprefix(PREFIX), key)] = (key, configured)
     for key, given in keywords.items():
         found[_known(key, key)] = (key, given)
-    return Settings(**{name: _parsed(name, label, value) for name, (label, value) in found.items()})
+    settings = Settings(**{name: _parsed(name, label, value) for name, (label, value) in found.items()})
+    if settings.lost_after_seconds < 2 * settings.heartbeat_seconds:
+        raise SettingsError(
+            f"taskstate_lost_after_seconds is {settings.lost_after_seconds:g}, taskstate_heartbeat_seconds "
+            f"{settings.heartbeat_seconds:g}: healthy tasks would look lost; make it at least twice the heartbeat"
+        )
+    return settings
 
 
 def _from_environment(name: str, value: str) -> dict[str, tuple[str, object]]:
@@ -224,6 +230,6 @@ def _parsed(setting: str, label: str, value: object) -> Any:
     field = _FIELDS[setting]
     try:
         return field.metadata["parse"](value)
-    except (ValueError, TypeError) as exc:
+    except (ValueError, TypeError, OverflowError) as exc:
         shown = repr(value) if field.repr else "its value (not shown)"
         raise SettingsError(f"setting {label}: {shown} makes no sense: {exc}") from None

@@ -226,7 +226,10 @@ def on_task_prerun(sender: Any, task: Any, kwargs: Mapping[str, Any] | None = No
         # An eager execution inside one with an open write: on SQLite ours would wait for it, in the same thread.
         return
     listener.tracker.begin(execution)
-    if execution.known and not execution.closed:
+    if not execution.known:
+        # Another task's token: what runs here must not reach that task.
+        leave()
+    elif not execution.closed:
         listener.tracker.watch(execution)
 
 

@@ -381,6 +381,11 @@ def add_task(connection: Connection, name: str) -> int:
     return int(task_id[0])
 
 
+def has_task(connection: Connection, task_id: int) -> bool:
+    """Tell whether there is a `ProcessingTask` with an id."""
+    return connection.execute(select(_task.c.id).where(_task.c.id == task_id)).first() is not None
+
+
 def register(
     connection: Connection, task_id: int, publications: Iterable[Publication], *, deadline_seconds: float = 7 * 86400.0
 ) -> None:
@@ -532,7 +537,15 @@ def close(connection: Connection, ref: TaskRef, closing: Closing) -> Outcome:
     progress = closing.progress
     if progress is None and ended == TaskStatus.SUCCESS and look.several and closing.counts_members:
         progress = canvas_progress(connection, ref.task_id)
-    shown = _finish(connection, ref.task_id, ended, log=bool(lines), progress=progress)
+    shown = _finish(
+        connection,
+        ref.task_id,
+        ended,
+        log=bool(lines),
+        progress=progress,
+        # A look that finds the end has found no open step.
+        has_no_step=ended == TaskStatus.SUCCESS,
+    )
     return Outcome(changed=changed, ended=ended, members_open=look.open, shown=shown)
 
 
@@ -542,8 +555,8 @@ def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
         "state": closing.state.value,
         "closed_at": now(),
         "error_type": failure and failure.type[:NAME_LENGTH],
-        "error": failure and failure.message,
-        "traceback": failure and failure.traceback,
+        "error": failure and tasklog.clean(failure.message),
+        "traceback": failure and failure.traceback and tasklog.clean(failure.traceback),
     }
     key = closing.key
     if connection.execute(_CLOSE, {**_named(task_id, key), **facts}).rowcount:
@@ -901,6 +914,7 @@ def _finish(
     *,
     log: bool = False,
     progress: Progress | None = None,
+    has_no_step: bool = False,
 ) -> bool:
     """Decide the end of a task whose job row the caller holds, and show what is new in the `ProcessingTask` row.
 
@@ -921,7 +935,7 @@ def _finish(
     if progress is not None and locked.finished_at is None:
         _show_progress(connection, task_id, progress)
     if ended is not None and locked.finished_at is None:
-        _copy_end(connection, task_id, ended, moment)
+        _copy_end(connection, task_id, ended, moment, clear_steps=not has_no_step)
     if log:
         tasklog.refresh_column(connection, task_id)
     return True
@@ -964,13 +978,13 @@ def _show_progress(connection: Connection, task_id: int, progress: Progress) -> 
     )
 
 
-def _copy_end(connection: Connection, task_id: int, status: TaskStatus, moment: datetime) -> None:
+def _copy_end(
+    connection: Connection, task_id: int, status: TaskStatus, moment: datetime, *, clear_steps: bool = True
+) -> None:
     values = {"of_task": task_id, "task_status": status.value, "finished_at": moment}
-    if status == TaskStatus.SUCCESS:
-        connection.execute(_SHOW_SUCCESS, values)
-        return
-    connection.execute(_SHOW_ERROR, values)
-    connection.execute(update(step_row).where(is_open_step(task_id)).values(cleared=True))
+    connection.execute(_SHOW_SUCCESS if status == TaskStatus.SUCCESS else _SHOW_ERROR, values)
+    if clear_steps:
+        connection.execute(update(step_row).where(is_open_step(task_id)).values(cleared=True))
 
 
 def report(

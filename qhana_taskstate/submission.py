@@ -9,34 +9,38 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery import Celery, Task
-from celery.canvas import Signature, chain, chord, group, maybe_signature
+from celery.canvas import Signature, maybe_signature
 from celery.utils import uuid
 from kombu import serialization
 from kombu.exceptions import EncodeError, KombuError
 from kombu.utils.url import maybe_sanitize_url
 from sqlalchemy import inspect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
-from . import schema, store
+from . import store
 from .belonging import ExecutionKey, Publication, Submission, TaskRef, submitting
 from .errors import (
     ArgumentsError,
     BrokerUnavailableError,
-    DatabaseUnavailableError,
     DuplicateExecutionError,
-    SchemaError,
     SettingsError,
     StepNotOpenError,
     TaskFinishedError,
     TaskNotFoundError,
-    TaskStateError,
 )
+from .faults import explain
 from .models import ProcessingTask, TaskUpdateSubscription
 from .plugin import PluginTask, check_arguments, find_plugin_task
 from .states import TaskStatus
-from .tables import now
+from .tables import ID_LENGTH, now
 from .tracker import Tracker
+
+#: What a signature has that came as a plain dict, for example out of JSON.
+_SIGNATURE_KEYS = frozenset({"task", "args", "kwargs", "options"})
+
+#: Seconds for the probe of the broker.
+_PROBE_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,11 +108,11 @@ class Submitter:
                 _check_answer(row, answers)
                 self.probe_broker()
             submission, hold_id = self._commit(
-                session, row, canvas, task_name, written_parameters, finishes, answers, subscriber, options
+                session, row, canvas, leaves, task_name, written_parameters, finishes, answers, subscriber, options
             )
         except DBAPIError as exc:
             session.rollback()
-            raise self._explained(exc) from exc
+            raise explain(self._tracker.database, exc) from exc
         self._publish(canvas, submission, hold_id, options)
         if self._app.conf.task_always_eager:
             session.refresh(row)
@@ -119,6 +123,7 @@ class Submitter:
         session: Session,
         row: ProcessingTask,
         canvas: Signature,
+        leaves: list[_Leaf],
         task_name: str | None,
         parameters: str | None,
         finishes: bool | None,
@@ -144,6 +149,11 @@ class Submitter:
                 job = store.take_up(connection, row.id, finishes=finishes)
             if job.end_status is not None:
                 raise TaskFinishedError(row.id, job.end_status)
+            for celery_id in {*_chosen_ids(leaves), *filter(None, [options.get("task_id")])}:
+                if store.is_registered(connection, row.id, ExecutionKey(celery_id)):
+                    raise DuplicateExecutionError(
+                        f"task {row.id} already has an execution with the Celery id {celery_id!r}; choose another id"
+                    )
             first = _first_of_one(canvas)
             submission = Submission(job.ref)
             hold_id = None
@@ -154,36 +164,30 @@ class Submitter:
             if subscriber is not None:
                 self.subscribe(session, row, subscriber)
             session.commit()
-        except TaskStateError:
+        except BaseException:
             session.rollback()
             raise
         return submission, hold_id
 
-    def _explained(self, exc: DBAPIError) -> Exception:
-        """Tell a missing schema and an absent database from other faults."""
-        try:
-            schema.check(self._tracker.database)
-        except (SchemaError, DatabaseUnavailableError) as found:
-            return found
-        except DBAPIError:
-            return exc
-        return exc
-
     def _canvas(self, work: Any) -> Signature:
         if isinstance(work, Task):
             work = work.s()
-        if not isinstance(work, dict):
+        if not isinstance(work, Signature) and not (isinstance(work, dict) and work.keys() >= _SIGNATURE_KEYS):
             raise ArgumentsError(f"{work!r} is no signature; pass for example my_task.s(...) or chain(...)")
         # A copy, since ids are written into it: the caller may start the same signature again.
         canvas: Signature = maybe_signature(work, app=self._app).clone()  # type: ignore[union-attr]  # no None here
         return canvas
 
     def _check(self, leaves: list[_Leaf], options: Mapping[str, Any]) -> None:
-        chosen = [leaf.signature.options["task_id"] for leaf in leaves if leaf.signature.options.get("task_id")]
+        self._check_options(options)
+        chosen = _chosen_ids(leaves)
+        for celery_id in chosen:
+            _check_id(celery_id)
         if len(set(chosen)) != len(chosen):
             twice = next(celery_id for celery_id in chosen if chosen.count(celery_id) > 1)
             raise DuplicateExecutionError(f"the canvas has the Celery id {twice!r} twice; give each message its own")
         for leaf in leaves:
+            self._check_options(leaf.signature.options)
             signature = leaf.signature
             name = signature.task
             args, kwargs = tuple(signature.args or ()), dict(signature.kwargs or {})
@@ -203,13 +207,28 @@ class Submitter:
                     f"arguments for {name} cannot be serialised as {serializer}: {exc}; nothing was written or sent"
                 ) from exc
 
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        """Let Celery look at the moments that a message names, before anything is written."""
+        moments = {name: options[name] for name in ("countdown", "eta", "expires") if options.get(name) is not None}
+        if options.get("task_id") is not None:
+            _check_id(options["task_id"])
+        if not moments:
+            return
+        try:
+            self._app.amqp.as_task_v2(uuid(), "check", (), {}, **moments)
+        except Exception as exc:
+            raise ArgumentsError(f"options {moments!r} make no sense: {exc}; nothing was written or sent") from exc
+
     def _row(self, session: Session, task: ProcessingTask | int | str | None) -> ProcessingTask | None:
         if task is None:
             return None
         if isinstance(task, ProcessingTask) and (inspect(task).transient or task in session):
             if inspect(task).persistent:
                 session.flush()
-                session.refresh(task)
+                try:
+                    session.refresh(task)
+                except InvalidRequestError as exc:
+                    raise TaskNotFoundError(task.id) from exc
             return task
         # An object of another session is read anew in this one.
         found = ProcessingTask.get_by_id(task.id if isinstance(task, ProcessingTask) else task)
@@ -233,15 +252,11 @@ class Submitter:
     def _register_first(
         self, session: Session, task_id: int, first: Signature, canvas: Signature, options: dict[str, Any]
     ) -> ExecutionKey:
-        chosen = first.options.get("task_id") or (options.pop("task_id", None) if _is_leaf(canvas) else None)
+        chosen = (options.pop("task_id", None) if _is_leaf(canvas) else None) or first.options.get("task_id")
         celery_id = chosen or uuid()
         first.set(task_id=celery_id)
         key = ExecutionKey(celery_id)
         connection = session.connection()
-        if chosen and store.is_registered(connection, task_id, key):
-            raise DuplicateExecutionError(
-                f"task {task_id} already has an execution with the Celery id {celery_id!r}; choose another id"
-            )
         chosen_options = {**first.options, **options}
         publication = Publication(
             key, str(first.task), None, chosen_options.get("queue"), now(), _earliest(chosen_options)
@@ -282,7 +297,12 @@ class Submitter:
         if self._app.conf.task_always_eager:
             return
         try:
-            with self._app.connection_for_write() as connection:
+            # Without a limit of its own a broker that accepts and never answers is waited for without end.
+            limits = {"socket_timeout": _PROBE_SECONDS, "socket_connect_timeout": _PROBE_SECONDS}
+            transport_options = {**(self._app.conf.broker_transport_options or {}), **limits}
+            with self._app.connection_for_write(
+                connect_timeout=_PROBE_SECONDS, transport_options=transport_options
+            ) as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
         except self._broker_errors() as exc:
             raise self._unreachable(exc) from exc
@@ -343,6 +363,15 @@ class Submitter:
         self._tracker.finish_showing(ref.task_id, outcome)
 
 
+def _chosen_ids(leaves: list[_Leaf]) -> list[str]:
+    return [leaf.signature.options["task_id"] for leaf in leaves if leaf.signature.options.get("task_id")]
+
+
+def _check_id(celery_id: object) -> None:
+    if not isinstance(celery_id, str) or not 0 < len(celery_id) <= ID_LENGTH:
+        raise ArgumentsError(f"task_id {celery_id!r} is no text of 1 to {ID_LENGTH} characters; nothing was sent")
+
+
 def _earliest(options: Mapping[str, Any]) -> datetime | None:
     """Return when a message with these options may begin, aware UTC, None for at once."""
     if options.get("countdown"):
@@ -373,11 +402,11 @@ def _is_leaf(signature: Signature) -> bool:
     return not signature.subtask_type
 
 
-def _first_of_one(canvas: Signature) -> Signature | None:
+def _first_of_one(canvas: Any) -> Any:
     """Return the signature whose message is the only one that submitting the canvas sends, if it is so."""
     if _is_leaf(canvas):
         return canvas
-    if isinstance(canvas, chain):
+    if canvas.subtask_type == "chain":
         tasks = canvas.tasks
         if len(tasks) > 0 and all(_is_leaf(task) for task in tasks):
             first: Signature = tasks[0]
@@ -385,18 +414,19 @@ def _first_of_one(canvas: Signature) -> Signature | None:
     return None
 
 
-def _leaves(signature: Signature, results: int = 0) -> Iterator[_Leaf]:
+def _leaves(signature: Any, results: int = 0) -> Iterator[_Leaf]:
     """Go through the signatures of a canvas whose arguments are known before it is sent."""
-    for linked in (signature.options.get("link") or []) if not isinstance(signature, chord) else []:
+    kind = signature.subtask_type
+    for linked in (signature.options.get("link") or []) if kind != "chord" else []:
         if isinstance(linked, Signature):
             yield from _leaves(linked, 1)
-    if isinstance(signature, chain):
+    if kind == "chain":
         for position, task in enumerate(signature.tasks):
             yield from _leaves(task, results if position == 0 else 1)
-    elif isinstance(signature, group):
+    elif kind == "group":
         for task in signature.tasks:
             yield from _leaves(task, results)
-    elif isinstance(signature, chord):
+    elif kind == "chord":
         header = signature.tasks
         for task in getattr(header, "tasks", header):
             yield from _leaves(task, results)

@@ -50,6 +50,8 @@ class Tracker:
         self.sessions = sessions
         self.settings = settings
         self.upkeep = upkeep
+        #: The process in which a Celery worker was started, if this is one.
+        self.parent_pid = 0
         self._pulse: Pulse | None = None
         self._strangers: set[TaskRef] = set()
 
@@ -136,7 +138,7 @@ class Tracker:
         self._leave_nothing_open()
 
     def _leave_nothing_open(self) -> None:
-        if self._pulse is None or not self._pulse.alive:
+        if self.parent_pid == os.getpid() and (self._pulse is None or not self._pulse.alive):
             # The parent of a prefork pool: a child that is forked later must not inherit an open connection.
             self.database.dispose()
 
