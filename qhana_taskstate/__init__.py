@@ -26,7 +26,15 @@ from .errors import (
 from .integration import TaskState, taskstate
 
 # The rows
-from .models import ProcessingTask, Step, TaskFile, TaskLink, TaskUpdateSubscription, WebhookRef
+from .models import (
+    ProcessingTask,
+    Step,
+    TaskFile,
+    TaskFinishedWarning,
+    TaskLink,
+    TaskUpdateSubscription,
+    WebhookRef,
+)
 
 # Write plugin tasks
 from .plugin import plugin_task
@@ -49,6 +57,7 @@ __all__ = [
     "StepNotOpenError",
     "TaskFile",
     "TaskFinishedError",
+    "TaskFinishedWarning",
     "TaskLink",
     "TaskNotFoundError",
     "TaskState",

@@ -156,8 +156,7 @@ class TaskState:
         if engine is None and self._host_session is not None and settings.database_url == Settings().database_url:
             engine = self._engine_of_host()
         database = Database(settings.database_url, engine=engine)
-        if settings.capture_log_level is not None:
-            logging.getLogger().addHandler(TaskLogHandler(settings.capture_log_level))
+        _capture_log(settings.capture_log_level)
         upkeep = Upkeep(
             database,
             settings,
@@ -546,7 +545,19 @@ class TaskState:
     def on_pool_process_start(self) -> None:
         """Forget the connections of the parent process, and take part in upkeep."""
         self.database.after_fork()
+        self.on_ready()
+
+    def on_ready(self) -> None:
+        """Take part in upkeep, and listen to the log now that Celery has set it up."""
+        _capture_log(self.settings.capture_log_level)
         self.tracker.serve_upkeep()
+
+
+def _capture_log(level: int | None) -> None:
+    root = logging.getLogger()
+    # Celery's set-up of the log removes every handler (celery 5.7, `worker_hijack_root_logger`).
+    if level is not None and not any(isinstance(handler, TaskLogHandler) for handler in root.handlers):
+        root.addHandler(TaskLogHandler(level))
 
 
 _of_app: weakref.WeakKeyDictionary[Celery, TaskState] = weakref.WeakKeyDictionary()

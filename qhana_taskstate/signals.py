@@ -69,6 +69,9 @@ class Listener(Protocol):
     def on_pool_process_start(self) -> None:
         """Forget connections of the parent process, and take part in upkeep."""
 
+    def on_ready(self) -> None:
+        """Take part in upkeep from this process."""
+
 
 _find: Callable[[Celery | None], Listener | None]
 
@@ -437,7 +440,7 @@ def on_worker_ready(sender: Any, **_: Any) -> None:
     """
     listener = _find(sender.app)
     if listener is not None and not type(sender.pool).__module__.endswith("prefork"):
-        listener.tracker.serve_upkeep()
+        listener.on_ready()
 
 
 def _failure(exception: BaseException | None, traceback: Any, einfo: Any) -> Failure:

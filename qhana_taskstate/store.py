@@ -250,8 +250,10 @@ _DECIDE = (
         }
     )
 )
-_LOCK_TASK = select(_task.c.id, _task.c.finished_at).where(_task.c.id == bindparam("of_task")).with_for_update()
-_LOCK_TASK_IF_FREE = _LOCK_TASK.with_for_update(skip_locked=True)
+_SHOWN = select(_task.c.id, _task.c.finished_at).where(_task.c.id == bindparam("of_task"))
+# A key share, so that a plugin's uncommitted output, which refers to the row, is no reason to wait (PostgreSQL).
+_LOCK_TASK = _SHOWN.with_for_update(key_share=True)
+_LOCK_TASK_IF_FREE = _SHOWN.with_for_update(skip_locked=True, key_share=True)
 _SHOW_ERROR = (
     update(_task)
     .where(_task.c.id == bindparam("of_task"), _task.c.finished_at.is_(None))

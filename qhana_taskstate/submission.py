@@ -154,7 +154,10 @@ class Submitter:
                     raise DuplicateExecutionError(
                         f"task {row.id} already has an execution with the Celery id {celery_id!r}; choose another id"
                     )
-            first = _first_of_one(canvas)
+            # Without a broker the members of a chain come one after the other, with nothing open in between.
+            first = canvas if self._app.conf.task_always_eager and _is_leaf(canvas) else None
+            if not self._app.conf.task_always_eager:
+                first = _first_of_one(canvas)
             submission = Submission(job.ref)
             hold_id = None
             if first is not None:
@@ -223,12 +226,13 @@ class Submitter:
         if task is None:
             return None
         if isinstance(task, ProcessingTask) and (inspect(task).transient or task in session):
-            if inspect(task).persistent:
+            state = inspect(task)
+            if state.persistent:
                 session.flush()
                 try:
                     session.refresh(task)
                 except InvalidRequestError as exc:
-                    raise TaskNotFoundError(task.id) from exc
+                    raise TaskNotFoundError(state.identity and state.identity[0]) from exc
             return task
         # An object of another session is read anew in this one.
         found = ProcessingTask.get_by_id(task.id if isinstance(task, ProcessingTask) else task)
@@ -418,8 +422,7 @@ def _leaves(signature: Any, results: int = 0) -> Iterator[_Leaf]:
     """Go through the signatures of a canvas whose arguments are known before it is sent."""
     kind = signature.subtask_type
     for linked in (signature.options.get("link") or []) if kind != "chord" else []:
-        if isinstance(linked, Signature):
-            yield from _leaves(linked, 1)
+        yield from _leaves(maybe_signature(linked), 1)
     if kind == "chain":
         for position, task in enumerate(signature.tasks):
             yield from _leaves(task, results if position == 0 else 1)

@@ -97,7 +97,7 @@ def test_parameters_are_stored_when_asked_for(queued: TaskState) -> None:
 def test_start_takes_the_functions_own_arguments_only(queued: TaskState, arguments: Any) -> None:
     args, kwargs = arguments
     before = count_rows(queued)
-    with pytest.raises(ArgumentsError, match="contract.stored"):
+    with pytest.raises(ArgumentsError, match=r"contract\.stored"):
         stored.start(*args, **kwargs)
     assert count_rows(queued) == before
 

@@ -152,7 +152,7 @@ def test_task_that_nobody_gave_to_us_can_be_finished(queued: TaskState) -> None:
 
 @pytest.mark.databases("postgresql")
 def test_cancel_does_not_wait_for_a_plugin_that_holds_the_row(make_state: MakeState) -> None:
-    state = make_state(lock_timeout_seconds=0.3)
+    state = make_state()
     task = state.start(say.s())
     with state.session_scope() as session:
         row = read(task)

@@ -107,12 +107,7 @@ def test_texts_that_no_column_can_hold_end_the_task_all_the_same(eager: TaskStat
 
 
 @pytest.mark.parametrize("message", ["nul \0", "surrogate \udc80"], ids=["nul", "surrogate"])
-def test_error_whose_text_no_column_can_hold_ends_the_task(
-    eager: TaskState, message: str, database_kind: str, request: pytest.FixtureRequest
-) -> None:
-    if database_kind == "postgresql" or "\udc80" in message:
-        reason = "defect: the error and traceback of an execution are not cleaned, so its close fails: PENDING for ever"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_error_whose_text_no_column_can_hold_ends_the_task(eager: TaskState, message: str) -> None:
     assert eager.start(fail.s(message)).status == "ERROR"
 
 

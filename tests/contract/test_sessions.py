@@ -242,7 +242,7 @@ def test_session_of_the_host_is_used(hosted: Any) -> None:
 
 
 def test_eager_task_uses_the_session_of_the_host(hosted: Any) -> None:
-    web, db, state = hosted
+    web, _db, state = hosted
     state.app.conf.task_always_eager = True
     with web.app_context():
         task = state.start(remember.s("k", [1]))
@@ -260,7 +260,7 @@ def test_task_is_ended_outside_of_the_hosts_context(hosted: Any, call: str) -> N
 
 @pytest.mark.databases("sqlite")
 def test_plain_delay_outside_of_the_hosts_context_is_adopted(hosted: Any) -> None:
-    web, _, state = hosted
+    _web, _, state = hosted
     say.delay()
 
     assert count_rows(state)["taskstate_job"] == 1
