@@ -22,7 +22,7 @@ def test_url_that_names_no_database_is_a_settings_error(url: str) -> None:
 def test_database_that_cannot_be_reached_is_named_without_its_password() -> None:
     database = Database("postgresql+psycopg://user:hidden@127.0.0.1:1/none")
 
-    with pytest.raises(DatabaseUnavailableError, match="user:\\*\\*\\*@127.0.0.1") as caught, database.transaction():
+    with pytest.raises(DatabaseUnavailableError, match=r"user:\*\*\*@127\.0\.0\.1") as caught, database.transaction():
         pass
     assert "hidden" not in str(caught.value)
     assert "hidden" not in repr(database)

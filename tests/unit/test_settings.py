@@ -54,7 +54,7 @@ def test_unknown_setting_is_an_error_that_names_it(place: str) -> None:
     keywords = {"databse_url": "x"} if place == "keyword" else {}
     configuration = {"taskstate_databse_url": "x"} if place == "configuration" else {}
 
-    with pytest.raises(SettingsError, match="databse_url.*taskstate_database_url"):
+    with pytest.raises(SettingsError, match=r"databse_url.*taskstate_database_url"):
         read_settings(keywords, configuration)
 
 
