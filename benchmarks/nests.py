@@ -157,7 +157,7 @@ class Run:
                 for row in connection.execute(
                     select(
                         execution_table.c.task_id,
-                        func.count().label("count"),
+                        func.count().label("messages"),
                         func.max(execution_table.c.closed_at).label("last"),
                     )
                     .where(execution_table.c.task_id.in_(list(self._trees)))
@@ -166,7 +166,7 @@ class Run:
             }
         for task_id, (status, ended_at) in self._seen.items():
             report.ends[status] += 1
-            report.messages += closes[task_id].count
+            report.messages += closes[task_id].messages
             predicted = "SUCCESS" if succeeds(self._trees[task_id]) else "ERROR"
             row = ProcessingTask.get_by_id(task_id)
             shown = row.status if row is not None else None

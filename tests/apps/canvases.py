@@ -168,7 +168,7 @@ def send_detached(path: str) -> None:
 @plugin_task
 def send_from_thread() -> None:
     """Send work from a raw thread that belongs to this execution."""
-    thread = threading.Thread(target=taskstate.bound(lambda: member.delay()))
+    thread = threading.Thread(target=taskstate.bound(member.delay))
     thread.start()
     thread.join()
 

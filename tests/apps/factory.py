@@ -21,5 +21,5 @@ def make_app(
         broker_transport_options={"visibility_timeout": 3600},
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.1},
     )
-    given = {"database_url": database_url} if database_url else {}
+    given: dict[str, Any] = {"database_url": database_url} if database_url else {}
     return app, TaskState(app, **given, **settings)

@@ -79,7 +79,7 @@ def test_task_that_gets_an_id_which_a_message_named_before_can_be_started(eager:
 
 
 def test_group_sent_plainly_is_one_job_for_each_member(queued: TaskState) -> None:
-    result = group(say.s("a"), say.s("b"), say.s("c")).apply_async()
+    result: Any = group(say.s("a"), say.s("b"), say.s("c")).apply_async()
 
     tasks = [queued.find(member.id) for member in result.children]
     assert len({task.id for task in tasks if task is not None}) == 3

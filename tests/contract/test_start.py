@@ -269,6 +269,7 @@ def test_celery_id_is_used_once_in_a_task(queued: TaskState) -> None:
 def test_celery_id_is_used_once_in_a_task_by_any_member(queued: TaskState, shape: str) -> None:
     task = queued.start(say.s(), task_id="one")
     options: dict[str, Any] = {}
+    work: Any
     match shape:
         case "first of a chain":
             work = chain(say.si().set(task_id="one"), say.si())

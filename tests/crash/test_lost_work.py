@@ -1,0 +1,256 @@
+"""Real workers that die in every way, and what the rows say afterwards."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from celery import signature
+
+from qhana_taskstate import ProcessingTask
+from qhana_taskstate import upkeep as upkeep_module
+from qhana_taskstate.tables import execution_table
+from tests.crash.conftest import Site
+from tests.waiting import wait_until
+
+
+def work(site: Site, name: str, *arguments: object) -> object:
+    return signature(f"tests.apps.crash.{name}", args=arguments, app=site.app)
+
+
+def status(task_id: int) -> str:
+    task = ProcessingTask.get_by_id(task_id)
+    assert task is not None
+    return task.status
+
+
+def log(task_id: int) -> str:
+    task = ProcessingTask.get_by_id(task_id)
+    assert task is not None
+    return task.task_log
+
+
+def test_worker_killed_with_all_its_children_is_noticed_by_whoever_waits(site: Site) -> None:
+    worker = site.worker()
+    task = site.taskstate.start(work(site, "waits", str(site.folder)))
+    wait_until("its log is written", lambda: log(task.id) == "began", timeout=15)
+
+    worker.kill_tree()
+    task = site.taskstate.wait(task.id, timeout=15)
+
+    assert task.status == "ERROR"
+    assert task.task_log.splitlines()[0] == "began"
+    assert "WorkerLostError" in task.task_log
+    assert worker.node_name in task.task_log
+
+
+def test_worker_killed_is_noticed_by_another_worker(site: Site) -> None:
+    first = site.worker()
+    task = site.taskstate.start(work(site, "waits", str(site.folder)))
+    site.begun()
+    site.worker()
+    first.kill_tree()
+
+    wait_until("the loss is settled", lambda: status(task.id) == "ERROR", timeout=15)
+
+
+def test_worker_killed_is_noticed_by_upkeep_called_by_hand(site: Site) -> None:
+    worker = site.worker()
+    task = site.taskstate.start(work(site, "waits", str(site.folder)))
+    site.begun()
+    worker.kill_tree()
+
+    def settled() -> bool:
+        found = site.taskstate.upkeep()
+        return bool(found and found.lost)
+
+    wait_until("upkeep settles the loss", settled, timeout=15, interval=0.2)
+    assert status(task.id) == "ERROR"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.databases("postgresql")
+def test_loss_is_settled_within_a_minute_with_the_default_settings(site: Site) -> None:
+    site.environment = {key: value for key, value in site.environment.items() if "URL" in key or "BACKEND" in key}
+    first = site.worker()
+    task = site.taskstate.start(work(site, "waits", str(site.folder)))
+    site.begun()
+    # The one that is killed does the chores; the other has to take them over first.
+    time.sleep(8)
+    site.worker()
+
+    first.kill_tree()
+    killed = time.monotonic()
+    wait_until("the loss is settled", lambda: status(task.id) == "ERROR", timeout=60, interval=0.2)
+
+    assert time.monotonic() - killed <= 60
+
+
+def test_late_acknowledged_work_is_handed_back_and_ends_well(site: Site) -> None:
+    first = site.worker()
+    task = site.taskstate.start(work(site, "waits_late", str(site.folder)))
+    site.begun()
+    first.kill_tree()
+    site.go()
+    site.worker()
+
+    task = site.taskstate.wait(task.id, timeout=30)
+
+    assert (task.status, task.task_log) == ("SUCCESS", "went on")
+
+
+def test_silent_late_acknowledged_work_waits_for_its_redelivery(site: Site) -> None:
+    worker = site.worker()
+    task = site.taskstate.start(work(site, "waits_late", str(site.folder)))
+    site.begun()
+    worker.kill_tree()
+
+    def handed_back() -> bool:
+        site.taskstate.upkeep()
+        return site.executions(task.id) == [("waits_late", "QUEUED", 1)]
+
+    wait_until("it is handed back", handed_back, timeout=15, interval=0.2)
+    assert status(task.id) == "PENDING"
+
+
+def test_message_that_kills_its_child_every_time_is_given_up(site: Site) -> None:
+    site.worker()
+    task = site.taskstate.start(work(site, "kills_its_child", str(site.folder)))
+
+    task = site.taskstate.wait(task.id, timeout=40)
+
+    assert task.status == "ERROR"
+    assert "is not tried again" in task.task_log
+    assert len((site.folder / "begun").read_text().splitlines()) <= 4
+    # The worker goes on with other work.
+    assert site.taskstate.wait(site.taskstate.start(work(site, "nothing")).id, timeout=20).status == "SUCCESS"
+
+
+def test_frozen_worker_elsewhere_is_given_up_and_its_late_result_changes_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = site.worker()
+    task = site.taskstate.start(work(site, "waits", str(site.folder)))
+    site.begun()
+    worker.freeze()
+    # As an observer on another machine sees it, who cannot ask for the process.
+    monkeypatch.setattr(upkeep_module, "is_alive", lambda *_: False)
+    task = site.taskstate.wait(task.id, timeout=15)
+    assert task.status == "ERROR"
+    before = task.task_log
+
+    worker.thaw()
+    site.go()
+    worker.wait_for_log("succeeded", 15)
+
+    row = ProcessingTask.get_by_id(task.id)
+    assert row is not None
+    assert row.status == "ERROR"
+    assert row.task_log.startswith(before)
+    assert "could not be recorded" not in worker.logs()
+
+
+def test_frozen_worker_on_the_same_machine_is_alive(site: Site) -> None:
+    worker = site.worker()
+    task = site.taskstate.start(work(site, "waits", str(site.folder)))
+    site.begun()
+    worker.freeze()
+    with pytest.raises(TimeoutError):
+        site.taskstate.wait(task.id, timeout=4)
+
+    worker.thaw()
+    site.go()
+    assert site.taskstate.wait(task.id, timeout=15).status == "SUCCESS"
+
+
+def test_warm_shutdown_waits_for_a_long_task_and_is_no_loss(site: Site) -> None:
+    worker = site.worker()
+    task = site.taskstate.start(work(site, "waits", str(site.folder)))
+    site.begun()
+    worker.kill("SIGTERM")
+    site.worker()
+    with pytest.raises(TimeoutError):
+        site.taskstate.wait(task.id, timeout=4)
+
+    site.go()
+    assert site.taskstate.wait(task.id, timeout=15).status == "SUCCESS"
+
+
+def test_cold_shutdown_of_early_acknowledged_work_is_told_at_once(site: Site) -> None:
+    worker = site.worker()
+    task = site.taskstate.start(work(site, "waits", str(site.folder)))
+    site.begun()
+    worker.kill("SIGQUIT")
+
+    task = site.taskstate.wait(task.id, timeout=15)
+    assert task.status == "ERROR"
+
+
+def test_healthy_task_that_holds_the_interpreter_is_not_given_up(site: Site) -> None:
+    site.worker()
+    site.worker()
+    task = site.taskstate.start(work(site, "holds_the_interpreter", str(site.folder), 5))
+
+    assert site.taskstate.wait(task.id, timeout=20).status == "SUCCESS"
+
+
+def test_healthy_task_with_a_long_open_write_is_not_given_up(site: Site) -> None:
+    site.worker()
+    site.worker()
+    task = site.taskstate.start(work(site, "keeps_a_write_open", str(site.folder), 5))
+
+    task = site.taskstate.wait(task.id, timeout=30)
+    assert (task.status, task.data) == ("SUCCESS", {"open": True})
+
+
+def test_child_lost_between_publishing_and_recording_ends_as_error(site: Site) -> None:
+    site.worker()
+    task = site.taskstate.start(work(site, "publishes_and_dies", str(site.folder)))
+
+    task = site.taskstate.wait(task.id, timeout=20)
+    assert task.status == "ERROR"
+    site.go()
+    wait_until(
+        "nothing is open", lambda: all(state != "RUNNING" for _, state, _ in site.executions(task.id)), timeout=20
+    )
+
+
+def test_worker_lost_between_publishing_and_recording_ends_as_error(site: Site) -> None:
+    worker = site.worker()
+    task = site.taskstate.start(work(site, "publishes_and_kills_the_worker", str(site.folder)))
+    wait_until("the worker is dead", lambda: worker.status != "running", timeout=20)
+
+    task = site.taskstate.wait(task.id, timeout=20)
+    assert task.status == "ERROR"
+
+
+def test_child_lost_after_its_success_was_stored_is_a_success(site: Site) -> None:
+    site.worker()
+    task = site.taskstate.start(work(site, "dies_after_success"))
+
+    assert site.taskstate.wait(task.id, timeout=30).status == "SUCCESS"
+
+
+def test_client_killed_in_the_middle_of_a_start_ends_the_task(site: Site) -> None:
+    site.client("from tests.apps.crash import start_and_die; start_and_die(1000, 300)")
+    task_id = 1
+    site.worker(concurrency=2)
+
+    task = site.taskstate.wait(task_id, timeout=30)
+
+    assert task.status == "ERROR"
+    assert "client died" in task.task_log
+    assert "messages were seen" in task.task_log
+
+
+def test_queued_work_whose_message_vanished_ends_at_its_deadline(site: Site) -> None:
+    task = site.taskstate.start(work(site, "nothing"))
+    site.app.control.purge()
+    with site.taskstate.database.transaction() as connection:
+        connection.execute(execution_table.update().values(deadline_at=execution_table.c.published_at))
+
+    task = site.taskstate.wait(task.id, timeout=15)
+
+    assert task.status == "ERROR"
+    assert "deadline" in task.task_log
