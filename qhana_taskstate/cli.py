@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, NoReturn, cast
@@ -323,6 +325,27 @@ def finish(ctx: click.Context, /, task_id: int, status: str, log: str | None, as
         raise TaskNotFoundError(task_id)
     finished = state.finish(task_id, log=log, status=status)
     _answer_end(ctx, state, task_id, finished, "finished", as_json)
+
+
+@_command("upkeep")
+@click.option("--once", is_flag=True, help="Look once; one look alone gives nobody up, it only brings rows up to date.")
+@click.option("--seconds", type=click.FloatRange(min=0), help="Stop after so many seconds; by default never.")
+@_as_json
+@click.pass_context
+def upkeep(ctx: click.Context, /, once: bool, seconds: float | None, as_json: bool, **_: Any) -> None:
+    """Find work that was lost, and settle it, until interrupted. Workers do so by themselves."""
+    state = _taskstate(ctx)
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        settled = state.upkeep()
+        if settled is None and once:
+            raise _Failure("the database cannot be reached now; see the log")
+        if settled or once:
+            told = dataclasses.asdict(settled) if settled is not None else {}
+            _print_json(told) if as_json else _print_lines([", ".join(f"{n} {name}" for name, n in told.items())])
+        if once or (deadline is not None and time.monotonic() >= deadline):
+            return
+        time.sleep(state.tracker.upkeep.interval_seconds)
 
 
 def _taskstate(ctx: click.Context, *, ready: bool = True) -> TaskState:
