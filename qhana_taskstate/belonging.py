@@ -168,6 +168,7 @@ class Execution(Publisher):
         max_retries: Celery's limit of retries, None for no limit.
         known: False if the database knows no task with this token.
         closed: Its end is recorded.
+        postponed: Its end waits in memory for the database; until then its lease is renewed.
         task_ended: The task had already ended when it began.
         entered: The body was entered; a further call of the function is a plain call.
         failure: Why it failed, as Celery reported it (a `store.Failure`).
@@ -187,6 +188,7 @@ class Execution(Publisher):
     task_ended: bool = field(kw_only=True, default=False)
     entered: bool = field(kw_only=True, default=False)
     closed: bool = field(kw_only=True, default=False)
+    postponed: bool = field(kw_only=True, default=False)
     failure: Any = field(kw_only=True, default=None)
     succeeded: bool = field(kw_only=True, default=False)
     leave: Callable[[], None] = field(kw_only=True, default=lambda: None)

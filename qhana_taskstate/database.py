@@ -6,10 +6,10 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
@@ -17,6 +17,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuch
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from .errors import DatabaseUnavailableError, SettingsError
+
+T = TypeVar("T")
 
 #: Execution option that makes a transaction on SQLite take the write lock at once.
 IMMEDIATE: Final = "taskstate_immediate"
@@ -186,6 +188,22 @@ class Database:
         """
         with self._connect() as connection:
             yield connection
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run a reading `work`; once more if its connection broke while it lay in the pool.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+            sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
+        """
+        try:
+            with self.reading() as connection:
+                return work(connection)
+        except DBAPIError as exc:
+            if not exc.connection_invalidated:
+                raise
+        with self.reading() as connection:
+            return work(connection)
 
     def _connect(self) -> Connection:
         try:

@@ -321,8 +321,7 @@ class TaskState:
         upkeep = self.tracker.upkeep
         looked = time.monotonic()
         while True:
-            with self.database.reading() as connection:
-                seen = reader.glance(connection, task_id)
+            seen = self.database.read(lambda connection: reader.glance(connection, task_id))
             if seen is None:
                 raise TaskNotFoundError(task)
             if seen.finished or (or_step and seen.waiting):
@@ -362,8 +361,7 @@ class TaskState:
         if not self._end(task, TaskStatus.ERROR, entry):
             return False
         task_id = _id_of(task)
-        with self.database.reading() as connection:
-            celery_ids = store.open_celery_ids(connection, task_id)
+        celery_ids = self.database.read(lambda connection: store.open_celery_ids(connection, task_id))
         if celery_ids:
             try:
                 self.app.control.revoke(celery_ids, terminate=terminate)
@@ -400,9 +398,8 @@ class TaskState:
         if self.sessions.open_write():
             # Our own connection would wait for the caller's open transaction, in the same thread.
             self.session.commit()
-        with self.database.reading() as connection:
-            if reader.glance(connection, task_id) is None:
-                raise TaskNotFoundError(task)
+        if self.database.read(lambda connection: reader.glance(connection, task_id)) is None:
+            raise TaskNotFoundError(task)
         outcome = self.tracker.write(lambda connection: store.end(connection, task_id, status, entry=entry))
         self.tracker.finish_showing(task_id, outcome)
         return outcome.ended is not None
@@ -428,8 +425,7 @@ class TaskState:
     @_explained
     def find(self, celery_id: str) -> ProcessingTask | None:
         """Return the task that a Celery id belongs to, None if no tracked message has that id."""
-        with self.database.reading() as connection:
-            ref = store.find_task(connection, str(celery_id))
+        ref = self.database.read(lambda connection: store.find_task(connection, str(celery_id)))
         return None if ref is None else ProcessingTask.get_by_id(ref.task_id)
 
     @_explained
@@ -513,11 +509,9 @@ class TaskState:
         if given is not None and task_id is None:
             logger.warning("%s was sent with db_id=%r, which is no id of a task; it is not tracked", name, given)
             return None
-        if task_id is not None:
-            with self.database.reading() as connection:
-                if not store.has_task(connection, task_id):
-                    logger.warning("%s was sent with db_id=%s, but there is no such task yet", name, task_id)
-                    return None
+        if task_id is not None and not self.database.read(lambda connection: store.has_task(connection, task_id)):
+            logger.warning("%s was sent with db_id=%s, but there is no such task yet", name, task_id)
+            return None
 
         def work(connection: Any) -> TaskRef | None:
             known = store.find_task(connection, key.celery_id)

@@ -295,8 +295,9 @@ def on_task_postrun(sender: Any, task: Any, state: str | None = None, retval: An
     listener = _find(task.app)
     try:
         if listener is not None and execution.known:
-            listener.tracker.unwatch(execution)
             _end(listener.tracker, execution, state, retval, sys.exc_info()[1])
+            if not execution.postponed:
+                listener.tracker.unwatch(execution)
     finally:
         execution.leave()
 

@@ -8,12 +8,13 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from . import store
 from .belonging import Execution, ExecutionKey, Publication, TaskRef
@@ -178,11 +179,40 @@ class Tracker:
                     store.close(connection, execution.ref, inner)
                 return store.close(connection, execution.ref, closing)
 
-            outcome = self.write(work)
+            try:
+                outcome = self.write(work)
+            except (OperationalError, InterfaceError, DatabaseUnavailableError) as exc:
+                self._postpone(execution, work, exc)
+                return
+            except DBAPIError as exc:
+                # The database is there and refuses these very values: without them at least the end is told.
+                logger.exception("the end of %s could not be recorded: %r", execution.name, closing)
+                told = store.Failure(type=type(exc.orig).__name__, message="its end could not be recorded")
+                bare = store.Closing(key=execution.key, name=execution.name, state=ExecutionState.LOST, failure=told)
+                outcome = self.write(lambda connection: store.close(connection, execution.ref, bare))
             execution.closed = True
         if outcome.members_open and self.settings.canvas_progress:
             self.pulse().note_canvas(execution.ref.task_id)
         self.finish_showing(execution.ref.task_id, outcome)
+
+    def _postpone(self, execution: Execution, work: Callable[[Connection], store.Outcome], exc: Exception) -> None:
+        logger.warning(
+            "the end of %s[%s] of task %s waits until the database is back: %s",
+            execution.name,
+            execution.key.celery_id,
+            execution.ref.task_id,
+            type(exc).__name__,
+        )
+        execution.postponed = True
+
+        def again() -> None:
+            with self.database.transaction() as connection:
+                outcome = work(connection)
+            execution.closed, execution.postponed = True, False
+            self.unwatch(execution)
+            self.finish_showing(execution.ref.task_id, outcome)
+
+        self.pulse().postpone(again)
 
     def close_elsewhere(
         self,
@@ -289,6 +319,7 @@ class Pulse:
         self._running: set[Execution] = set()
         self._holds: set[str] = set()
         self._canvases: set[int] = set()
+        self._postponed: deque[Callable[[], None]] = deque()
         self.does_upkeep = False
         self._guard = threading.Lock()
         self._pid = os.getpid()
@@ -310,6 +341,15 @@ class Pulse:
         """Leave an execution alone."""
         with self._guard:
             self._running.discard(execution)
+
+    def postpone(self, fact: Callable[[], None]) -> None:
+        """Try to write a fact again at every turn, in the order in which facts came, until it succeeds."""
+        self._postponed.append(fact)
+
+    def _write_postponed(self) -> None:
+        while self._postponed:
+            self._postponed[0]()
+            self._postponed.popleft()
 
     def note_canvas(self, task_id: int) -> None:
         """Show "n of m" of a task at the next turn."""
@@ -340,6 +380,8 @@ class Pulse:
             for execution in running:
                 if execution.dirty:
                     _attempt(partial(tracker.flush, execution))
+            if self._postponed:
+                _attempt(self._write_postponed)
             for task_id in canvases:
                 _attempt(partial(_show_canvas, tracker, task_id))
             if (running or holds) and time.monotonic() - beaten >= self._settings.heartbeat_seconds:
