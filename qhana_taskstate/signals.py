@@ -319,14 +319,15 @@ def _end(
         # no `task_success` and no `task_failure` then): what follows may never run.
         failure = _failure(in_flight, None, None) if in_flight is not None else None
         tracker.close(execution, ExecutionState.FAILURE, failure)
-    elif state == ExecutionState.RETRY and execution.request.is_eager:
+    elif state == ExecutionState.RETRY:
         # Without a broker the next attempt begins only after this one has ended.
         following = replace(execution.key, retries=execution.key.retries + 1)
-        if getattr(retval, "sig", None) is not None:
+        if execution.request.is_eager and getattr(retval, "sig", None) is not None:
             execution.publications.append(
                 Publication(following, execution.name, execution.key.celery_id, None, now(), None, sent=True)
             )
-        tracker.close(execution, ExecutionState.RETRY, execution.failure)
+        cause = getattr(retval, "exc", None)
+        tracker.close(execution, ExecutionState.RETRY, _failure(cause or retval, None, None))
     elif state in CLOSING_POSTRUN_STATES:
         tracker.close(execution, ExecutionState(state), execution.failure)
     elif isinstance(retval, Reject):

@@ -28,6 +28,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects.mysql import insert as mysql_insert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -391,7 +392,7 @@ def has_task(connection: Connection, task_id: int) -> bool:
 def register(
     connection: Connection, task_id: int, publications: Iterable[Publication], *, deadline_seconds: float = 7 * 86400.0
 ) -> None:
-    """Record published messages as QUEUED executions; those that are already known stay as they are.
+    """Record published messages as QUEUED executions; those that are known already only learn what they lack.
 
     Args:
         connection: In whose transaction to write.
@@ -420,7 +421,7 @@ def register(
     if rows:
         # By key, the order in which everybody locks executions.
         rows.sort(key=lambda row: (str(row["celery_id"]), row["retries"], row["nesting"]))
-        _insert_absent(connection, execution_table, rows)
+        connection.execute(_registration(connection.dialect.name), rows if len(rows) > 1 else rows[0])
 
 
 def is_registered(connection: Connection, task_id: int, key: ExecutionKey) -> bool:
@@ -1101,6 +1102,24 @@ def _insert_absent(connection: Connection, table: Table, rows: Sequence[dict[str
         return connection.execute(statement, rows[0]).rowcount
     connection.execute(statement, list(rows))
     return len(rows)
+
+
+#: What only the publisher knows. An execution often begins before its publication is recorded.
+_PUBLISHED: Final = ("published_at", "eta", "queue", "parent_id")
+
+
+@functools.cache
+def _registration(dialect: str) -> Any:
+    """Return the INSERT of published messages; to a row that is there already it adds what is missing."""
+    table = execution_table
+    statement: Any
+    if dialect in {"mysql", "mariadb"}:
+        statement = mysql_insert(table)
+        missing = {name: func.coalesce(table.c[name], statement.inserted[name]) for name in _PUBLISHED}
+        return statement.on_duplicate_key_update(missing)
+    statement = postgresql_insert(table) if dialect == "postgresql" else sqlite_insert(table)
+    missing = {name: func.coalesce(table.c[name], statement.excluded[name]) for name in _PUBLISHED}
+    return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=missing)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from celery import _state
 from sqlalchemy import func, select
 
 from qhana_taskstate import TaskState, tables
@@ -57,3 +58,10 @@ def count_rows(state: TaskState) -> dict[str, int]:
             table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
             for table in tables.metadata.sorted_tables
         }
+
+
+@pytest.fixture(autouse=True)
+def _joins_allowed_afterwards() -> Iterator[None]:
+    """Undo what eager tasks in several threads leave behind: Celery keeps one flag for all threads (celery 5.7)."""
+    yield
+    _state._set_task_join_will_block(False)  # type: ignore[attr-defined]  # not in the stubs

@@ -134,6 +134,14 @@ def test_chord_ends_after_its_body(deployment: Deployment) -> None:
     assert task.status == "SUCCESS"
 
 
+def test_text_returned_by_the_body_of_a_chord_and_by_members_of_a_group_is_logged(deployment: Deployment) -> None:
+    task = deployment.run(chord([add.s(1, 1), say.si("part")], remember.si("k", 2)))
+    assert task.task_log == "remembered k"
+
+    task = deployment.run(group(say.s("one"), say.s("two")))
+    assert sorted(task.task_log.splitlines()) == ["one", "two"]
+
+
 def test_chord_with_failing_header_ends_as_error(deployment: Deployment) -> None:
     task = deployment.run(chord([add.s(1, 1), boom.s(), add.s(2, 2)], total.s()))
 
