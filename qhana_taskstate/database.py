@@ -279,11 +279,12 @@ def _begin(connection: Connection) -> None:
     driver = connection.connection.driver_connection
     if not isinstance(driver, sqlite3.Connection) or driver.in_transaction:
         return
+    # Through SQLAlchemy, so that a lock that is not had in time is its `OperationalError`, not the driver's.
     if options.get(IMMEDIATE):
-        driver.execute("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
         return
     driver.execute(f"PRAGMA busy_timeout = {int(IMPATIENT_SECONDS * 1000)}")
     try:
-        driver.execute("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
     finally:
         driver.execute(f"PRAGMA busy_timeout = {int(SQLITE_BUSY_SECONDS * 1000)}")

@@ -259,6 +259,7 @@ class Tracker:
             publications = execution.take_sent()
             if not (lines or progress or publications):
                 return
+            written = False
             try:
                 # A plugin with an open write on SQLite must not wait for this thread, which waits for that write.
                 with self.database.transaction(patient=False) as connection:
@@ -270,11 +271,12 @@ class Tracker:
                         progress=progress,
                         publications=publications,
                     )
-            except (DBAPIError, DatabaseUnavailableError):
-                execution.lines.extendleft(reversed(lines))
-                execution.publications[:0] = publications
-                execution.progress_dirty = execution.progress_dirty or progress is not None
-                raise
+                written = True
+            finally:
+                if not written:
+                    execution.lines.extendleft(reversed(lines))
+                    execution.publications[:0] = publications
+                    execution.progress_dirty = execution.progress_dirty or progress is not None
             if not shown and progress is not None:
                 # A plugin holds the row: the next flush shows it.
                 execution.progress_dirty = True

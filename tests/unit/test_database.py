@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from qhana_taskstate import DatabaseUnavailableError, SettingsError
 from qhana_taskstate.database import Database
@@ -87,4 +89,18 @@ def test_forked_child_has_connections_of_its_own(taskstate_database_url: str) ->
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     with database.transaction() as connection:
         assert connection.execute(text("SELECT count(*) FROM t")).scalar_one() == 1
+    database.dispose()
+
+
+def test_lock_that_is_not_had_in_time_is_an_error_of_sqlalchemy(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'd.sqlite'}")
+    holder = sqlite3.connect(tmp_path / "d.sqlite", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(OperationalError, match="locked"), database.transaction(patient=False):
+        pass
+    holder.execute("ROLLBACK")
+    with database.transaction(patient=False) as connection:
+        connection.execute(text("CREATE TABLE t (v INTEGER)"))
+    holder.close()
     database.dispose()
