@@ -94,6 +94,8 @@ def test_forked_child_has_connections_of_its_own(taskstate_database_url: str) ->
 
 def test_lock_that_is_not_had_in_time_is_an_error_of_sqlalchemy(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'd.sqlite'}")
+    with database.transaction() as connection:
+        connection.execute(text("CREATE TABLE t (v INTEGER)"))
     holder = sqlite3.connect(tmp_path / "d.sqlite", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
 
@@ -101,6 +103,6 @@ def test_lock_that_is_not_had_in_time_is_an_error_of_sqlalchemy(tmp_path: Path) 
         pass
     holder.execute("ROLLBACK")
     with database.transaction(patient=False) as connection:
-        connection.execute(text("CREATE TABLE t (v INTEGER)"))
+        connection.execute(text("INSERT INTO t VALUES (7)"))
     holder.close()
     database.dispose()
