@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -32,12 +33,18 @@ IMPATIENT_SECONDS: Final = 0.1
 #: Where a pooled connection notes when it was given back.
 _RETURNED: Final = "taskstate_returned"
 
+#: Where a connection notes that its open transaction is to be announced.
+_ANNOUNCED: Final = "taskstate_announced"
+
 #: Seconds that a short transaction waits for a locked row.
 LOCK_SECONDS: Final = 1
 
 #: A pooled connection that lay idle for more seconds is asked for a sign of life before it is used. Asking at each
 #: use would cost a round trip, and whoever meets a connection that broke just now tries again anyway.
 _IDLE_SECONDS: Final = 3.0
+
+#: Seconds between two tries to switch a new SQLite file to WAL.
+_WAL_PAUSE_SECONDS: Final = 0.02
 
 #: Seconds that a connection waits for SQLite's write lock.
 SQLITE_BUSY_SECONDS: Final = 10.0
@@ -59,6 +66,8 @@ class Database:
         self._engine: Engine | None = None
         self._pid = 0
         self._guard = threading.Lock()
+        #: Called after the commit of a transaction that `announce_after_commit` was asked for.
+        self.announce: Callable[[], None] = lambda: None
         if engine is None:
             try:
                 self._url: URL = _shared_memory(make_url(url), id(self))
@@ -153,18 +162,24 @@ class Database:
             sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
         """
         begin = IMMEDIATE_SOON if not patient else IMMEDIATE
-        with self._connect().execution_options(**{begin: True}) as connection, connection.begin():
-            if self.dialect in {"mysql", "mariadb"}:
-                connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
-                try:
+        with self._connect().execution_options(**{begin: True}) as connection:
+            # The mark lies with the pooled connection, and a transaction that failed leaves it there.
+            connection.info.pop(_ANNOUNCED, None)
+            with connection.begin():
+                if self.dialect in {"mysql", "mariadb"}:
+                    connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
+                    try:
+                        yield connection
+                    finally:
+                        # The connection may serve a plugin's session next, which may wait for as long as it likes.
+                        connection.exec_driver_sql(
+                            "SET SESSION innodb_lock_wait_timeout = @@GLOBAL.innodb_lock_wait_timeout"
+                        )
+                else:
                     yield connection
-                finally:
-                    # The connection may serve a plugin's session next, which may wait for as long as it likes.
-                    connection.exec_driver_sql(
-                        "SET SESSION innodb_lock_wait_timeout = @@GLOBAL.innodb_lock_wait_timeout"
-                    )
-            else:
-                yield connection
+            announced = connection.info.pop(_ANNOUNCED, False)
+        if announced:
+            self.announce()
 
     @contextmanager
     def single(self) -> Iterator[Connection]:
@@ -214,6 +229,25 @@ class Database:
             ) from exc
 
 
+def announce_after_commit(connection: Connection) -> None:
+    """Let the `Database` call its `announce` once the transaction that it opened on this connection is committed."""
+    connection.info[_ANNOUNCED] = True
+
+
+def database_time(connection: Connection) -> datetime:
+    """Return this moment by the database's clock, aware UTC."""
+    match connection.dialect.name:
+        case "postgresql":
+            moment = connection.execute(select(func.clock_timestamp())).scalar_one()
+            return cast(datetime, moment).astimezone(UTC)
+        case "sqlite":
+            moment = connection.execute(select(func.strftime("%Y-%m-%dT%H:%M:%f", "now"))).scalar_one()
+            return datetime.fromisoformat(str(moment)).replace(tzinfo=UTC)
+        case _:
+            moment = connection.execute(select(func.utc_timestamp(6))).scalar_one()
+            return cast(datetime, moment).replace(tzinfo=UTC)
+
+
 def _cause(exc: DBAPIError) -> str:
     return " ".join(str(exc.orig).split())
 
@@ -247,11 +281,24 @@ def _sqlite_connect(connection: Any, record: object) -> None:
     cursor = connection.cursor()
     try:
         # WAL lets readers go on while one writes; NORMAL is durable against a crash of the process.
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _switch_to_wal(cursor)
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.execute("PRAGMA foreign_keys=ON")
     finally:
         cursor.close()
+
+
+def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
+    deadline = time.monotonic() + SQLITE_BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            # Two who open a new file at once: this pragma does not wait for the other's lock (SQLite 3.40).
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_WAL_PAUSE_SECONDS)
 
 
 def _note_checkin(connection: Any, record: ConnectionPoolEntry) -> None:
