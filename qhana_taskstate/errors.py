@@ -95,3 +95,21 @@ class TextTooLongError(TaskStateError, ValueError):
 
 class StatusError(TaskStateError, ValueError):
     """A word that is no task status was assigned."""
+
+
+class WebhookTargetError(TaskStateError, ValueError):
+    """A webhook URL is unusable, or leads where webhooks may not go; nothing was sent.
+
+    Attributes:
+        shown: The URL as it may be shown: without credentials, fragment, and the values of its query.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, shown: str, reason: str) -> None:
+        super().__init__(f"the webhook {shown} cannot be used: {reason}")
+        self.shown = shown
+        self.reason = reason
+
+
+class WebhookVerificationError(TaskStateError, ValueError):
+    """A received webhook is not what its sender signed, is too old, or is malformed; do not act on it."""

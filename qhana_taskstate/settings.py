@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from .errors import SettingsError
 from .states import ERROR_WORDS
+from .targets import AllowedNetworks
+from .webhooks import check_secret
 
 #: Prefix of every setting in Celery's configuration.
 PREFIX: Final = "taskstate_"
@@ -92,6 +94,16 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(_text(item) for item in _items(value))
 
 
+def _webhook_secrets(value: object) -> tuple[str, ...]:
+    return tuple(check_secret(text) for text in _texts(value))
+
+
+def _allowed_networks(value: object) -> tuple[str, ...]:
+    texts = _texts(value)
+    AllowedNetworks.parse(texts)
+    return texts
+
+
 def _schedule(value: object) -> tuple[float, ...]:
     return tuple(_seconds_or_zero(item) for item in _items(value))
 
@@ -150,8 +162,8 @@ class Settings:
     hold_seconds: float = _setting(60.0, _seconds)
     publish_deadline_seconds: float = _setting(7 * DAY, _seconds)
     max_redeliveries: int = _setting(5, _count)
-    webhook_secrets: tuple[str, ...] = _setting((), _texts, secret=True)
-    webhook_allowed_networks: tuple[str, ...] = _setting((), _texts)
+    webhook_secrets: tuple[str, ...] = _setting((), _webhook_secrets, secret=True)
+    webhook_allowed_networks: tuple[str, ...] = _setting((), _allowed_networks)
     webhook_retry_schedule: tuple[float, ...] = _setting(
         (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0), _schedule
     )
