@@ -50,13 +50,15 @@ _HOST_AND_PORT: Final = re.compile(r"(?:\[[^\]]*\]|[^:\[]*)(?::[0-9]*)?")
 def _table() -> AddressTable:
     """Return what is refused: the registries' special blocks and all that is not global unicast.
 
-    Stricter than `ssrfguard`'s table in two points. What carries an IPv4 address inside (NAT64, 6to4, Teredo, mapped)
-    is refused as a whole: where such a packet ends is decided by a gateway that nobody here knows. And of IPv6 only
-    2000::/3 is given out to hosts (RFC 4291); the rest is reserved, or holds old translation prefixes.
+    Stricter than `ssrfguard`'s table in three points. What carries an IPv4 address inside (NAT64, 6to4, Teredo,
+    mapped) is refused as a whole: where such a packet ends is decided by a gateway that nobody here knows. Exceptions
+    for anycast services of protocols are left out: no receiver lives there. And of IPv6 only 2000::/3 is given out to
+    hosts (RFC 4291); the rest is reserved, or holds old translation prefixes.
     """
     blocks = [
-        dataclasses.replace(block, reach=Reach.DENIED) if block.reach is Reach.TRANSLATED else block
+        dataclasses.replace(block, reach=Reach.DENIED)
         for block in DEFAULT_DENIED.blocks
+        if block.reach is not Reach.PERMITTED
     ]
     blocks += [
         Block(ipaddress.ip_network("::/0"), "Not Global Unicast", "RFC4291", Reach.DENIED),

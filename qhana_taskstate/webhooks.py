@@ -40,7 +40,8 @@ def call_url(webhook_href: str, task_href: str, event: str) -> str:
         event: Sent as `event`.
     """
     base = webhook_href.partition("#")[0]
-    joint = ("" if base.endswith(("?", "&")) else "&") if "?" in base else "?"
+    _, mark, query = base.partition("?")
+    joint = "?" if not mark else "&" if query and not query.endswith("&") else ""
     return f"{base}{joint}source={quote(task_href, safe='')}&event={quote(event, safe='')}"
 
 
