@@ -66,6 +66,7 @@ class Database:
         self._engine: Engine | None = None
         self._pid = 0
         self._guard = threading.Lock()
+        self._lent = threading.local()
         #: Called after the commit of a transaction that `announce_after_commit` was asked for.
         self.announce: Callable[[], None] = lambda: None
         if engine is None:
@@ -162,7 +163,7 @@ class Database:
             sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
         """
         begin = IMMEDIATE_SOON if not patient else IMMEDIATE
-        with self._connect().execution_options(**{begin: True}) as connection:
+        with self._connected(**{begin: True}) as connection:
             # The mark lies with the pooled connection, and a transaction that failed leaves it there.
             connection.info.pop(_ANNOUNCED, None)
             with connection.begin():
@@ -201,8 +202,33 @@ class Database:
         Raises:
             DatabaseUnavailableError: If the database cannot be reached.
         """
-        with self._connect() as connection:
+        with self._connected() as connection:
             yield connection
+
+    @contextmanager
+    def lending(self, connection: Connection | None) -> Iterator[None]:
+        """Let this thread's `transaction` and `reading` use a connection instead of one from the pool.
+
+        Args:
+            connection: One of `apart` that no other thread uses. The pool serves in its place while it is in use,
+                once it broke, or if it is None.
+        """
+        self._lent.connection = connection
+        try:
+            yield
+        finally:
+            self._lent.connection = None
+
+    def apart(self) -> Connection:
+        """Open a connection that does not belong to the pool; whoever asked for it closes it.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+            sqlalchemy.exc.SQLAlchemyError: If the pool has none to give.
+        """
+        connection = self._connect()
+        connection.detach()
+        return connection
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run a reading `work`; once more if its connection broke while it lay in the pool.
@@ -219,6 +245,19 @@ class Database:
                 raise
         with self.reading() as connection:
             return work(connection)
+
+    @contextmanager
+    def _connected(self, **options: Any) -> Iterator[Connection]:
+        lent: Connection | None = getattr(self._lent, "connection", None)
+        if lent is None or lent.closed or lent.invalidated or lent.in_transaction():
+            with self._connect().execution_options(**options) as connection:
+                yield connection
+            return
+        try:
+            yield lent
+        finally:
+            # What the pool does when a connection is given back.
+            lent.rollback()
 
     def _connect(self) -> Connection:
         try:

@@ -26,6 +26,7 @@ from .settings import Settings
 from .states import ExecutionState
 from .tables import now
 from .upkeep import Upkeep
+from .vouching import Voucher, key_of
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,10 @@ class Tracker:
 
     def watch(self, execution: Execution) -> None:
         """Renew the lease of an execution and write its reports, until `unwatch`."""
-        self.pulse().add(execution)
+        pulse = self.pulse()
+        pulse.add(execution)
+        # Before the task runs: from its first line on, it may keep every other thread from running.
+        pulse.voucher.stand_first(self.database, _own_key())
 
     def pulse(self) -> Pulse:
         """Return the thread of this process that renews leases; it is started if it does not run yet."""
@@ -312,6 +316,11 @@ def _started_at(pid: int) -> float | None:
     return started_at(pid)
 
 
+def _own_key() -> int | None:
+    pid = os.getpid()
+    return key_of(this_host(), pid, _started_at(pid))
+
+
 class Pulse:
     """A daemon thread that renews leases and writes reports of the executions of this process."""
 
@@ -323,6 +332,8 @@ class Pulse:
         self._canvases: set[int] = set()
         self._postponed: deque[Callable[[], None]] = deque()
         self.does_upkeep = False
+        #: Holds the lock that proves to other machines that this process lives.
+        self.voucher = Voucher()
         self._guard = threading.Lock()
         self._pid = os.getpid()
         self._wake = threading.Event()
@@ -369,6 +380,12 @@ class Pulse:
             self._holds.discard(hold_id)
 
     def _run(self) -> None:
+        try:
+            self._turn_until_left()
+        finally:
+            self.voucher.close()
+
+    def _turn_until_left(self) -> None:
         beaten = looked = time.monotonic()
         interval = min(self._settings.flush_interval_seconds, self._settings.heartbeat_seconds)
         while not self._wake.wait(interval):
@@ -379,19 +396,25 @@ class Pulse:
                 running = list(self._running)
                 holds = list(self._holds)
                 canvases, self._canvases = self._canvases, set()
-            for execution in running:
-                if execution.dirty:
-                    _attempt(partial(tracker.flush, execution))
-            if self._postponed:
-                _attempt(self._write_postponed)
-            for task_id in canvases:
-                _attempt(partial(_show_canvas, tracker, task_id))
-            if (running or holds) and time.monotonic() - beaten >= self._settings.heartbeat_seconds:
-                beaten = time.monotonic()
-                _attempt(partial(_beat, tracker, running, holds))
-            if self.does_upkeep and time.monotonic() - looked >= tracker.upkeep.interval_seconds:
-                looked = time.monotonic()
-                _attempt(tracker.upkeep.tick)
+            beats = bool(running or holds) and time.monotonic() - beaten >= self._settings.heartbeat_seconds
+            looks = self.does_upkeep and time.monotonic() - looked >= tracker.upkeep.interval_seconds
+            if beats and running:
+                _attempt(partial(self.voucher.stand, tracker.database, _own_key()))
+            # So that a pool child needs two connections: the one of its task and this one.
+            with tracker.database.lending(self.voucher.connection):
+                for execution in running:
+                    if execution.dirty:
+                        _attempt(partial(tracker.flush, execution))
+                if self._postponed:
+                    _attempt(self._write_postponed)
+                for task_id in canvases:
+                    _attempt(partial(_show_canvas, tracker, task_id))
+                if beats:
+                    beaten = time.monotonic()
+                    _attempt(partial(_beat, tracker, running, holds))
+                if looks:
+                    looked = time.monotonic()
+                    _attempt(tracker.upkeep.tick)
             del tracker
 
 

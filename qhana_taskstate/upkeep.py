@@ -16,7 +16,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from . import store
+from . import store, vouching
 from .belonging import ExecutionKey, TaskRef
 from .database import Database
 from .errors import DatabaseUnavailableError
@@ -128,9 +128,8 @@ class Upkeep:
         self._last = moment
         settled = Settled()
         silent = self._silent({(lease.ref, lease.key): lease.heartbeat_at for lease in leases}, moment, "lease")
-        for lease in leases:
-            if (lease.ref, lease.key) in silent and not is_alive(lease.host, lease.pid, lease.pid_started):
-                self._guarded(settled, lambda lease=lease: self._settle(lease, moment, settled))  # type: ignore[misc]
+        for lease in self._unproven([lease for lease in leases if (lease.ref, lease.key) in silent]):
+            self._guarded(settled, lambda lease=lease: self._settle(lease, moment, settled))  # type: ignore[misc]
         quiet = self._silent({hold.id: hold.heartbeat_at for hold in holds}, moment, "hold")
         for hold in holds:
             if hold.id in quiet:
@@ -158,6 +157,16 @@ class Upkeep:
         for noted in [noted for noted in self._notes if noted[0] == kind and noted[1] not in leases]:  # type: ignore[index]
             del self._notes[noted]
         return silent
+
+    def _unproven(self, leases: list[store.Lease]) -> list[store.Lease]:
+        """Return the leases whose process gives no proof of life, neither here nor by its lock in the database."""
+        unseen = [lease for lease in leases if not is_alive(lease.host, lease.pid, lease.pid_started)]
+        if not unseen:
+            return []
+        keys = {id(lease): vouching.key_of(lease.host, lease.pid, lease.pid_started) for lease in unseen}
+        with self._database.reading() as connection:
+            held = vouching.held(connection, {key for key in keys.values() if key is not None})
+        return [lease for lease in unseen if keys[id(lease)] not in held]
 
     def _guarded(self, settled: Settled, chore: Callable[[], None]) -> None:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import Celery, group
 
-from qhana_taskstate import TaskState, add_log, plugin_task
+from qhana_taskstate import TaskState, add_log, plugin_task, report_progress
 from qhana_taskstate import taskstate as current_taskstate
 
 app = Celery("crash", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ.get("CELERY_RESULT_BACKEND"))
@@ -81,6 +81,20 @@ def keeps_a_write_open(folder: str, seconds: float) -> str:
     _note(folder, "keeps")
     time.sleep(seconds)
     return "committed"
+
+
+@plugin_task
+def reports_with_a_write_open(folder: str) -> None:
+    """Change something, and report progress and log again and again until it may end."""
+    current_taskstate.current().data["open"] = True
+    current_taskstate.session.flush()
+    _note(folder, "reports")
+    for count in range(1000):
+        if Path(folder, "go").exists():
+            return
+        report_progress(count, target=1000)
+        add_log(f"turn {count}")
+        time.sleep(0.05)
 
 
 @plugin_task

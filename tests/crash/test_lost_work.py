@@ -7,7 +7,7 @@ import time
 import pytest
 from celery import signature
 
-from qhana_taskstate import ProcessingTask
+from qhana_taskstate import ProcessingTask, vouching
 from qhana_taskstate import upkeep as upkeep_module
 from qhana_taskstate.tables import execution_table
 from tests.crash.conftest import Site
@@ -134,8 +134,9 @@ def test_frozen_worker_elsewhere_is_given_up_and_its_late_result_changes_nothing
     task = site.taskstate.start(work(site, "waits", str(site.folder)))
     site.begun()
     worker.freeze()
-    # As an observer on another machine sees it, who cannot ask for the process.
+    # As an observer on another machine sees it, who cannot ask for the process, and on a database without locks.
     monkeypatch.setattr(upkeep_module, "is_alive", lambda *_: False)
+    monkeypatch.setattr(vouching, "held", lambda *_: set())
     task = site.taskstate.wait(task.id, timeout=15)
     assert task.status == "ERROR"
     before = task.task_log
