@@ -50,6 +50,15 @@ def waits(folder: str) -> str:
     return "went on"
 
 
+@plugin_task
+def lasts(folder: str, seconds: float) -> str:
+    """Say that it runs, and end so much later."""
+    _note(folder, "lasts")
+    add_log("began")
+    time.sleep(seconds)
+    return "lasted"
+
+
 @plugin_task(acks_late=True)
 def waits_late(folder: str) -> str:
     """As `waits`, and the broker keeps the message until the end."""
