@@ -16,9 +16,17 @@ TASK = "https://plugin.example/tasks/7/?a=b"
 
 def subscribed_task(state: TaskState, *, event: str | None = None, webhook_href: str = NOBODY) -> ProcessingTask:
     """Save a task that one webhook is subscribed to."""
+    task = saved_task(state)
+    state.subscribe(task, webhook_href, TASK, event=event)
+    return task
+
+
+def saved_task(state: TaskState) -> ProcessingTask:
+    """Save a task that nobody is subscribed to."""
+    # Where a test made several, the models use the last one.
+    state.app.set_current()
     task = ProcessingTask("watched")
     task.save(commit=True)
-    state.subscribe(task, webhook_href, TASK, event=event)
     return task
 
 
