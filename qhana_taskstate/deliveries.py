@@ -269,8 +269,7 @@ def claim(
     host = host_of(subscription.webhook_href)
     rest = _rest(connection, host, moment)
     if rest is not None:
-        # Out of the way of those that are due behind it.
-        connection.execute(update(delivery_table).where(delivery_table.c.id == row.id).values(due_at=rest))
+        _put_off(connection, [row.id, *_due_at_same_host(connection, subscription.webhook_href, moment)], rest)
         return None
     goes_on = row.message_id is not None and row.changed_at is None
     attempt = 1 if row.message_id is None else row.attempts + 1
@@ -310,6 +309,33 @@ def claim(
         changed_at=message_at,
         status=_wire_status(task, error_word),
     )
+
+
+def _due_at_same_host(connection: Connection, webhook_href: str, moment: datetime) -> list[int]:
+    """Lock deliveries that are due at the host of a URL, and return their ids.
+
+    So that many subscriptions to one receiver that hangs do not have to be looked at one by one, again and again,
+    before those that are due behind them.
+    """
+    parts = urlsplit(webhook_href)
+    rows = connection.execute(
+        select(delivery_table.c.id)
+        .join(subscription_row, subscription_row.c.id == delivery_table.c.subscription_id)
+        .where(
+            delivery_table.c.due_at <= moment,
+            or_(delivery_table.c.leased_until.is_(None), delivery_table.c.leased_until <= moment),
+            subscription_row.c.webhook_href.startswith(f"{parts.scheme}://{parts.netloc}/", autoescape=True),
+        )
+        .order_by(delivery_table.c.id)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True, of=delivery_table)
+    )
+    return list(rows.scalars())
+
+
+def _put_off(connection: Connection, delivery_ids: Sequence[int], until: datetime) -> None:
+    """Let deliveries be due later, out of the way of others."""
+    connection.execute(update(delivery_table).where(delivery_table.c.id.in_(delivery_ids)).values(due_at=until))
 
 
 def _forget(connection: Connection, subscription_id: int) -> None:

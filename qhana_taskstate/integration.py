@@ -28,7 +28,7 @@ from .faults import explain
 from .models import ProcessingTask, TaskUpdateSubscription
 from .progress import TaskLogHandler
 from .rows import LARGEST_ID
-from .sender import Sender, send
+from .sender import Sender, brief_connection, send
 from .sessions import Sessions
 from .settings import Settings, read_settings, setting_names
 from .states import TaskStatus, check_status, is_terminal
@@ -66,6 +66,9 @@ _VISIBILITY_SECONDS, _SWEEP_SECONDS, _MARGIN_SECONDS = 3600.0, 100.0, 60.0
 
 #: A message that wakes the deliveries is worth nothing after so many seconds: others were sent meanwhile.
 _DELIVER_EXPIRES_SECONDS = 60.0
+
+#: How long to wait for a broker that does not answer when such a message is sent.
+_SEND_SECONDS = 1
 
 #: Longest time of a run of the deliveries, beyond all that its own limits allow.
 _DELIVER_LIMIT_SECONDS = 600
@@ -182,7 +185,7 @@ class TaskState:
         deliverer = Deliverer(database, tracker.write, settings, self._send_deliver)
         tracker.wake_deliveries = deliverer.wake
         database.announce = self._after_owing_commit
-        atexit.register(tracker.tell_at_exit)
+        atexit.register(self._tell_at_exit)
         self._deliverer = deliverer
         return tracker
 
@@ -206,16 +209,20 @@ class TaskState:
 
     def _send_deliver(self, seconds: float) -> None:
         message = functools.partial(self._publish_deliver, seconds)
-        if self.tracker.parent_pid == os.getpid():
-            # No thread may be made in the parent of a prefork pool.
+        if self.tracker.makes_no_threads:
             send(message)
         else:
             self._sender.send(message)
 
+    def _tell_at_exit(self) -> None:
+        self.tracker.tell_at_exit()
+        self._sender.finish(_SEND_SECONDS)
+
     def _publish_deliver(self, seconds: float) -> None:
-        with belonging.detached():
+        with belonging.detached(), brief_connection(self.app, _SEND_SECONDS) as connection:
             self.app.send_task(
                 delivery.TASK_NAME,
+                connection=connection,
                 countdown=seconds or None,
                 queue=self.settings.webhook_queue,
                 expires=seconds + _DELIVER_EXPIRES_SECONDS,

@@ -6,9 +6,42 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from celery import Celery
+from kombu import Connection
 
 logger = logging.getLogger(__name__)
+
+#: How often `Sender.finish` looks whether all was sent, in seconds.
+_LOOK_SECONDS: Final = 0.01
+
+
+@contextmanager
+def brief_connection(app: Celery, seconds: int) -> Iterator[Connection]:
+    """Connect to the broker of an app for a moment.
+
+    Without limits of its own a broker that accepts and never answers is waited for without end, and one that is away
+    for longer than Celery's `broker_connection_timeout` (kombu 5.7).
+
+    Args:
+        app: The app.
+        seconds: How long to wait for the connection, and then for each answer.
+
+    Yields:
+        An open connection; closed at the end.
+
+    Raises:
+        Exception: Whatever the broker's library raises.
+    """
+    limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+    options = {**(app.conf.broker_transport_options or {}), **limits}
+    with app.connection_for_write(connect_timeout=seconds, transport_options=options) as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=seconds)
+        yield connection
 
 
 class Sender:
@@ -24,6 +57,7 @@ class Sender:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._asked = self._done = 0
         self._thread: threading.Thread | None = None
 
     def send(self, message: Callable[[], None]) -> None:
@@ -36,15 +70,23 @@ class Sender:
             # The parent's lock may be held by a thread that does not exist here.
             self._guard = threading.Lock()
             self._begin()
-        self._waiting.put(message)
         with self._guard:
+            self._asked += 1
+            self._waiting.put(message)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="qhana_taskstate-sender", daemon=True)
                 self._thread.start()
 
+    def finish(self, seconds: float) -> None:
+        """Wait until all is sent, but not for longer than so many seconds; for the end of a process."""
+        until = time.monotonic() + seconds
+        while self._pid == os.getpid() and self._done < self._asked and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+
     def _run(self) -> None:
         while True:
             send(self._waiting.get())
+            self._done += 1
 
 
 def send(message: Callable[[], None]) -> None:

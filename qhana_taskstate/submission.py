@@ -34,6 +34,7 @@ from .errors import (
 from .faults import explain
 from .models import HREF_LENGTH, ProcessingTask, TaskUpdateSubscription
 from .plugin import PluginTask, check_arguments, find_plugin_task
+from .sender import brief_connection
 from .states import TaskEvent, TaskStatus
 from .tables import ID_LENGTH, now
 from .targets import AllowedNetworks, check_href
@@ -337,13 +338,8 @@ class Submitter:
         if self._app.conf.task_always_eager:
             return
         try:
-            # Without a limit of its own a broker that accepts and never answers is waited for without end.
-            limits = {"socket_timeout": _PROBE_SECONDS, "socket_connect_timeout": _PROBE_SECONDS}
-            transport_options = {**(self._app.conf.broker_transport_options or {}), **limits}
-            with self._app.connection_for_write(
-                connect_timeout=_PROBE_SECONDS, transport_options=transport_options
-            ) as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+            with brief_connection(self._app, _PROBE_SECONDS):
+                pass
         except self._broker_errors() as exc:
             raise self._unreachable(exc) from exc
 

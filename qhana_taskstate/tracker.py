@@ -133,18 +133,22 @@ class Tracker:
         """Let the thread of this process take part in the chores of upkeep."""
         self.pulse().does_upkeep = True
 
+    @property
+    def makes_no_threads(self) -> bool:
+        """Whether this is the parent of a prefork pool: a child that is forked while a thread works is broken."""
+        return self.parent_pid == os.getpid() and (self._pulse is None or not self._pulse.alive)
+
     def owe(self) -> None:
         """Let subscribers be told soon, after a commit that owes them something. Waits for nothing."""
-        if self.parent_pid == os.getpid() and (self._pulse is None or not self._pulse.alive):
-            # No thread may be made in the parent of a prefork pool.
+        if self.makes_no_threads:
             _attempt(self.wake_deliveries)
         else:
             self.pulse().owe()
 
     def tell_at_exit(self) -> None:
         """Let subscribers be told of what this process still owes them, before it ends."""
-        if self._pulse is not None and self._pulse.alive and self._pulse.take_owed():
-            _attempt(self.wake_deliveries)
+        if self._pulse is not None and self._pulse.alive:
+            self._pulse.wake_if_owed(self)
 
     def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool) -> None:
         """Record that the broker will deliver the message of an execution again.
@@ -162,8 +166,8 @@ class Tracker:
         self._leave_nothing_open()
 
     def _leave_nothing_open(self) -> None:
-        if self.parent_pid == os.getpid() and (self._pulse is None or not self._pulse.alive):
-            # The parent of a prefork pool: a child that is forked later must not inherit an open connection.
+        if self.makes_no_threads:
+            # A child that is forked later must not inherit an open connection.
             self.database.dispose()
 
     def unwatch(self, execution: Execution) -> None:
@@ -351,6 +355,7 @@ class Pulse:
         self._canvases: set[int] = set()
         self._postponed: deque[Callable[[], None]] = deque()
         self._owes = False
+        self._waking = threading.Lock()
         self._woke = 0.0
         self.does_upkeep = False
         #: Holds the lock that proves to other machines that this process lives.
@@ -391,10 +396,13 @@ class Pulse:
         if time.monotonic() - self._woke >= _WAKE_GAP_SECONDS:
             self._wake.set()
 
-    def take_owed(self) -> bool:
-        """Return whether the deliveries are still to be woken, and take that over."""
-        owes, self._owes = self._owes, False
-        return owes
+    def wake_if_owed(self, tracker: Tracker) -> None:
+        """Wake the deliveries if that is still to be done; returns only after another thread that does so has."""
+        with self._waking:
+            owes, self._owes = self._owes, False
+            if owes:
+                self._woke = time.monotonic()
+                _attempt(tracker.wake_deliveries)
 
     def note_canvas(self, task_id: int) -> None:
         """Show "n of m" of a task at the next turn."""
@@ -443,9 +451,7 @@ class Pulse:
                     _attempt(self._write_postponed)
                 for task_id in canvases:
                     _attempt(partial(_show_canvas, tracker, task_id))
-                if self.take_owed():
-                    self._woke = time.monotonic()
-                    _attempt(tracker.wake_deliveries)
+                self.wake_if_owed(tracker)
                 if beats:
                     beaten = time.monotonic()
                     _attempt(partial(_beat, tracker, running, holds))

@@ -11,5 +11,6 @@ app, taskstate = make_app(
     os.environ["CELERY_BROKER_URL"],
     os.environ.get("CELERY_RESULT_BACKEND"),
     os.environ["TASKSTATE_DATABASE_URL"],
+    environment=os.environ,
     **SOON,
 )

@@ -291,6 +291,31 @@ def test_hanging_receiver_delays_no_other_of_the_same_run(state: TaskState, rece
         run.join()
 
 
+def test_hundreds_of_subscriptions_to_one_hanging_receiver_delay_no_other(
+    state: TaskState, receiver: WebhookReceiver
+) -> None:
+    with WebhookReceiver(secrets=[SECRET]) as hanging, _slow_first_calls(hanging) as (came, go_on):
+        task = saved_task(state)
+        rows = [
+            {"task_id": task.id, "webhook_href": hanging.href(f"/{number}"), "task_href": TASK, "event_type": "status"}
+            for number in range(300)
+        ]
+        state.session.execute(insert(subscription_row), rows)
+        state.session.commit()
+        change(state, task.id, "status")
+        run = _in_thread(state)
+        assert came.wait(20)
+        state.subscribe(task, receiver.href(), TASK, event="steps")
+        began = time.monotonic()
+        change(state, task.id, "steps")
+        wait_until("the other one was told", lambda: receiver.calls)
+        assert time.monotonic() - began < 1.5
+        with state.database.transaction() as connection:
+            connection.execute(delete(subscription_row))
+        go_on.set()
+        run.join()
+
+
 # What an answer leads to
 
 
