@@ -70,6 +70,9 @@ _DELIVER_EXPIRES_SECONDS = 60.0
 #: Longest time of a run of the deliveries, beyond all that its own limits allow.
 _DELIVER_LIMIT_SECONDS = 600
 
+#: How long the end of a process is held up at most by the message that wakes the deliveries.
+_EXIT_SECONDS = 3.0
+
 #: So many digits are no id, and not worth converting.
 _LONGEST_ID = 20
 
@@ -182,7 +185,7 @@ class TaskState:
         deliverer = Deliverer(database, tracker.write, settings, self._send_deliver)
         tracker.wake_deliveries = deliverer.wake
         database.announce = self._after_owing_commit
-        atexit.register(tracker.tell_at_exit)
+        atexit.register(self._tell_at_exit, tracker)
         self._deliverer = deliverer
         return tracker
 
@@ -199,10 +202,18 @@ class TaskState:
                 # Nobody else would: without a broker there are no workers.
                 self.deliverer.run()
             else:
+                if self.tracker.parent_pid != os.getpid():
+                    self._sender.begin()
                 self.tracker.owe()
         except Exception:
             # Upkeep wakes the deliveries again; whoever committed must not suffer.
             logger.exception("the deliveries could not be woken")
+
+    def _tell_at_exit(self, tracker: Tracker) -> None:
+        """Send what wakes the deliveries before the daemon threads that do so are gone: a script may end at once."""
+        deadline = time.monotonic() + _EXIT_SECONDS
+        tracker.tell_at_exit(_EXIT_SECONDS)
+        self._sender.drain(max(0.0, deadline - time.monotonic()))
 
     def _send_deliver(self, seconds: float) -> None:
         message = functools.partial(self._publish_deliver, seconds)

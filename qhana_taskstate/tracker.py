@@ -40,6 +40,9 @@ _PAUSES = (0.05, 0.2, 0.5, 1.0)
 #: Between two messages of one process that wake the deliveries, in seconds.
 _WAKE_GAP_SECONDS = 0.5
 
+#: Between two looks of a process that ends, in seconds.
+_EXIT_PAUSE_SECONDS = 0.01
+
 
 class Tracker:
     """What one `TaskState` records from this process. Makes a thread at the first execution that it sees run.
@@ -141,10 +144,14 @@ class Tracker:
         else:
             self.pulse().owe()
 
-    def tell_at_exit(self) -> None:
-        """Let subscribers be told of what this process still owes them, before it ends."""
-        if self._pulse is not None and self._pulse.alive and self._pulse.take_owed():
-            _attempt(self.wake_deliveries)
+    def tell_at_exit(self, seconds: float) -> None:
+        """Wait until the deliveries were woken of what this process owes, before it ends.
+
+        Args:
+            seconds: For how long at most; upkeep wakes them then.
+        """
+        if self._pulse is not None and self._pulse.alive:
+            self._pulse.wake_now(seconds)
 
     def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool) -> None:
         """Record that the broker will deliver the message of an execution again.
@@ -351,6 +358,7 @@ class Pulse:
         self._canvases: set[int] = set()
         self._postponed: deque[Callable[[], None]] = deque()
         self._owes = False
+        self._is_waking = False
         self._woke = 0.0
         self.does_upkeep = False
         #: Holds the lock that proves to other machines that this process lives.
@@ -391,10 +399,23 @@ class Pulse:
         if time.monotonic() - self._woke >= _WAKE_GAP_SECONDS:
             self._wake.set()
 
-    def take_owed(self) -> bool:
-        """Return whether the deliveries are still to be woken, and take that over."""
-        owes, self._owes = self._owes, False
-        return owes
+    def wake_now(self, seconds: float) -> None:
+        """Wake the deliveries if they are still to be woken, and wait until that is done, so many seconds at most."""
+        deadline = time.monotonic() + seconds
+        self._wake.set()
+        # In this order: the thread says that it wakes them before it says that nothing is owed.
+        while (self._owes or self._is_waking) and self.alive and time.monotonic() < deadline:
+            time.sleep(_EXIT_PAUSE_SECONDS)
+
+    def _wake_owed(self, tracker: Tracker) -> None:
+        self._is_waking = True
+        try:
+            if self._owes:
+                self._owes = False
+                self._woke = time.monotonic()
+                _attempt(tracker.wake_deliveries)
+        finally:
+            self._is_waking = False
 
     def note_canvas(self, task_id: int) -> None:
         """Show "n of m" of a task at the next turn."""
@@ -443,9 +464,7 @@ class Pulse:
                     _attempt(self._write_postponed)
                 for task_id in canvases:
                     _attempt(partial(_show_canvas, tracker, task_id))
-                if self.take_owed():
-                    self._woke = time.monotonic()
-                    _attempt(tracker.wake_deliveries)
+                self._wake_owed(tracker)
                 if beats:
                     beaten = time.monotonic()
                     _attempt(partial(_beat, tracker, running, holds))
