@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import os
@@ -61,6 +62,9 @@ def _explained(call: Callable[P, R]) -> Callable[P, R]:
 #: kombu's default, and how long after it a message may still come (kombu 5.7, Redis); and what we allow for.
 _VISIBILITY_SECONDS, _SWEEP_SECONDS, _MARGIN_SECONDS = 3600.0, 100.0, 60.0
 
+#: Seconds between two tries of a prefork pool's parent to write what waits.
+_CATCH_UP_SECONDS = 1.0
+
 #: So many digits are no id, and not worth converting.
 _LONGEST_ID = 20
 
@@ -105,6 +109,7 @@ class TaskState:
         self._keywords = settings
         self._guard = threading.RLock()
         self._tracker: Tracker | None = None
+        self._catching_up: Any = None
         if app is not None:
             self.init_app(app)
 
@@ -116,6 +121,7 @@ class TaskState:
         self._app = app
         _of_app[app] = self
         _all.append(self)
+        atexit.register(_leave, weakref.ref(self))
         signals.connect(_listener_of)
         sessions.install(lambda: current().sessions)
         plugin.install_starter(lambda signature: current().start(signature), lambda: current().app)
@@ -529,7 +535,13 @@ class TaskState:
         self.tracker.parent_pid = os.getpid()
         try:
             schema.check(self.database)
-        except (SchemaError, DatabaseUnavailableError, DBAPIError) as exc:
+        except DatabaseUnavailableError as exc:
+            logger.critical(
+                "the worker starts without its database; what it has to say waits for %g s at most: %s",
+                self.settings.keep_facts_seconds,
+                exc,
+            )
+        except (SchemaError, DBAPIError) as exc:
             logger.critical("task states cannot be recorded: %s", exc)
         finally:
             # Nothing of the parent's may be open when pool children are forked.
@@ -539,7 +551,22 @@ class TaskState:
     def on_pool_process_start(self) -> None:
         """Forget the connections of the parent process, and take part in upkeep."""
         self.database.after_fork()
+        self.tracker.backlog.forget_parent()
         self.on_ready()
+
+    def on_parent_ready(self, timer: Any) -> None:
+        """Write what waits for the database from the event loop of a prefork pool's parent.
+
+        Not from a thread: a child that is forked while a thread talks to the database is broken. Celery says that it
+        is ready again after each reconnection, and may have emptied the timer before.
+        """
+        if self._catching_up is None or self._catching_up.canceled:
+            self._catching_up = timer.call_repeatedly(_CATCH_UP_SECONDS, self.tracker.catch_up)
+
+    def on_leaving(self) -> None:
+        """Write what waits for the database; what cannot be written is logged whole."""
+        if self._tracker is not None:
+            self._tracker.leave()
 
     def on_ready(self) -> None:
         """Take part in upkeep, and listen to the log now that Celery has set it up."""
@@ -556,6 +583,12 @@ def _capture_log(level: int | None) -> None:
 
 _of_app: weakref.WeakKeyDictionary[Celery, TaskState] = weakref.WeakKeyDictionary()
 _all: list[TaskState] = []
+
+
+def _leave(found: weakref.ref[TaskState]) -> None:
+    state = found()
+    if state is not None:
+        state.on_leaving()
 
 
 def current() -> TaskState:
