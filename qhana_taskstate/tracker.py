@@ -46,6 +46,10 @@ _UNKNOWN_TASK: Final = -1
 _FAREWELL_SECONDS: Final = 3.0
 
 
+#: Between two messages of one process that wake the deliveries, in seconds.
+_WAKE_GAP_SECONDS = 0.5
+
+
 class Tracker:
     """What one `TaskState` records from this process. Makes a thread at the first execution that it sees run.
 
@@ -63,6 +67,8 @@ class Tracker:
         self.upkeep = upkeep
         #: What waits for the database.
         self.backlog = Backlog(database, settings.keep_facts_seconds)
+        #: Lets some worker tell subscribers; set by whoever knows how.
+        self.wake_deliveries: Callable[[], None] = lambda: None
         #: The process in which a Celery worker was started, if this is one.
         self.parent_pid = 0
         self._pulse: Pulse | None = None
@@ -198,6 +204,19 @@ class Tracker:
     def serve_upkeep(self) -> None:
         """Let the thread of this process take part in the chores of upkeep."""
         self.pulse().does_upkeep = True
+
+    def owe(self) -> None:
+        """Let subscribers be told soon, after a commit that owes them something. Waits for nothing."""
+        if self.parent_pid == os.getpid() and (self._pulse is None or not self._pulse.alive):
+            # No thread may be made in the parent of a prefork pool.
+            _attempt(self.backlog, self.wake_deliveries)
+        else:
+            self.pulse().owe()
+
+    def tell_at_exit(self) -> None:
+        """Let subscribers be told of what this process still owes them, before it ends."""
+        if self._pulse is not None and self._pulse.alive and self._pulse.take_owed():
+            _attempt(self.backlog, self.wake_deliveries)
 
     def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool) -> None:
         """Record that the broker will deliver the message of an execution again.
@@ -412,6 +431,8 @@ class Pulse:
         self._running: set[Execution] = set()
         self._holds: set[str] = set()
         self._canvases: set[int] = set()
+        self._owes = False
+        self._woke = 0.0
         self.does_upkeep = False
         #: Holds the lock that proves to other machines that this process lives.
         self.voucher = Voucher()
@@ -435,6 +456,17 @@ class Pulse:
         """Leave an execution alone."""
         with self._guard:
             self._running.discard(execution)
+
+    def owe(self) -> None:
+        """Wake the deliveries at the next turn, which comes at once unless they were woken a moment ago."""
+        self._owes = True
+        if time.monotonic() - self._woke >= _WAKE_GAP_SECONDS:
+            self._wake.set()
+
+    def take_owed(self) -> bool:
+        """Return whether the deliveries are still to be woken, and take that over."""
+        owes, self._owes = self._owes, False
+        return owes
 
     def note_canvas(self, task_id: int) -> None:
         """Show "n of m" of a task at the next turn."""
@@ -460,7 +492,9 @@ class Pulse:
     def _turn_until_left(self) -> None:
         beaten = looked = time.monotonic()
         interval = min(self._settings.flush_interval_seconds, self._settings.heartbeat_seconds)
-        while not self._wake.wait(interval):
+        while True:
+            self._wake.wait(interval)
+            self._wake.clear()
             tracker = self._tracker()
             if tracker is None:
                 return
@@ -486,6 +520,9 @@ class Pulse:
                         attempt(partial(tracker.flush, execution))
                 for task_id in canvases:
                     attempt(partial(_show_canvas, tracker, task_id))
+                if self.take_owed():
+                    self._woke = time.monotonic()
+                    _attempt(tracker.backlog, tracker.wake_deliveries)
                 if beats:
                     beaten = time.monotonic()
                     attempt(partial(_beat, tracker, running, holds))

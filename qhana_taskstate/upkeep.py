@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from . import store, vouching
 from .belonging import ExecutionKey, TaskRef
-from .database import Database
+from .database import Database, database_time
 from .errors import DatabaseUnavailableError
 from .processes import is_alive
 from .settings import Settings
@@ -64,6 +64,7 @@ class Upkeep:
         redelivery_seconds: After how long at the latest the broker delivers an unacknowledged message again.
         has_succeeded: Tells whether Celery's result backend holds a success for a Celery id; None is never asked.
         revoke: Asks the workers to drop a message.
+        wake_deliveries: Lets some worker tell subscribers, if somebody is to be told now.
     """
 
     def __init__(
@@ -74,12 +75,14 @@ class Upkeep:
         redelivery_seconds: float,
         has_succeeded: Callable[[str], bool],
         revoke: Callable[[str], None],
+        wake_deliveries: Callable[[], None],
     ) -> None:
         self._database = database
         self._settings = settings
         self._redelivery = timedelta(seconds=redelivery_seconds)
         self._has_succeeded = has_succeeded
         self._revoke = revoke
+        self._wake_deliveries = wake_deliveries
         self._owner = secrets.token_hex(8)
         self._notes: dict[Hashable, _Note] = {}
         self._last: datetime | None = None
@@ -108,14 +111,14 @@ class Upkeep:
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
         with self._database.reading() as connection:
-            moment = store.database_time(connection)
+            moment = database_time(connection)
             leader = store.leader_until(connection)
         if not force and leader is not None and leader[0] != self._owner and leader[1] > moment:
             self._forget()
             return None
         with self._database.transaction() as connection:
             # Writing is part of the look: who cannot write must not take the silence of others for death.
-            moment = store.database_time(connection)
+            moment = database_time(connection)
             if not store.lead(connection, self._owner, moment, self.interval_seconds * _LEAD) and not force:
                 self._forget()
                 return None
@@ -138,6 +141,8 @@ class Upkeep:
             self._guarded(settled, lambda ref=ref, key=key, name=name: self._give_up(ref, key, name, settled))  # type: ignore[misc]
         for task_id in uncopied:
             self._guarded(settled, lambda task_id=task_id: self._show(task_id, settled))  # type: ignore[misc]
+        # Last: what was settled owes calls too.
+        self._guarded(settled, self._wake_deliveries)
         return settled
 
     def _forget(self) -> None:

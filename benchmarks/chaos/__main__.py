@@ -40,7 +40,7 @@ def _settle(site: Site, seconds: float) -> None:
         time.sleep(_LOOK)
 
 
-def _judge(site: Site, striker: Striker, *, webhooks: bool) -> Judge:
+def _judge(site: Site, striker: Striker) -> Judge:
     events: dict[int, list[Event]] = defaultdict(list)
     for event in evidence.read(site.evidence):
         events[event.plan].append(event)
@@ -52,7 +52,7 @@ def _judge(site: Site, striker: Striker, *, webhooks: bool) -> Judge:
         plan = plan_of(site.seed, number)
         found: list[Row] = rows.get(number, [])
         judge.judge(plan, events[number], found)
-        if webhooks and plan.subscribes and found and found[0].finished is not None:
+        if plan.subscribes and found and found[0].finished is not None:
             owed[number] = "FAILURE" if found[0].status == "ERROR" else found[0].status
     judge.judge_calls(owed, site.receiver.calls)
     return judge
@@ -75,7 +75,6 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
-    webhooks = False
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary) / "chaos"
         with Site(
@@ -84,7 +83,6 @@ def main() -> int:
             workers=arguments.workers,
             clients=arguments.clients,
             rate=arguments.rate,
-            webhooks=webhooks,
         ) as site:
             for worker in site.workers:
                 worker.ready()
@@ -93,7 +91,7 @@ def main() -> int:
             striker.strike_until(time.time() + arguments.minutes * 60)
             site.stop_load()
             _settle(site, arguments.settle)
-            judge = _judge(site, striker, webhooks=webhooks)
+            judge = _judge(site, striker)
             refused = site.receiver.refused
     print("\n".join(report.table(seed, arguments.minutes, striker.faults, judge.verdict, refused)))
     print("\n".join(report.findings(judge.verdict)))

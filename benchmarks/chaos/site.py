@@ -42,17 +42,15 @@ class Site:
         workers: How many workers, each with a prefork pool of two.
         clients: How many clients.
         rate: Plans a second, of all clients together.
-        webhooks: Whether subscriptions are made.
     """
 
-    def __init__(self, seed: int, folder: Path, *, workers: int, clients: int, rate: float, webhooks: bool) -> None:
+    def __init__(self, seed: int, folder: Path, *, workers: int, clients: int, rate: float) -> None:
         self.seed = seed
         self.folder = folder
         self.evidence = folder / "evidence"
         self.evidence.mkdir(parents=True)
         self._counts = (workers, clients)
         self._rate = rate
-        self._webhooks = webhooks
         self._stack = ExitStack()
         self.redis = RedisServer()
         self.postgres = PostgresServer()
@@ -83,14 +81,11 @@ class Site:
                 "CELERY_RESULT_BACKEND": self.redis.database_url(1),
                 SEED: str(self.seed),
                 FOLDER: str(self.evidence),
+                HOOK: self.receiver.address,
+                "TASKSTATE_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+                "TASKSTATE_WEBHOOK_RETRY_SCHEDULE": str([1] * 100),
+                "TASKSTATE_WEBHOOK_MIN_INTERVAL_SECONDS": "0.5",
             }
-            if self._webhooks:
-                self.environment |= {
-                    HOOK: self.receiver.address,
-                    "TASKSTATE_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
-                    "TASKSTATE_WEBHOOK_RETRY_SCHEDULE": "[" + ", ".join(["1"] * 100) + "]",
-                    "TASKSTATE_WEBHOOK_MIN_INTERVAL_SECONDS": "0.5",
-                }
             self._start_workers()
             self._stack = self._stack.pop_all()
         return self

@@ -41,6 +41,9 @@ def upgrade() -> None:
     _create_execution()
     _create_upkeep()
     _create_log()
+    _create_change()
+    _create_delivery()
+    _create_host()
 
 
 def _runner_time() -> sa.types.TypeEngine[Any]:
@@ -244,10 +247,15 @@ def _create_upkeep() -> None:
     )
 
 
+def _serial() -> sa.Column[int]:
+    number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+    return sa.Column("id", number, autoincrement=True, nullable=False)
+
+
 def _create_log() -> None:
     op.create_table(
         "taskstate_log",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        _serial(),
         sa.Column("task_id", sa.Integer(), nullable=False),
         sa.Column("text", _long_text(), nullable=False),
         sa.Column("glued", sa.Boolean(), nullable=False),
@@ -256,3 +264,61 @@ def _create_log() -> None:
         **_OURS,
     )
     op.create_index("ix_taskstate_log_task_id", "taskstate_log", ["task_id"])
+
+
+def _create_change() -> None:
+    op.create_table(
+        "taskstate_change",
+        _serial(),
+        sa.Column("subscription_id", sa.Integer(), nullable=False),
+        sa.Column("task_id", sa.Integer(), nullable=False),
+        sa.Column("event", sa.String(16), nullable=False),
+        sa.Column("changed_at", _our_time(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_taskstate_change"),
+        **_OURS,
+    )
+    op.create_index("ix_taskstate_change_subscription_id", "taskstate_change", ["subscription_id"])
+    op.create_index("ix_taskstate_change_task_id", "taskstate_change", ["task_id"])
+
+
+def _create_delivery() -> None:
+    op.create_table(
+        "taskstate_delivery",
+        _serial(),
+        sa.Column("subscription_id", sa.Integer(), nullable=False),
+        sa.Column("event", sa.String(16), nullable=False),
+        sa.Column("task_id", sa.Integer(), nullable=False),
+        sa.Column("sequence", sa.Integer(), nullable=False),
+        sa.Column("changed_at", _our_time(), nullable=True),
+        sa.Column("message_id", sa.String(64), nullable=True),
+        sa.Column("message_at", _our_time(), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("not_before", _our_time(), nullable=True),
+        sa.Column("due_at", _our_time(), nullable=True),
+        sa.Column("lease", sa.String(32), nullable=True),
+        sa.Column("leased_until", _our_time(), nullable=True),
+        sa.Column("host", sa.String(255), nullable=True),
+        sa.Column("called_at", _our_time(), nullable=True),
+        sa.Column("answered_at", _our_time(), nullable=True),
+        sa.Column("answer", sa.String(255), nullable=True),
+        sa.Column("dead_at", _our_time(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_taskstate_delivery"),
+        **_OURS,
+    )
+    table = "taskstate_delivery"
+    op.create_index("uq_taskstate_delivery_subscription_id", table, ["subscription_id", "event"], unique=True)
+    op.create_index("ix_taskstate_delivery_task_id", table, ["task_id"])
+    for name in ("due_at", "host"):
+        there = sa.column(name).is_not(None)
+        op.create_index(f"ix_{table}_{name}", table, [name], postgresql_where=there, sqlite_where=there)
+
+
+def _create_host() -> None:
+    op.create_table(
+        "taskstate_host",
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("closed_until", _our_time(), nullable=True),
+        sa.PrimaryKeyConstraint("name", name="pk_taskstate_host"),
+        **_OURS,
+    )
