@@ -1,7 +1,7 @@
 """Real servers and workers under load while faults strike at random: `python -m benchmarks.chaos --help`.
 
 `plans` says what is started and how it has to end, `app` is what the workers run, `client` starts plans, `faults`
-strikes, `proxy` cuts connections, `evidence` is what really happened beside the system under test, `verdict` judges,
+strikes, `evidence` is what really happened beside the system under test, `verdict` judges,
 `report` prints.
 """
 

@@ -14,13 +14,13 @@ from celery import Celery
 from sqlalchemy import make_url
 
 from benchmarks.chaos import FOLDER, HOOK, SEED, STOP
-from benchmarks.chaos.proxy import CuttingProxy
 from benchmarks.chaos.receiver import Receiver
 from qhana_taskstate import TaskState
 from qhana_taskstate.testing.container import LocalWorker
 from qhana_taskstate.testing.postgres_server import PostgresServer
 from qhana_taskstate.testing.process import LocalProcess
 from qhana_taskstate.testing.redis_server import RedisServer
+from tests.proxy import CuttingProxy
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
