@@ -139,6 +139,7 @@ class Settings:
             into the task's log. None captures nothing.
         canvas_progress: A canvas of several executions that reports no progress itself shows "n of m".
         hold_seconds: A submission that was not heard of for so long counts as dead.
+        keep_facts_seconds: How long a process keeps in memory what it cannot write while the database is away.
         publish_deadline_seconds: A message not begun so long after its publication or eta counts as lost.
         max_redeliveries: How often the broker may deliver one message again after it lost its worker.
         webhook_secrets: Standard Webhooks secrets; the first signs first.
@@ -160,6 +161,7 @@ class Settings:
     capture_log_level: int | None = _setting(None, _log_level)
     canvas_progress: bool = _setting(True, _switch)
     hold_seconds: float = _setting(60.0, _seconds)
+    keep_facts_seconds: float = _setting(600.0, _seconds)
     publish_deadline_seconds: float = _setting(7 * DAY, _seconds)
     max_redeliveries: int = _setting(5, _count)
     webhook_secrets: tuple[str, ...] = _setting((), _webhook_secrets, secret=True)
