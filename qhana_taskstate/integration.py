@@ -18,8 +18,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
-from . import belonging, models, plugin, reader, schema, sessions, signals, store, worker_requests
-from .belonging import ExecutionKey, Publication, TaskRef
+from . import belonging, holdings, messages, models, plugin, reader, schema, sessions, signals, store, worker_requests
+from .belonging import ExecutionKey, KeptMessage, Publication, TaskRef
+from .broker import Broker
 from .database import Database
 from .errors import DatabaseUnavailableError, NotConfiguredError, SchemaError, SettingsError, TaskNotFoundError
 from .faults import explain
@@ -163,6 +164,8 @@ class TaskState:
             redelivery_seconds=self._redelivery_seconds(),
             has_succeeded=self._has_succeeded,
             revoke=self._revoke,
+            finder=Broker(self.app),
+            send=self._send_again,
         )
         return Tracker(database, Sessions(database, settings, self._host_session), settings, upkeep)
 
@@ -193,6 +196,13 @@ class TaskState:
             # The absence of a stored result proves nothing, so that a backend that is away is no reason to stop.
             logger.debug("no result of %s: %s", celery_id, type(exc).__name__)
             return False
+
+    def _send_again(self, message: KeptMessage, ref: TaskRef, queue: str) -> None:
+        try:
+            messages.send(self.app, message, ref, queue)
+        except Exception as exc:
+            # It is missed and sent again later.
+            logger.warning("a message of task %s could not be sent again now: %s", ref.task_id, type(exc).__name__)
 
     def _revoke(self, celery_id: str) -> None:
         try:
@@ -535,6 +545,7 @@ class TaskState:
             # Nothing of the parent's may be open when pool children are forked.
             self.database.dispose()
         worker_requests.install(self.app, _find)
+        holdings.install()
 
     def on_pool_process_start(self) -> None:
         """Forget the connections of the parent process, and take part in upkeep."""

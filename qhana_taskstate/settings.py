@@ -140,6 +140,7 @@ class Settings:
         canvas_progress: A canvas of several executions that reports no progress itself shows "n of m".
         hold_seconds: A submission that was not heard of for so long counts as dead.
         publish_deadline_seconds: A message not begun so long after its publication or eta counts as lost.
+        missing_after_seconds: A message not begun so long after its publication is looked for in the broker.
         max_redeliveries: How often the broker may deliver one message again after it lost its worker.
         webhook_secrets: Standard Webhooks secrets; the first signs first.
         webhook_allowed_networks: CIDRs and host names that a webhook may reach beyond public addresses.
@@ -161,6 +162,7 @@ class Settings:
     canvas_progress: bool = _setting(True, _switch)
     hold_seconds: float = _setting(60.0, _seconds)
     publish_deadline_seconds: float = _setting(7 * DAY, _seconds)
+    missing_after_seconds: float = _setting(300.0, _seconds)
     max_redeliveries: int = _setting(5, _count)
     webhook_secrets: tuple[str, ...] = _setting((), _webhook_secrets, secret=True)
     webhook_allowed_networks: tuple[str, ...] = _setting((), _allowed_networks)
