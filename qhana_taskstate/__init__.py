@@ -9,6 +9,7 @@ from .errors import (
     DatabaseUnavailableError,
     DataValueError,
     DuplicateExecutionError,
+    EventError,
     NotConfiguredError,
     NotInExecutionError,
     ProgressError,
@@ -20,6 +21,8 @@ from .errors import (
     TaskNotFoundError,
     TaskStateError,
     TextTooLongError,
+    WebhookTargetError,
+    WebhookVerificationError,
 )
 
 # Make a Celery app track its tasks
@@ -46,6 +49,7 @@ __all__ = [
     "DataValueError",
     "DatabaseUnavailableError",
     "DuplicateExecutionError",
+    "EventError",
     "NotConfiguredError",
     "NotInExecutionError",
     "ProcessingTask",
@@ -65,6 +69,8 @@ __all__ = [
     "TaskUpdateSubscription",
     "TextTooLongError",
     "WebhookRef",
+    "WebhookTargetError",
+    "WebhookVerificationError",
     "add_log",
     "add_output",
     "plugin_task",

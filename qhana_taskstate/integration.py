@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import os
@@ -18,15 +19,30 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
-from . import belonging, holdings, messages, models, plugin, reader, schema, sessions, signals, store, worker_requests
+from . import (
+    belonging,
+    delivery,
+    holdings,
+    messages,
+    models,
+    plugin,
+    reader,
+    schema,
+    sessions,
+    signals,
+    store,
+    worker_requests,
+)
 from .belonging import ExecutionKey, KeptMessage, Publication, TaskRef
 from .broker import Broker
 from .database import Database
+from .delivery import Deliverer
 from .errors import DatabaseUnavailableError, NotConfiguredError, SchemaError, SettingsError, TaskNotFoundError
 from .faults import explain
 from .models import ProcessingTask, TaskUpdateSubscription
 from .progress import TaskLogHandler
 from .rows import LARGEST_ID
+from .sender import Sender, send
 from .sessions import Sessions
 from .settings import Settings, read_settings, setting_names
 from .states import TaskStatus, check_status, is_terminal
@@ -61,6 +77,12 @@ def _explained(call: Callable[P, R]) -> Callable[P, R]:
 
 #: kombu's default, and how long after it a message may still come (kombu 5.7, Redis); and what we allow for.
 _VISIBILITY_SECONDS, _SWEEP_SECONDS, _MARGIN_SECONDS = 3600.0, 100.0, 60.0
+
+#: A message that wakes the deliveries is worth nothing after so many seconds: others were sent meanwhile.
+_DELIVER_EXPIRES_SECONDS = 60.0
+
+#: Longest time of a run of the deliveries, beyond all that its own limits allow.
+_DELIVER_LIMIT_SECONDS = 600
 
 #: So many digits are no id, and not worth converting.
 _LONGEST_ID = 20
@@ -106,6 +128,8 @@ class TaskState:
         self._keywords = settings
         self._guard = threading.RLock()
         self._tracker: Tracker | None = None
+        self._deliverer: Deliverer | None = None
+        self._sender = Sender()
         if app is not None:
             self.init_app(app)
 
@@ -117,6 +141,7 @@ class TaskState:
         self._app = app
         _of_app[app] = self
         _all.append(self)
+        _register_deliver(app)
         signals.connect(_listener_of)
         sessions.install(lambda: current().sessions)
         plugin.install_starter(lambda signature: current().start(signature), lambda: current().app)
@@ -166,8 +191,53 @@ class TaskState:
             revoke=self._revoke,
             finder=Broker(self.app),
             send=self._send_again,
+            # Looked up at each call, since it is made below.
+            wake_deliveries=lambda: deliverer.wake_if_owed(),
         )
-        return Tracker(database, Sessions(database, settings, self._host_session), settings, upkeep)
+        tracker = Tracker(database, Sessions(database, settings, self._host_session), settings, upkeep)
+        deliverer = Deliverer(database, tracker.write, settings, self._send_deliver)
+        tracker.wake_deliveries = deliverer.wake
+        database.announce = self._after_owing_commit
+        atexit.register(tracker.tell_at_exit)
+        self._deliverer = deliverer
+        return tracker
+
+    @property
+    def deliverer(self) -> Deliverer:
+        """What tells subscribers; made at first use."""
+        _ = self.tracker
+        assert self._deliverer is not None  # noqa: S101  (made with the tracker; tells the type checker)
+        return self._deliverer
+
+    def _after_owing_commit(self) -> None:
+        try:
+            if self.app.conf.task_always_eager:
+                # Nobody else would: without a broker there are no workers.
+                self.deliverer.run()
+            else:
+                self.tracker.owe()
+        except Exception:
+            # Upkeep wakes the deliveries again; whoever committed must not suffer.
+            logger.exception("the deliveries could not be woken")
+
+    def _send_deliver(self, seconds: float) -> None:
+        message = functools.partial(self._publish_deliver, seconds)
+        if self.tracker.parent_pid == os.getpid():
+            # No thread may be made in the parent of a prefork pool.
+            send(message)
+        else:
+            self._sender.send(message)
+
+    def _publish_deliver(self, seconds: float) -> None:
+        with belonging.detached():
+            self.app.send_task(
+                delivery.TASK_NAME,
+                countdown=seconds or None,
+                queue=self.settings.webhook_queue,
+                expires=seconds + _DELIVER_EXPIRES_SECONDS,
+                ignore_result=True,
+                retry=False,
+            )
 
     def _engine_of_host(self) -> Engine:
         assert self._host_session is not None  # noqa: S101  (checked by the caller; tells the type checker)
@@ -280,6 +350,8 @@ class TaskState:
             DuplicateExecutionError: If `task_id` was used in this task before; nothing was sent.
             BrokerUnavailableError: If the broker cannot be reached; the task has then ended as ERROR, except with
                 `answers`, where nothing was changed.
+            WebhookTargetError: If the webhook's URL is unusable; nothing was written.
+            EventError: If the event is none of the three; nothing was written.
         """
         subscriber = None
         if webhook_href is not None:
@@ -458,7 +530,9 @@ class TaskState:
         task_href: str | None = None,
         event: str | None = None,
     ) -> TaskUpdateSubscription:
-        """Subscribe a webhook to a task, and commit. Twice is once.
+        """Subscribe a webhook to a task, and commit. Twice is once, also for two callers at once.
+
+        A task that has ended already owes it one `status`.
 
         Args:
             task: The task or its id.
@@ -468,12 +542,20 @@ class TaskState:
 
         Raises:
             TaskNotFoundError: If there is no such task.
+            WebhookTargetError: If the URL is unusable, or leads where webhooks may not go in any case.
+            EventError: If the event is none of the three.
             SettingsError: If there is no `task_href` and no public URL.
         """
-        row = self._get(_id_of(task))
         subscriber = Subscriber(webhook_href=webhook_href, task_href=task_href, event=event)
-        subscription = Submitter(self.app, self.tracker).subscribe(self.session, row, subscriber)
-        self.session.commit()
+        submitter = Submitter(self.app, self.tracker)
+        submitter.check_subscriber(subscriber)
+        row = self._get(_id_of(task))
+        try:
+            subscription = submitter.subscribe(self.session, row, subscriber)
+            self.session.commit()
+        except BaseException:
+            self.session.rollback()
+            raise
         return subscription
 
     @_explained
@@ -556,6 +638,23 @@ class TaskState:
         """Take part in upkeep, and listen to the log now that Celery has set it up."""
         _capture_log(self.settings.capture_log_level)
         self.tracker.serve_upkeep()
+
+
+def _register_deliver(app: Celery) -> None:
+    @app.task(
+        name=delivery.TASK_NAME,
+        shared=False,
+        ignore_result=True,
+        acks_late=False,
+        # A host's limits for its own tasks may be shorter than a call may take.
+        time_limit=_DELIVER_LIMIT_SECONDS,
+        soft_time_limit=_DELIVER_LIMIT_SECONDS,
+        max_retries=0,
+    )
+    def deliver() -> int | None:
+        """Tell subscribers what they are owed."""
+        found = _find(app)
+        return None if found is None else found.deliverer.run()
 
 
 def _capture_log(level: int | None) -> None:

@@ -13,11 +13,12 @@ from celery.local import Proxy
 from celery.utils.functional import head_from_fun
 from sqlalchemy.orm import Session
 
-from . import tasklog
+from . import events, tasklog
 from .belonging import Execution, Publisher, current_execution, current_publisher
 from .errors import ArgumentsError, NotInExecutionError, TaskNotFoundError
 from .models import ProcessingTask
 from .sessions import current_sessions, has_open_write
+from .states import TaskEvent
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -301,6 +302,8 @@ def _write_lines(execution: Execution, session: Session) -> None:
         try:
             session.flush()
             tasklog.append(session.connection(), execution.ref.task_id, lines)
+            if lines:
+                events.note(session, execution.ref.task_id, TaskEvent.DETAILS)
         except BaseException:
             execution.lines.extendleft(reversed(lines))
             raise

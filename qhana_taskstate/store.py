@@ -11,7 +11,7 @@ import functools
 import secrets
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
 from sqlalchemy import (
@@ -22,6 +22,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    exists,
     func,
     insert,
     literal,
@@ -33,12 +34,12 @@ from sqlalchemy.dialects.mysql import insert as mysql_insert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from . import tasklog
+from . import outbox, tasklog
 from .belonging import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
 from .database import LOCK_SECONDS
 from .models import ProcessingTask
 from .rows import is_open_step, step_row
-from .states import FAILED_STATES, ExecutionState, TaskStatus
+from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
 from .tables import (
     ID_LENGTH,
     NAME_LENGTH,
@@ -264,7 +265,12 @@ _DECIDE = (
         }
     )
 )
-_SHOWN = select(_task.c.id, _task.c.finished_at).where(_task.c.id == bindparam("of_task"))
+_SHOWN = select(
+    _task.c.id,
+    _task.c.finished_at,
+    # Asked along the way, so that a task without subscribers pays nothing.
+    exists().where(outbox.subscription_row.c.task_id == bindparam("of_task")).label("subscribed"),
+).where(_task.c.id == bindparam("of_task"))
 # A key share, so that a plugin's uncommitted output, which refers to the row, is no reason to wait (PostgreSQL).
 _LOCK_TASK = _SHOWN.with_for_update(key_share=True)
 _LOCK_TASK_IF_FREE = _SHOWN.with_for_update(skip_locked=True, key_share=True)
@@ -904,20 +910,6 @@ def uncopied(connection: Connection, limit: int = 100) -> list[int]:
     return [row.task_id for row in rows]
 
 
-def database_time(connection: Connection) -> datetime:
-    """Return this moment by the database's clock, aware UTC."""
-    match connection.dialect.name:
-        case "postgresql":
-            moment = connection.execute(select(func.clock_timestamp())).scalar_one()
-            return cast(datetime, moment).astimezone(UTC)
-        case "sqlite":
-            moment = connection.execute(select(func.strftime("%Y-%m-%dT%H:%M:%f", "now"))).scalar_one()
-            return datetime.fromisoformat(str(moment)).replace(tzinfo=UTC)
-        case _:
-            moment = connection.execute(select(func.utc_timestamp(6))).scalar_one()
-            return cast(datetime, moment).replace(tzinfo=UTC)
-
-
 def lead(connection: Connection, owner: str, moment: datetime, seconds: float) -> bool:
     """Take or renew the right to do the chores of upkeep.
 
@@ -1061,6 +1053,8 @@ def canvas_progress(connection: Connection, task_id: int) -> Progress | None:
 
 def show_canvas(connection: Connection, task_id: int) -> None:
     """Show "n of m" in the `ProcessingTask` row of a canvas that reports nothing itself, if the row is free."""
+    if lock_job(connection, task_id) is None:
+        return
     progress = canvas_progress(connection, task_id)
     if progress is not None:
         _finish(connection, task_id, None, progress=progress)
@@ -1090,13 +1084,20 @@ def _finish(
             {"of_task": task_id, "end_status": ended.value, "ended_at": moment, "end_copied": locked is not None},
         )
     if locked is None:
+        if log:
+            # The log can be read from its entries already.
+            outbox.add(connection, task_id, (TaskEvent.DETAILS,))
         return False
+    events: set[TaskEvent] = {TaskEvent.DETAILS} if log else set()
     if progress is not None and locked.finished_at is None:
         _show_progress(connection, task_id, progress)
+        events.add(TaskEvent.DETAILS)
     if ended is not None and locked.finished_at is None:
-        _copy_end(connection, task_id, ended, moment, clear_steps=not has_no_step)
+        events |= _copy_end(connection, task_id, ended, moment, clear_steps=not has_no_step)
     if log:
         tasklog.refresh_column(connection, task_id)
+    if locked.subscribed:
+        outbox.add(connection, task_id, events)
     return True
 
 
@@ -1117,7 +1118,7 @@ def show(connection: Connection, task_id: int) -> bool:
     ).one_or_none()
     if job is not None and job.end_status is not None and not job.end_copied:
         if locked is not None and locked.finished_at is None:
-            _copy_end(connection, task_id, TaskStatus(job.end_status), job.ended_at)
+            outbox.add(connection, task_id, _copy_end(connection, task_id, TaskStatus(job.end_status), job.ended_at))
         connection.execute(update(job_table).where(job_table.c.task_id == task_id).values(end_copied=True))
     if locked is not None:
         tasklog.refresh_column(connection, task_id)
@@ -1139,11 +1140,14 @@ def _show_progress(connection: Connection, task_id: int, progress: Progress) -> 
 
 def _copy_end(
     connection: Connection, task_id: int, status: TaskStatus, moment: datetime, *, clear_steps: bool = True
-) -> None:
+) -> set[TaskEvent]:
+    """Write an end into the `ProcessingTask` row, which the caller has locked; returns what that raises."""
     values = {"of_task": task_id, "task_status": status.value, "finished_at": moment}
     connection.execute(_SHOW_SUCCESS if status == TaskStatus.SUCCESS else _SHOW_ERROR, values)
-    if clear_steps:
-        connection.execute(update(step_row).where(is_open_step(task_id)).values(cleared=True))
+    events = {TaskEvent.STATUS, TaskEvent.DETAILS}
+    if clear_steps and connection.execute(update(step_row).where(is_open_step(task_id)).values(cleared=True)).rowcount:
+        events.add(TaskEvent.STEPS)
+    return events
 
 
 def report(

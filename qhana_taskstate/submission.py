@@ -18,23 +18,26 @@ from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
-from . import store
+from . import outbox, store
 from .belonging import ExecutionKey, Publication, Submission, TaskRef, submitting
 from .broker import queue_for
 from .errors import (
     ArgumentsError,
     BrokerUnavailableError,
     DuplicateExecutionError,
+    EventError,
     SettingsError,
     StepNotOpenError,
     TaskFinishedError,
     TaskNotFoundError,
+    TextTooLongError,
 )
 from .faults import explain
-from .models import ProcessingTask, TaskUpdateSubscription
+from .models import HREF_LENGTH, ProcessingTask, TaskUpdateSubscription
 from .plugin import PluginTask, check_arguments, find_plugin_task
-from .states import TaskStatus
+from .states import TaskEvent, TaskStatus
 from .tables import ID_LENGTH, now
+from .targets import AllowedNetworks, check_href
 from .tracker import Tracker
 
 #: What a signature has that came as a plain dict, for example out of JSON.
@@ -97,7 +100,7 @@ class Submitter:
         self._check(leaves, options)
         written_parameters = self._parameters(parameters, canvas)
         if subscriber is not None:
-            self._check_task_href(subscriber)
+            self.check_subscriber(subscriber)
         session = self._tracker.sessions.current
         try:
             row = self._row(session, task)
@@ -273,10 +276,14 @@ class Submitter:
     def subscribe(self, session: Session, task: ProcessingTask, subscriber: Subscriber) -> TaskUpdateSubscription:
         """Add a subscription to the session unless the same one is there; does not commit.
 
-        Raises:
-            SettingsError: If no `task_href` was given and `taskstate_public_url` is not set.
+        Args:
+            session: The session; flushed, and its transaction holds the task in order until it ends.
+            task: A task that is in the database.
+            subscriber: As `check_subscriber` has accepted it.
         """
-        self._check_task_href(subscriber)
+        session.flush()
+        # Before the look: of two callers at once, the second sees what the first has committed.
+        outbox.lock_for_subscription(session.connection(), task.id)
         task_href = subscriber.task_href
         if task_href is None:
             task_href = f"{str(self._tracker.settings.public_url).rstrip('/')}/tasks/{task.id}/"
@@ -290,8 +297,23 @@ class Submitter:
         session.add(subscription)
         return subscription
 
-    def _check_task_href(self, subscriber: Subscriber) -> None:
-        if subscriber.task_href is None and self._tracker.settings.public_url is None:
+    def check_subscriber(self, subscriber: Subscriber) -> None:
+        """Check, before anything is written, who is to be told.
+
+        Raises:
+            TextTooLongError: If a URL is longer than its column.
+            WebhookTargetError: If the URL is unusable, or leads where webhooks may not go in any case.
+            EventError: If the event is none of the three.
+            SettingsError: If no `task_href` was given and `taskstate_public_url` is not set.
+        """
+        settings = self._tracker.settings
+        for name, href in (("webhook_href", subscriber.webhook_href), ("task_href", subscriber.task_href)):
+            if isinstance(href, str) and len(href) > HREF_LENGTH:
+                raise TextTooLongError(f"{name} of {len(href)} characters is too long; its column holds {HREF_LENGTH}")
+        check_href(subscriber.webhook_href, AllowedNetworks.parse(settings.webhook_allowed_networks))
+        if subscriber.event is not None and subscriber.event not in set(TaskEvent):
+            raise EventError(subscriber.event)
+        if subscriber.task_href is None and settings.public_url is None:
             raise SettingsError("a subscription needs a task_href, or the setting taskstate_public_url")
 
     def probe_broker(self) -> None:

@@ -37,6 +37,10 @@ T = TypeVar("T")
 _PAUSES = (0.05, 0.2, 0.5, 1.0)
 
 
+#: Between two messages of one process that wake the deliveries, in seconds.
+_WAKE_GAP_SECONDS = 0.5
+
+
 class Tracker:
     """What one `TaskState` records from this process. Makes a thread at the first execution that it sees run.
 
@@ -52,6 +56,8 @@ class Tracker:
         self.sessions = sessions
         self.settings = settings
         self.upkeep = upkeep
+        #: Lets some worker tell subscribers; set by whoever knows how.
+        self.wake_deliveries: Callable[[], None] = lambda: None
         #: The process in which a Celery worker was started, if this is one.
         self.parent_pid = 0
         self._pulse: Pulse | None = None
@@ -126,6 +132,19 @@ class Tracker:
     def serve_upkeep(self) -> None:
         """Let the thread of this process take part in the chores of upkeep."""
         self.pulse().does_upkeep = True
+
+    def owe(self) -> None:
+        """Let subscribers be told soon, after a commit that owes them something. Waits for nothing."""
+        if self.parent_pid == os.getpid() and (self._pulse is None or not self._pulse.alive):
+            # No thread may be made in the parent of a prefork pool.
+            _attempt(self.wake_deliveries)
+        else:
+            self.pulse().owe()
+
+    def tell_at_exit(self) -> None:
+        """Let subscribers be told of what this process still owes them, before it ends."""
+        if self._pulse is not None and self._pulse.alive and self._pulse.take_owed():
+            _attempt(self.wake_deliveries)
 
     def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool) -> None:
         """Record that the broker will deliver the message of an execution again.
@@ -338,6 +357,8 @@ class Pulse:
         self._holds: set[str] = set()
         self._canvases: set[int] = set()
         self._postponed: deque[Callable[[], None]] = deque()
+        self._owes = False
+        self._woke = 0.0
         self.does_upkeep = False
         #: Holds the lock that proves to other machines that this process lives.
         self.voucher = Voucher()
@@ -371,6 +392,17 @@ class Pulse:
             self._postponed[0]()
             self._postponed.popleft()
 
+    def owe(self) -> None:
+        """Wake the deliveries at the next turn, which comes at once unless they were woken a moment ago."""
+        self._owes = True
+        if time.monotonic() - self._woke >= _WAKE_GAP_SECONDS:
+            self._wake.set()
+
+    def take_owed(self) -> bool:
+        """Return whether the deliveries are still to be woken, and take that over."""
+        owes, self._owes = self._owes, False
+        return owes
+
     def note_canvas(self, task_id: int) -> None:
         """Show "n of m" of a task at the next turn."""
         with self._guard:
@@ -395,7 +427,9 @@ class Pulse:
     def _turn_until_left(self) -> None:
         beaten = looked = time.monotonic()
         interval = min(self._settings.flush_interval_seconds, self._settings.heartbeat_seconds)
-        while not self._wake.wait(interval):
+        while True:
+            self._wake.wait(interval)
+            self._wake.clear()
             tracker = self._tracker()
             if tracker is None:
                 return
@@ -416,6 +450,9 @@ class Pulse:
                     _attempt(self._write_postponed)
                 for task_id in canvases:
                     _attempt(partial(_show_canvas, tracker, task_id))
+                if self.take_owed():
+                    self._woke = time.monotonic()
+                    _attempt(tracker.wake_deliveries)
                 if beats:
                     beaten = time.monotonic()
                     _attempt(partial(_beat, tracker, running, holds))

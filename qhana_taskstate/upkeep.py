@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from . import store, vouching
 from .belonging import ExecutionKey, KeptMessage, TaskRef
-from .database import Database
+from .database import Database, database_time
 from .errors import DatabaseUnavailableError
 from .lookout import Finder, Lookout
 from .processes import is_alive
@@ -75,6 +75,7 @@ class Upkeep:
         revoke: Asks the workers to drop a message.
         finder: Where messages can be looked for.
         send: Sends a kept message of a task to a queue again.
+        wake_deliveries: Lets some worker tell subscribers, if somebody is to be told now.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Upkeep:
         revoke: Callable[[str], None],
         finder: Finder,
         send: Callable[[KeptMessage, TaskRef, str], None],
+        wake_deliveries: Callable[[], None],
     ) -> None:
         self._database = database
         self._settings = settings
@@ -96,6 +98,7 @@ class Upkeep:
         self._send = send
         self._lookout = Lookout(finder, settings)
         self._missing: deque[store.Waiting] = deque()
+        self._wake_deliveries = wake_deliveries
         self._owner = secrets.token_hex(8)
         self._notes: dict[Hashable, _Note] = {}
         self._last: datetime | None = None
@@ -124,14 +127,14 @@ class Upkeep:
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
         with self._database.reading() as connection:
-            moment = store.database_time(connection)
+            moment = database_time(connection)
             leader = store.leader_until(connection)
         if not force and leader is not None and leader[0] != self._owner and leader[1] > moment:
             self._forget()
             return None
         with self._database.transaction() as connection:
             # Writing is part of the look: who cannot write must not take the silence of others for death.
-            moment = store.database_time(connection)
+            moment = database_time(connection)
             if not store.lead(connection, self._owner, moment, self.interval_seconds * _LEAD) and not force:
                 self._forget()
                 return None
@@ -155,6 +158,8 @@ class Upkeep:
         self._guarded(settled, lambda: self._look_for_messages(moment, settled))
         for task_id in uncopied:
             self._guarded(settled, lambda task_id=task_id: self._show(task_id, settled))  # type: ignore[misc]
+        # Last: what was settled owes calls too.
+        self._guarded(settled, self._wake_deliveries)
         return settled
 
     def _forget(self) -> None:
