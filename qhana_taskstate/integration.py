@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, cast
 
 from celery import Celery, _state
@@ -41,6 +42,7 @@ from .errors import DatabaseUnavailableError, NotConfiguredError, SchemaError, S
 from .faults import explain
 from .models import ProcessingTask, TaskUpdateSubscription
 from .progress import TaskLogHandler
+from .pruning import OutputsHook, Pruned, Pruner
 from .rows import LARGEST_ID
 from .sender import Sender, send
 from .sessions import Sessions
@@ -103,6 +105,8 @@ class TaskState:
             for example Flask-SQLAlchemy's `db.session`; it is then the current session everywhere.
         engine: An engine of the host, instead of `taskstate_database_url`.
         environment: Where `TASKSTATE_…` names are read from, such as `os.environ`; None reads none.
+        on_outputs_removed: Is called with a list of `RemovedOutput` after old tasks were removed, in the process and
+            thread that removed them; their files are left to the application. Hand what takes long to a Celery task.
         settings: Settings by keyword, without their prefix; they win over Celery's configuration.
 
     Raises:
@@ -116,6 +120,7 @@ class TaskState:
         session: scoped_session[Any] | Callable[[], Session] | None = None,
         engine: Engine | None = None,
         environment: Mapping[str, str] | None = None,
+        on_outputs_removed: OutputsHook | None = None,
         **settings: Any,
     ) -> None:
         for name in settings:
@@ -125,6 +130,8 @@ class TaskState:
         self._host_session = session
         self._engine = engine
         self._environment = environment
+        self._on_outputs_removed = on_outputs_removed
+        self._pruner: Pruner | None = None
         self._keywords = settings
         self._guard = threading.RLock()
         self._tracker: Tracker | None = None
@@ -183,6 +190,7 @@ class TaskState:
             engine = self._engine_of_host()
         database = Database(settings.database_url, engine=engine)
         _capture_log(settings.capture_log_level)
+        self._pruner = Pruner(database, settings, self._on_outputs_removed)
         upkeep = Upkeep(
             database,
             settings,
@@ -191,6 +199,7 @@ class TaskState:
             revoke=self._revoke,
             finder=Broker(self.app),
             send=self._send_again,
+            pruner=self._pruner,
             # Looked up at each call, since it is made below.
             wake_deliveries=lambda: deliverer.wake_if_owed(),
         )
@@ -503,6 +512,28 @@ class TaskState:
         except (DBAPIError, DatabaseUnavailableError) as exc:
             logger.warning("upkeep could not look: %s", exc)
             return None
+
+    @_explained
+    def prune(self, older_than: timedelta, *, strangers: bool = False, dry_run: bool = False) -> Pruned:
+        """Remove tasks that finished longer ago, with all their rows; commits every few tasks and waits for nobody.
+
+        One with an open execution, or whose subscribers have still to be told, stays. Output files are reported to
+        `on_outputs_removed` and not deleted.
+
+        Args:
+            older_than: Age of their end, by the database's clock.
+            strangers: Also tasks that nobody gave to this package.
+            dry_run: Only count.
+
+        Returns:
+            What was done.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+        """
+        _ = self.tracker
+        assert self._pruner is not None  # noqa: S101  (made with the tracker; tells the type checker)
+        return self._pruner.prune(older_than, strangers=strangers, dry_run=dry_run)
 
     @_explained
     def find(self, celery_id: str) -> ProcessingTask | None:

@@ -25,6 +25,7 @@ from .database import Database, database_time
 from .errors import DatabaseUnavailableError
 from .lookout import Finder, Lookout
 from .processes import is_alive
+from .pruning import Pruner
 from .settings import Settings
 from .states import ExecutionState
 
@@ -59,6 +60,7 @@ class Settled:
     shown: int = 0
     missing: int = 0
     resent: int = 0
+    pruned: int = 0
 
     def __bool__(self) -> bool:
         return any(dataclasses.astuple(self))
@@ -75,6 +77,7 @@ class Upkeep:
         revoke: Asks the workers to drop a message.
         finder: Where messages can be looked for.
         send: Sends a kept message of a task to a queue again.
+        pruner: Removes old tasks.
         wake_deliveries: Lets some worker tell subscribers, if somebody is to be told now.
     """
 
@@ -88,6 +91,7 @@ class Upkeep:
         revoke: Callable[[str], None],
         finder: Finder,
         send: Callable[[KeptMessage, TaskRef, str], None],
+        pruner: Pruner,
         wake_deliveries: Callable[[], None],
     ) -> None:
         self._database = database
@@ -96,6 +100,7 @@ class Upkeep:
         self._has_succeeded = has_succeeded
         self._revoke = revoke
         self._send = send
+        self._pruner = pruner
         self._lookout = Lookout(finder, settings)
         self._missing: deque[store.Waiting] = deque()
         self._wake_deliveries = wake_deliveries
@@ -158,6 +163,7 @@ class Upkeep:
         self._guarded(settled, lambda: self._look_for_messages(moment, settled))
         for task_id in uncopied:
             self._guarded(settled, lambda task_id=task_id: self._show(task_id, settled))  # type: ignore[misc]
+        self._guarded(settled, lambda: self._prune(settled))
         # Last: what was settled owes calls too.
         self._guarded(settled, self._wake_deliveries)
         return settled
@@ -284,6 +290,9 @@ class Upkeep:
         self._send(message, missing.ref, missing.queue)
         settled.resent += 1
         logger.warning("%s[%s] was lost by the broker and sent again", missing.name, missing.key.celery_id)
+
+    def _prune(self, settled: Settled) -> None:
+        settled.pruned += self._pruner.turn()
 
     def _show(self, task_id: int, settled: Settled) -> None:
         settled.shown += self._write(lambda connection: store.show(connection, task_id))
