@@ -242,8 +242,8 @@ delivery_table = Table(
     #: Whose call is under way, and until when nobody else may make one.
     Column("lease", String(32), nullable=True),
     Column("leased_until", UtcTime, nullable=True),
-    #: Where the call under way goes.
-    Column("host", String(NAME_LENGTH), nullable=True),
+    #: Host and port that it is called at.
+    Column("host", String(NAME_LENGTH), nullable=False),
     Column("called_at", UtcTime, nullable=True),
     Column("answered_at", UtcTime, nullable=True),
     #: What the last call led to, for people.
@@ -259,10 +259,10 @@ Index(
     sqlite_where=delivery_table.c.due_at.is_not(None),
 )
 Index(
-    "ix_taskstate_delivery_host",
-    delivery_table.c.host,
-    postgresql_where=delivery_table.c.host.is_not(None),
-    sqlite_where=delivery_table.c.host.is_not(None),
+    "ix_taskstate_delivery_leased_until",
+    delivery_table.c.leased_until,
+    postgresql_where=delivery_table.c.leased_until.is_not(None),
+    sqlite_where=delivery_table.c.leased_until.is_not(None),
 )
 
 #: How a host of receivers behaves: failures in a row, and until when it is left alone.

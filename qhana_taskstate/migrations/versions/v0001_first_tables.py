@@ -297,7 +297,7 @@ def _create_delivery() -> None:
         sa.Column("due_at", _our_time(), nullable=True),
         sa.Column("lease", sa.String(32), nullable=True),
         sa.Column("leased_until", _our_time(), nullable=True),
-        sa.Column("host", sa.String(255), nullable=True),
+        sa.Column("host", sa.String(255), nullable=False),
         sa.Column("called_at", _our_time(), nullable=True),
         sa.Column("answered_at", _our_time(), nullable=True),
         sa.Column("answer", sa.String(255), nullable=True),
@@ -308,7 +308,7 @@ def _create_delivery() -> None:
     table = "taskstate_delivery"
     op.create_index("uq_taskstate_delivery_subscription_id", table, ["subscription_id", "event"], unique=True)
     op.create_index("ix_taskstate_delivery_task_id", table, ["task_id"])
-    for name in ("due_at", "host"):
+    for name in ("due_at", "leased_until"):
         there = sa.column(name).is_not(None)
         op.create_index(f"ix_{table}_{name}", table, [name], postgresql_where=there, sqlite_where=there)
 
