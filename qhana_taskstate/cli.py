@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any, Final, NoReturn, cast
 from urllib.parse import unquote, urlsplit
 
@@ -49,6 +51,14 @@ _EXIT_CODES: Final = (
     "Exit codes: 0 done, and yes; 1 no, or failed (no such task, already ended, a task ended as ERROR, the database or "
     "the broker cannot be reached); 2 wrong usage or settings; 130 interrupted."
 )
+
+_UNITS: Final = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
 
 _STATUS_WORDS: Final = (*TaskStatus, *sorted(ERROR_WORDS - set(TaskStatus)), UNKNOWN)
 
@@ -458,6 +468,62 @@ def _why_not(state: TaskState, delivery_ids: Sequence[int]) -> dict[int, str]:
         else:
             reasons[delivery_id] = "a call of it is under way; try again when that has ended"
     return reasons
+
+
+@_command("prune")
+@click.option(
+    "--older-than",
+    required=True,
+    metavar="AGE",
+    callback=lambda _ctx, _param, value: _age(value),
+    help="Tasks that ended longer ago go: a number with s, m, h, d or w, such as 30d or 12h.",
+)
+@click.option("--all", "strangers", is_flag=True, help="Also tasks that nobody gave to the tracker.")
+@click.option("--dry-run", is_flag=True, help="Only count what would go.")
+@_as_json
+@click.pass_context
+def prune(
+    ctx: click.Context, /, older_than: timedelta, strangers: bool, dry_run: bool, as_json: bool, **_: Any
+) -> None:
+    """Remove tasks that ended long ago, with all their rows.
+
+    Tasks with an open execution, or whose subscribers have still to be told, stay. Output files are reported to the
+    application and not deleted. It works in small steps, waits for nobody, and can be interrupted and repeated.
+    """
+    state = _taskstate(ctx)
+    pruned = state.prune(older_than, strangers=strangers, dry_run=dry_run)
+    if as_json:
+        _print_json({**dataclasses.asdict(pruned), "dry_run": dry_run})
+        return
+    told = "would be removed" if dry_run else "removed"
+    click.echo(f"{_count(pruned.tasks, 'task')} {told}; {_files(pruned.outputs)} reported to the application")
+    reasons = {
+        "with an open execution": pruned.open,
+        "whose subscribers have still to be told": pruned.pending,
+        "that somebody is changing now": pruned.busy,
+        "that rows of other tables refer to": pruned.referenced,
+    }
+    for reason, count in reasons.items():
+        if count:
+            click.echo(f"{_count(count, 'task')} kept {reason}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _files(number: int) -> str:
+    return f"{_count(number, 'output file')} {'is' if number == 1 else 'are'}"
+
+
+def _age(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
+    try:
+        if match is not None:
+            return float(match[1]) * _UNITS[match[2]]
+    except OverflowError:
+        pass
+    raise click.BadParameter(f"{text!r} is no age; write a number with s, m, h, d or w, such as 30d")
 
 
 def _taskstate(ctx: click.Context, *, ready: bool = True) -> TaskState:

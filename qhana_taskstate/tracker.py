@@ -270,6 +270,7 @@ class Tracker:
             lines=execution.take_lines(),
             progress=execution.take_progress(),
             counts_members=self.settings.canvas_progress,
+            kept=bool(getattr(execution.task, "resend", False)),
         )
 
     def close(self, execution: Execution, state: ExecutionState, failure: store.Failure | None = None) -> None:
@@ -394,6 +395,12 @@ class Tracker:
             )
 
         self.record(Fact(ref.task_id, publications, work))
+
+    def keep(self, ref: TaskRef, publication: Publication) -> None:
+        """Keep the message of a publication whose execution is registered already."""
+        message = publication.message
+        if message is not None:
+            self.write(lambda connection: store.keep_message(connection, ref.task_id, publication.key, message))
 
     def finish_showing(self, task_id: int, outcome: store.Outcome) -> None:
         """Bring the `ProcessingTask` row up to date if it was locked; upkeep does it if it still is."""
