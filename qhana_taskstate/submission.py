@@ -14,7 +14,7 @@ from celery.utils import uuid
 from kombu import serialization
 from kombu.exceptions import EncodeError, KombuError
 from kombu.utils.url import maybe_sanitize_url
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, select
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
@@ -152,6 +152,9 @@ class Submitter:
             if is_new:
                 job = store.take_new(connection, row.id, since=row.started_at, finishes=finishes)
             else:
+                if subscriber is not None:
+                    # In this order: see `rows`.
+                    outbox.lock_for_subscription(connection, row.id)
                 job = store.take_up(connection, row.id, finishes=finishes)
             if job.end_status is not None:
                 raise TaskFinishedError(row.id, job.end_status)
@@ -308,9 +311,20 @@ class Submitter:
         task_href = subscriber.task_href
         if task_href is None:
             task_href = f"{str(self._tracker.settings.public_url).rstrip('/')}/tasks/{task.id}/"
-        for known in TaskUpdateSubscription.get_by_task_and_subscriber(
-            task, subscriber.webhook_href, event=subscriber.event
-        ):
+        event = TaskUpdateSubscription.event_type
+        known = session.scalars(
+            select(TaskUpdateSubscription)
+            .where(
+                TaskUpdateSubscription.task_id == task.id,
+                TaskUpdateSubscription.webhook_href == subscriber.webhook_href,
+                event.is_(None) if subscriber.event is None else event == subscriber.event,
+            )
+            .order_by(TaskUpdateSubscription.id)
+            .limit(1)
+            # Locked, so that it is seen as it is now also in a host's transaction of REPEATABLE READ.
+            .with_for_update(read=True)
+        ).first()
+        if known is not None:
             return known
         subscription = TaskUpdateSubscription(
             task, webhook_href=subscriber.webhook_href, task_href=task_href, event_type=subscriber.event
