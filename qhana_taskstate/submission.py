@@ -33,13 +33,14 @@ from .errors import (
     TaskFinishedError,
     TaskNotFoundError,
     TextTooLongError,
+    WebhookTargetError,
 )
 from .faults import explain
 from .models import HREF_LENGTH, ProcessingTask, TaskUpdateSubscription
 from .plugin import PluginTask, check_arguments, find_plugin_task
 from .states import TaskEvent, TaskStatus
 from .tables import ID_LENGTH, now
-from .targets import AllowedNetworks, check_href
+from .targets import AllowedNetworks, check_href, shown_href
 from .tracker import Tracker
 
 #: What a signature has that came as a plain dict, for example out of JSON.
@@ -339,6 +340,7 @@ class Submitter:
             TextTooLongError: If a URL is longer than its column.
             WebhookTargetError: If the URL is unusable, or leads where webhooks may not go in any case.
             EventError: If the event is none of the three.
+            ArgumentsError: If the `task_href` is no text, or one that no column can hold.
             SettingsError: If no `task_href` was given and `taskstate_public_url` is not set.
         """
         settings = self._tracker.settings
@@ -346,10 +348,11 @@ class Submitter:
             if isinstance(href, str) and len(href) > HREF_LENGTH:
                 raise TextTooLongError(f"{name} of {len(href)} characters is too long; its column holds {HREF_LENGTH}")
         check_href(subscriber.webhook_href, AllowedNetworks.parse(settings.webhook_allowed_networks))
-        if subscriber.event is not None and subscriber.event not in set(TaskEvent):
-            raise EventError(subscriber.event)
+        check_event(subscriber.event)
         if subscriber.task_href is None and settings.public_url is None:
             raise SettingsError("a subscription needs a task_href, or the setting taskstate_public_url")
+        if subscriber.task_href is not None and not _is_storable(subscriber.task_href):
+            raise ArgumentsError(f"task_href {subscriber.task_href!r} is no URL of a task; pass a text, or None")
 
     def probe_broker(self) -> None:
         """Ask the broker for a sign of life.
@@ -467,6 +470,37 @@ def _earliest(options: Mapping[str, Any]) -> datetime | None:
 
 def _name_of(canvas: Signature, leaves: list[_Leaf]) -> str:
     return str(leaves[0].signature.task if leaves else canvas.subtask_type or canvas.task)
+
+
+def check_event(event: object) -> None:
+    """Check what to be told of.
+
+    Raises:
+        EventError: If it is neither one of the three nor None.
+    """
+    if event is not None and not (isinstance(event, str) and event in set(TaskEvent)):
+        raise EventError(event)
+
+
+def check_known_webhook(webhook_href: object) -> None:
+    """Check a URL that may have been subscribed before, whatever is allowed by now.
+
+    Raises:
+        WebhookTargetError: If it is no text, or one that no column can hold.
+    """
+    if not _is_storable(webhook_href):
+        raise WebhookTargetError(shown_href(webhook_href), "a text is needed, as it was subscribed")
+
+
+def _is_storable(text: object) -> bool:
+    """Tell whether this is a text that says something and that every database takes."""
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_answer(row: ProcessingTask, answers: str | int) -> None:
