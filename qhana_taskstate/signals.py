@@ -35,6 +35,7 @@ from .belonging import (
     current_execution,
     current_publisher,
     enter,
+    nesting_of,
     ref_of_request,
 )
 from .errors import SettingsError
@@ -120,6 +121,9 @@ def on_before_task_publish(
     sender: str, headers: dict[str, Any], body: Any, routing_key: str | None = None, **_: Any
 ) -> None:
     """Put the task's header into a message, and note the message for registration."""
+    publisher = current_publisher()
+    if isinstance(publisher, Execution) and headers.get("id") and not sender.startswith(OWN_TASK_PREFIX):
+        headers["replaced_task_nesting"] = nesting_of(headers, body, publisher)
     key = ExecutionKey.of_headers(headers)
     if key is None or sender.startswith(OWN_TASK_PREFIX):
         return
@@ -131,7 +135,6 @@ def on_before_task_publish(
         published_at=now(),
         eta=_moment(headers.get("eta")),
     )
-    publisher = current_publisher()
     ref = TaskRef.decode(headers.get(HEADER))
     if isinstance(publisher, Publisher) and (ref is None or ref == publisher.ref):
         headers[HEADER] = publisher.ref.encode()
