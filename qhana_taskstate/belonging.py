@@ -93,6 +93,7 @@ class Publication:
         published_at: Aware UTC.
         eta: Earliest begin, aware UTC.
         sent: Whether Celery said that it was handed to the broker.
+        expires: When it is too late to begin it, aware UTC.
     """
 
     key: ExecutionKey
@@ -102,6 +103,7 @@ class Publication:
     published_at: datetime
     eta: datetime | None
     sent: bool = False
+    expires: datetime | None = None
 
 
 @dataclass(slots=True)

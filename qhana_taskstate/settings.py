@@ -159,7 +159,7 @@ class Settings:
     log_column_bytes: int = _setting(60 * 1024, _count)
     capture_log_level: int | None = _setting(None, _log_level)
     canvas_progress: bool = _setting(True, _switch)
-    hold_seconds: float = _setting(60.0, _seconds)
+    hold_seconds: float = _setting(35.0, _seconds)
     publish_deadline_seconds: float = _setting(7 * DAY, _seconds)
     max_redeliveries: int = _setting(5, _count)
     webhook_secrets: tuple[str, ...] = _setting((), _webhook_secrets, secret=True)

@@ -134,6 +134,7 @@ def on_before_task_publish(
         queue=routing_key,
         published_at=now(),
         eta=_moment(headers.get("eta")),
+        expires=_moment(headers.get("expires")),
     )
     ref = TaskRef.decode(headers.get(HEADER))
     if isinstance(publisher, Publisher) and (ref is None or ref == publisher.ref):

@@ -43,6 +43,9 @@ from .tables import ID_LENGTH, NAME_LENGTH, execution_table, hold_table, job_tab
 _task = cast(Table, ProcessingTask.__table__)
 _RESCUE = "rescue"
 
+#: Seconds that a worker has to say that a message expired, the difference of two clocks included.
+_AFTER_EXPIRY_SECONDS: Final = 30.0
+
 #: Unit of the progress that a canvas of several members shows by itself.
 CANVAS_UNIT: Final = "tasks"
 _is_open_step_of_task = and_(
@@ -398,7 +401,8 @@ def register(
         connection: In whose transaction to write.
         task_id: Id of their task.
         publications: The messages.
-        deadline_seconds: How long after its publication or eta a message that nobody has begun counts as lost.
+        deadline_seconds: How long after its publication or eta a message that nobody has begun counts as lost; one
+            that expires before that counts as lost soon after its expiry.
     """
     rows = [
         {
@@ -414,7 +418,7 @@ def register(
             "eta": publication.eta,
             "deliveries": 0,
             "losses": 0,
-            "deadline_at": _later(publication.published_at, publication.eta) + timedelta(seconds=deadline_seconds),
+            "deadline_at": _deadline(publication, deadline_seconds),
         }
         for publication in publications
     ]
@@ -580,6 +584,14 @@ def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
 def _failure_entry(closing: Closing) -> str:
     told = closing.failure.summary if closing.failure else closing.state.value.lower()
     return f"{closing.name} failed: {told}"
+
+
+def _deadline(publication: Publication, seconds: float) -> datetime:
+    deadline = _later(publication.published_at, publication.eta) + timedelta(seconds=seconds)
+    if publication.expires is None:
+        return deadline
+    # A worker that gets an expired message says so; but RabbitMQ drops it in the queue and tells nobody (celery 5.7).
+    return min(deadline, publication.expires + timedelta(seconds=_AFTER_EXPIRY_SECONDS))
 
 
 def _later(published_at: datetime, eta: datetime | None) -> datetime:

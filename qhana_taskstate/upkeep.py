@@ -218,7 +218,8 @@ class Upkeep:
 
     def _give_up(self, ref: TaskRef, key: ExecutionKey, name: str, settled: Settled) -> None:
         failure = store.Failure(
-            type="MessageLostError", message="nobody began it before its deadline; its message seems to be lost"
+            type="MessageLostError",
+            message="nobody began it before its deadline; it expired in the queue, or its message was lost",
         )
         closing = store.Closing(key=key, name=name, state=ExecutionState.LOST, failure=failure)
         outcome = self._write(lambda connection: store.close(connection, ref, closing))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 
 import pytest
-from celery import signature
+from celery import Signature, group, signature
 
-from qhana_taskstate import ProcessingTask, vouching
+from qhana_taskstate import ProcessingTask, store, vouching
 from qhana_taskstate import upkeep as upkeep_module
 from qhana_taskstate.tables import execution_table
 from tests.crash.conftest import Site
 from tests.waiting import wait_until
 
 
-def work(site: Site, name: str, *arguments: object) -> object:
+def work(site: Site, name: str, *arguments: object) -> Signature:
     return signature(f"tests.apps.crash.{name}", args=arguments, app=site.app)
 
 
@@ -79,10 +79,16 @@ def test_loss_is_settled_within_a_minute_with_the_default_settings(site: Site) -
     # The one that is killed does the chores; the other has to take them over first.
     time.sleep(8)
     site.worker()
+    site.client("from tests.apps.crash import start_and_die; start_and_die(100, 30)")
 
     first.kill_tree()
     killed = time.monotonic()
-    wait_until("the loss is settled", lambda: status(task.id) == "ERROR", timeout=60, interval=0.2)
+    wait_until(
+        "worker and client are given up",
+        lambda: (status(task.id), status(task.id + 1)) == ("ERROR", "ERROR"),
+        timeout=60,
+        interval=0.2,
+    )
 
     assert time.monotonic() - killed <= 60
 
@@ -231,6 +237,21 @@ def test_child_lost_after_its_success_was_stored_is_a_success(site: Site) -> Non
     task = site.taskstate.start(work(site, "dies_after_success"))
 
     assert site.taskstate.wait(task.id, timeout=30).status == "SUCCESS"
+
+
+def test_message_that_expired_in_a_queue_without_a_worker_ends_soon(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_AFTER_EXPIRY_SECONDS", 1.0)
+    alone = site.taskstate.start(work(site, "nothing"), expires=0.5)
+    grouped = site.taskstate.start(group([work(site, "nothing")]), expires=0.5)
+    later = site.taskstate.start(work(site, "nothing"), expires=600)
+
+    for task in (alone, grouped):
+        task = site.taskstate.wait(task.id, timeout=10)
+        assert task.status == "ERROR"
+        assert "expired in the queue" in task.task_log
+    assert status(later.id) == "PENDING"
 
 
 def test_client_killed_in_the_middle_of_a_start_ends_the_task(site: Site) -> None:
