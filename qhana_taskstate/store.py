@@ -606,6 +606,7 @@ def hand_back(
     deadline: datetime,
     lost: bool,
     heartbeat_at: datetime | None = None,
+    process: tuple[str, int] | None = None,
 ) -> int | None:
     """Record that the broker will deliver a message again, so that its execution waits once more.
 
@@ -616,6 +617,7 @@ def hand_back(
         deadline: When it counts as lost if nobody has begun it by then; aware UTC.
         lost: Whether it lost its worker, rather than asking to be delivered again.
         heartbeat_at: Only if its lease still is this one.
+        process: Only if it runs in this process: host and process id. Another one may have begun it meanwhile.
 
     Returns:
         How often it has lost its worker by now; None if it is not running (any more), or was renewed.
@@ -623,6 +625,9 @@ def hand_back(
     condition = [_is(ref.task_id, key), _is_running()]
     if heartbeat_at is not None:
         condition.append(execution_table.c.heartbeat_at == heartbeat_at)
+    if process is not None:
+        host, pid = process
+        condition += [execution_table.c.host == host[:NAME_LENGTH], execution_table.c.pid == pid]
     handed_back = connection.execute(
         update(execution_table)
         .where(*condition)
@@ -1086,6 +1091,14 @@ def find_task(connection: Connection, celery_id: str) -> TaskRef | None:
         .limit(1)
     ).first()
     return None if row is None else TaskRef(row.task_id, row.token)
+
+
+def known_messages(connection: Connection, task_id: int, parent_id: str) -> tuple[set[str], set[str]]:
+    """Return the Celery ids of all executions of a task, and of those that one of them has published."""
+    rows = connection.execute(
+        select(execution_table.c.celery_id, execution_table.c.parent_id).where(execution_table.c.task_id == task_id)
+    ).all()
+    return {row.celery_id for row in rows}, {row.celery_id for row in rows if row.parent_id == parent_id}
 
 
 def open_celery_ids(connection: Connection, task_id: int) -> list[str]:

@@ -127,7 +127,7 @@ class Tracker:
         """Let the thread of this process take part in the chores of upkeep."""
         self.pulse().does_upkeep = True
 
-    def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool) -> None:
+    def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool, pid: int | None = None) -> None:
         """Record that the broker will deliver the message of an execution again.
 
         Args:
@@ -135,9 +135,13 @@ class Tracker:
             key: Its key.
             name: Name of the Celery task.
             lost: Whether it lost its worker; too often, and it is given up.
+            pid: The process on this machine that ran it; None for the calling one.
         """
         deadline = now() + self.upkeep.redelivery
-        losses = self.write(lambda connection: store.hand_back(connection, ref, key, deadline=deadline, lost=lost))
+        process = (this_host(), pid or os.getpid())
+        losses = self.write(
+            lambda connection: store.hand_back(connection, ref, key, deadline=deadline, lost=lost, process=process)
+        )
         if losses is not None and losses > self.settings.max_redeliveries:
             self.upkeep.give_up_poison(ref, key, name, losses)
         self._leave_nothing_open()
