@@ -336,11 +336,21 @@ def _end(
         tracker.close(execution, ExecutionState(state), execution.failure)
     elif isinstance(retval, Reject):
         _close_rejected(tracker, execution, retval)
-    elif isinstance(in_flight, SystemExit) and not _in_pool_child():
-        # A prefork child ends with it, and the parent tells why; in threads nobody does.
+    elif _escapes(in_flight) and not _in_pool_child():
+        # A prefork child ends with it, and the parent tells why; in threads and greenlets nobody does.
         tracker.close(execution, ExecutionState.FAILURE, _failure(in_flight, None, None))
     else:
         tracker.flush(execution)
+
+
+def _escapes(exception: BaseException | None) -> bool:
+    """Tell whether an exception is one that Celery lets pass (SystemExit, asyncio.CancelledError, …).
+
+    Those with which gevent ends a greenlet are left to the worker, which knows why it does.
+    """
+    if exception is None or isinstance(exception, Exception):
+        return False
+    return not type(exception).__module__.startswith(("gevent", "greenlet"))
 
 
 def _in_pool_child() -> bool:
