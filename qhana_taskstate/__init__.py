@@ -9,6 +9,7 @@ from .errors import (
     DatabaseUnavailableError,
     DataValueError,
     DuplicateExecutionError,
+    EventError,
     NotConfiguredError,
     NotInExecutionError,
     ProgressError,
@@ -20,6 +21,8 @@ from .errors import (
     TaskNotFoundError,
     TaskStateError,
     TextTooLongError,
+    WebhookTargetError,
+    WebhookVerificationError,
 )
 
 # Make a Celery app track its tasks
@@ -40,16 +43,22 @@ from .models import (
 from .plugin import plugin_task
 from .progress import add_log, add_output, report_progress, track
 
+# Remove old tasks
+from .pruning import Pruned, RemovedOutput
+
 __all__ = [
     "ArgumentsError",
     "BrokerUnavailableError",
     "DataValueError",
     "DatabaseUnavailableError",
     "DuplicateExecutionError",
+    "EventError",
     "NotConfiguredError",
     "NotInExecutionError",
     "ProcessingTask",
     "ProgressError",
+    "Pruned",
+    "RemovedOutput",
     "SchemaError",
     "SettingsError",
     "StatusError",
@@ -65,6 +74,8 @@ __all__ = [
     "TaskUpdateSubscription",
     "TextTooLongError",
     "WebhookRef",
+    "WebhookTargetError",
+    "WebhookVerificationError",
     "add_log",
     "add_output",
     "plugin_task",

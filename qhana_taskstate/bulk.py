@@ -1,21 +1,29 @@
-"""Keeps the end of a task safe from `session.execute(update(ProcessingTask)...)`, which passes the unit of work by."""
+"""What `session.execute(update(ProcessingTask)...)` and its like need, which pass the unit of work by.
+
+The end of a task is kept safe from them, and what they change is noted for subscribers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import BindParameter, Connection, Result, event, false, select, update
 from sqlalchemy.orm import ORMExecuteState, Session
 
-from . import finality, steps
+from . import events, finality, steps
 from .rows import task_row
 from .sessions import note_write
-from .states import check_status, is_terminal
+from .states import TaskEvent, check_status, is_terminal
 from .tables import now
 
 _GUARDED: Final = frozenset({"task_status", "finished_at"})
+
+#: Columns of a task that are shown among its details.
+_DETAILS: Final = frozenset(
+    {"data", "progress_value", "progress_start", "progress_target", "progress_unit", "task_log", "_log_column"}
+)
 
 
 class _Expression:
@@ -25,16 +33,37 @@ class _Expression:
 _EXPRESSION: Final = _Expression()
 
 
-def listen(task_class: type[Any], step_class: type[Any]) -> None:
-    """Guard ORM-enabled UPDATE statements from now on.
+def listen(
+    task_class: type[Any], step_class: type[Any], detail_classes: Collection[type[Any]], subscription_class: type[Any]
+) -> None:
+    """Guard ORM-enabled statements from now on, and note what they change.
 
     Those that set `task_status` or `finished_at` leave tasks alone that have ended, and end the others as a flush
-    does. Core statements on a connection and `bulk_update_mappings` are not seen.
+    does. Core statements on a connection, `bulk_…` methods and INSERT from a SELECT are not seen.
 
     Args:
         task_class: `ProcessingTask`.
         step_class: `Step`.
+        detail_classes: Classes whose rows are shown with a task.
+        subscription_class: `TaskUpdateSubscription`.
     """
+
+    def tell(state: ORMExecuteState) -> None:
+        mapper = state.bind_mapper
+        if mapper is None or not (state.is_insert or state.is_update or state.is_delete):
+            return
+        changed = mapper.class_
+        if changed is task_class and state.is_update:
+            if _DETAILS & _set_by(state):
+                _note(state, task_class.id, TaskEvent.DETAILS)
+        elif changed is step_class:
+            _note(state, step_class.id, TaskEvent.STEPS)
+        elif changed in detail_classes:
+            _note(state, changed.task_id, TaskEvent.DETAILS)
+        elif changed is subscription_class and state.is_insert:
+            for task_id in _inserted(state, "task_id"):
+                state.session.connection(bind_arguments=dict(state.bind_arguments))
+                events.note_subscription(state.session, task_id)
 
     def guard(state: ORMExecuteState) -> Result[Any] | None:
         mapper = state.bind_mapper
@@ -47,7 +76,63 @@ def listen(task_class: type[Any], step_class: type[Any]) -> None:
             return None
         return _update_matching(state, values, task_class, step_class)
 
+    # In this order: which rows a statement matches is asked before it runs.
+    event.listen(Session, "do_orm_execute", tell)
     event.listen(Session, "do_orm_execute", guard)
+
+
+def _note(state: ORMExecuteState, owner: Any, told: TaskEvent) -> None:
+    """Note an event for the tasks whose rows a statement is about to change or insert.
+
+    Args:
+        state: The statement.
+        owner: The attribute that holds the id of the task.
+        told: What happens.
+    """
+    # So that there is a transaction that the note belongs to.
+    connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
+    found: set[Any] = set()
+    if not state.is_delete:
+        found.update(_inserted(state, owner.key))
+    if not state.is_insert:
+        query = select(owner).distinct()
+        parameters = state.parameters
+        if state.is_executemany:
+            keys = [row["id"] for row in cast("list[dict[str, Any]]", parameters) if "id" in row]
+            found.update(connection.execute(query.where(owner.class_.id.in_(keys))).scalars())
+        else:
+            where = cast(Any, state.statement).whereclause
+            narrowed = query if where is None else query.where(where)
+            found.update(
+                connection.execute(narrowed, parameters if isinstance(parameters, Mapping) else None).scalars()
+            )
+    for task_id in found:
+        events.note(state.session, task_id, told)
+
+
+def _set_by(state: ORMExecuteState) -> set[str]:
+    """Return the names of the columns that an UPDATE sets."""
+    if state.is_executemany:
+        return {key for row in cast("list[dict[str, Any]]", state.parameters) for key in row}
+    return set(_values(state))
+
+
+def _inserted(state: ORMExecuteState, key: str) -> Iterator[int]:
+    """Return the values that a statement gives to a column, as far as it says them itself."""
+    statement: Any = state.statement
+    rows: list[Mapping[str, Any]] = []
+    if isinstance(state.parameters, Mapping):
+        rows.append(state.parameters)
+    elif state.parameters:
+        rows.extend(state.parameters)
+    for many in getattr(statement, "_multi_values", None) or ():
+        rows.extend({getattr(column, "key", column): value for column, value in row.items()} for row in many)
+    if not state.is_executemany:
+        rows.append(_values(state))
+    for row in rows:
+        value = row.get(key)
+        if isinstance(value, int):
+            yield value
 
 
 def _values(state: ORMExecuteState) -> dict[str, Any]:
@@ -126,6 +211,7 @@ def _let_end(
     if ending is None or not ending.accepted:
         return False
     steps.show_cleared(session, task_id, step_class)
+    events.note(session, task_id, *finality.events_of(ending))
     return True
 
 

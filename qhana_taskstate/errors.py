@@ -97,6 +97,18 @@ class StatusError(TaskStateError, ValueError):
     """A word that is no task status was assigned."""
 
 
+class EventError(TaskStateError, ValueError):
+    """A webhook was to be told of an event that there is none of.
+
+    Attributes:
+        event: What was asked for.
+    """
+
+    def __init__(self, event: object) -> None:
+        super().__init__(f"{event!r} is no event; use 'status', 'steps' or 'details', or None for all of them")
+        self.event = event
+
+
 class WebhookTargetError(TaskStateError, ValueError):
     """A webhook URL is unusable, or leads where webhooks may not go; nothing was sent.
 

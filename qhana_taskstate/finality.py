@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, update
 
 from . import steps
 from .rows import lock_task, task_row
-from .states import ERROR_WORDS, UNKNOWN, TaskStatus
+from .states import ERROR_WORDS, UNKNOWN, TaskEvent, TaskStatus
 from .tables import job_table
 
 
@@ -26,6 +26,7 @@ class Ending:
         finished_at: When the task ended, aware UTC; None while it has not.
         accepted: Whether the attempt had its way.
         ended: Whether the task was ended by it.
+        cleared_step: Whether a step was open until then.
         progress_value: The reported progress, None if there is none.
     """
 
@@ -33,6 +34,7 @@ class Ending:
     finished_at: datetime | None
     accepted: bool
     ended: bool = False
+    cleared_step: bool = False
     progress_value: float | None = None
 
 
@@ -42,6 +44,13 @@ _COLUMNS = (
     task_row.c.progress_value,
     task_row.c.progress_target,
 )
+
+
+def events_of(ending: Ending) -> tuple[TaskEvent, ...]:
+    """Return what an attempt to change the status raises."""
+    if not ending.ended:
+        return ()
+    return (TaskEvent.STATUS, TaskEvent.DETAILS, *([TaskEvent.STEPS] if ending.cleared_step else []))
 
 
 def set_status(connection: Connection, task_id: int, word: str | None) -> Ending | None:
@@ -105,8 +114,8 @@ def end(
         .where(task_row.c.id == task_id, task_row.c.finished_at.is_(None))
         .values(task_status=word, finished_at=moment, progress_value=value)
     )
-    steps.clear(connection, task_id)
-    return Ending(word, moment, accepted=accepted, ended=True, progress_value=value)
+    cleared = steps.clear(connection, task_id)
+    return Ending(word, moment, accepted=accepted, ended=True, cleared_step=cleared, progress_value=value)
 
 
 def name_end(connection: Connection, task_id: int, word: str) -> None:

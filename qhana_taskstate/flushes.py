@@ -15,13 +15,13 @@ from sqlalchemy import Connection, event, inspect
 from sqlalchemy.orm import Mapper, QueryContext, Session, object_session
 from sqlalchemy.orm.attributes import get_history, set_committed_value
 
-from . import documents, finality, steps, tasklog
+from . import documents, events, finality, steps, tasklog
 from .checks import check_bytes
 from .documents import Document
 from .finality import TaskFinishedWarning
 from .rows import lock_task, task_row
 from .sessions import current_settings
-from .states import UNKNOWN, TaskStatus, check_status, is_terminal, with_error_word
+from .states import UNKNOWN, TaskEvent, TaskStatus, check_status, is_terminal, with_error_word
 from .tables import now
 from .tasklog import PendingLog
 
@@ -30,6 +30,9 @@ _ENDED: Final = "qhana_taskstate_ended_here"
 
 #: Key in the info of a session: its objects that know something about the open transaction.
 _MARKED: Final = "qhana_taskstate_marked_tasks"
+
+#: Columns of a task that are shown among its details, beside data and log.
+_SHOWN_DETAILS: Final = ("progress_value", "progress_start", "progress_target", "progress_unit")
 
 # Frames from `warnings.warn` to an assignment: two of this module and four of SQLAlchemy 2.0 and 2.1.
 _ASSIGNMENT: Final = 7
@@ -52,6 +55,7 @@ def listen(
 
     def before_task_update(mapper: Mapper[Any], connection: Connection, task: Any) -> None:
         check_bytes(connection, task)
+        _note_details(task)
         _merge_data(connection, task)
         if get_history(task, "task_status").has_changes() or get_history(task, "finished_at").has_changes():
             _write_status(connection, task, step_class)
@@ -60,7 +64,10 @@ def listen(
     def before_step_update(mapper: Mapper[Any], connection: Connection, step: Any) -> None:
         if step.cleared and get_history(step, "cleared").has_changes():
             lock_task(connection, step.id)
-            steps.clear(connection, step.id, step.number, goes_on=inside_execution_of(step.id))
+            session = object_session(step)
+            cleared = steps.clear(connection, step.id, step.number, goes_on=inside_execution_of(step.id))
+            if cleared and session is not None:
+                events.note(session, step.id, TaskEvent.STEPS)
             set_committed_value(step, "cleared", True)
 
     event.listen(task_class.task_status, "set", _on_status, retval=True, active_history=True)
@@ -164,6 +171,15 @@ def _after_task_insert(mapper: Mapper[Any], connection: Connection, task: Any) -
     task.__dict__.pop("_log_column", None)
 
 
+def _note_details(task: Any) -> None:
+    session = object_session(task)
+    if session is None:
+        return
+    changed = Document.of(task, "data").dirty or PendingLog.of(task).dirty
+    if changed or any(get_history(task, key).has_changes() for key in _SHOWN_DETAILS):
+        events.note(session, task.id, TaskEvent.DETAILS)
+
+
 def _merge_data(connection: Connection, task: Any) -> None:
     document = Document.of(task, "data")
     if document.dirty:
@@ -214,6 +230,7 @@ def _write_status(connection: Connection, task: Any, step_class: type[Any]) -> N
         session = object_session(task)
         if session is not None:
             steps.show_cleared(session, task.id, step_class)
+            events.note(session, task.id, *finality.events_of(ending))
         inspect(task).info[_ENDED] = True
         _mark(task)
     if not ending.accepted and ending.status != word:

@@ -24,13 +24,13 @@ from sqlalchemy.ext.orderinglist import OrderingList, ordering_list
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, object_session, relationship
 from sqlalchemy.orm.attributes import flag_dirty, set_committed_value
 
-from . import bulk, checks, flushes, steps, tables, tasklog
+from . import bulk, checks, events, flushes, steps, tables, tasklog
 from .columns import JsonDocument, NullAs, RunnerTime, RunnerTimeOr, StatusWord
 from .errors import TaskFinishedError
 from .finality import TaskFinishedWarning
 from .rows import LARGEST_ID, lock_task, task_row
-from .sessions import current_session, note_write
-from .states import UNKNOWN, TaskStatus
+from .sessions import current_session, current_sessions, note_write
+from .states import UNKNOWN, TaskEvent, TaskStatus
 from .tables import now
 from .tasklog import PendingLog
 
@@ -50,6 +50,9 @@ TEMPORARY_FILE_TYPE: Final = "temp-file"
 
 #: What a moment that is NULL in the database of a plugin runner reads as; it sorts before every real one.
 UNKNOWN_MOMENT: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: How many characters the columns for URLs hold.
+HREF_LENGTH: Final = 500
 
 T = TypeVar("T")
 
@@ -420,6 +423,8 @@ class ProcessingTask(_Saved, Base):
             note_write(session)
             lock_task(connection, task_id)
             cleared = steps.clear(connection, task_id, goes_on=inside_execution_of(task_id))
+            if cleared:
+                events.note(session, task_id, TaskEvent.STEPS)
         # Also if somebody else cleared it since it was loaded.
         steps.show_cleared(session, task_id, Step)
         return cleared
@@ -602,8 +607,8 @@ class TaskUpdateSubscription(_Saved, Base):
     __tablename__ = "TaskUpdateSubscription"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    webhook_href: Mapped[str] = mapped_column(String(500))
-    task_href: Mapped[str] = mapped_column(String(500))
+    webhook_href: Mapped[str] = mapped_column(String(HREF_LENGTH))
+    task_href: Mapped[str] = mapped_column(String(HREF_LENGTH))
     event_type: Mapped[str | None] = mapped_column(String(64))
     task_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("ProcessingTask.id"), index=True)
 
@@ -661,4 +666,10 @@ flushes.listen(
     # Looked up at each call, since it is set later.
     lambda task_id: inside_execution_of(task_id),
 )
-bulk.listen(ProcessingTask, Step)
+bulk.listen(ProcessingTask, Step, (TaskFile, TaskLink), TaskUpdateSubscription)
+events.listen(
+    Step,
+    (TaskFile, TaskLink),
+    TaskUpdateSubscription,
+    lambda: current_sessions().database.announce(),
+)

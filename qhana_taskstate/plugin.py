@@ -13,14 +13,18 @@ from celery.local import Proxy
 from celery.utils.functional import head_from_fun
 from sqlalchemy.orm import Session
 
-from . import tasklog
+from . import events, tasklog
 from .belonging import Execution, Publisher, current_execution, current_publisher
 from .errors import ArgumentsError, NotInExecutionError, TaskNotFoundError
 from .models import ProcessingTask
 from .sessions import current_sessions, has_open_write
+from .states import TaskEvent
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
+
+#: Names of the tasks declared `resend=True` in this process.
+resent: set[str] = set()
 
 #: Name of the parameter and keyword by which today's plugins pass the id of their task.
 TASK_ID_PARAMETER = "db_id"
@@ -39,6 +43,8 @@ class PluginTask(Task[Any, Any]):
     checks_arguments: bool = True
     #: Whether `start` copies the arguments into `ProcessingTask.parameters`.
     store_parameters: bool = False
+    #: Whether its messages are kept, to be sent again if the broker loses them.
+    resend: bool = False
 
     @property
     def processing_task(self) -> ProcessingTask:
@@ -146,7 +152,12 @@ def plugin_task(function: Callable[P, R], /) -> StartableTask[P, R]: ...
 
 @overload
 def plugin_task(
-    *, name: str | None = None, bind: bool = False, store_parameters: bool = False, **options: Any
+    *,
+    name: str | None = None,
+    bind: bool = False,
+    store_parameters: bool = False,
+    resend: bool = False,
+    **options: Any,
 ) -> Callable[[Callable[..., R]], StartableTask[..., R]]: ...
 
 
@@ -157,6 +168,8 @@ def plugin_task(function: Callable[..., Any] | None = None, /, **options: Any) -
         function: The function, when used without brackets.
         options: Celery's options for tasks (`name`, `bind`, `autoretry_for`, …) pass through. Ours:
             `store_parameters=True` lets `start` copy the arguments, as JSON, into `ProcessingTask.parameters`.
+            `resend=True` keeps each message, with the arguments in it, until its execution has ended, and sends it
+            again if the broker loses it before a worker began it. The process that publishes has to know the task.
 
     Returns:
         The task of the current app, as `shared_task` does.
@@ -178,7 +191,7 @@ def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
         base = options.get("base") or app.Task
         if not issubclass(base, PluginTask):
             base = type("PluginTask", (PluginTask, base), {"abstract": True, "__module__": base.__module__})
-        return app._task_from_fun(
+        task = app._task_from_fun(
             body,
             **{
                 **options,
@@ -186,6 +199,7 @@ def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
                 "plugin_function": staticmethod(function),
                 "plugin_signature": signature,
                 "store_parameters": bool(options.get("store_parameters", False)),
+                "resend": bool(options.get("resend", False)),
                 "checks_arguments": getattr(app, "strict_typing", True)
                 if options.get("typing") is None
                 else options["typing"],
@@ -195,6 +209,9 @@ def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
                 "__header__": _header(function, bind),
             },
         )
+        if options.get("resend"):
+            resent.add(task.name)
+        return task
 
     # As shared_task does (celery 5.5 to 5.7): apps that are finalised later, and those that already are.
     _state.connect_on_app_finalize(register)
@@ -285,6 +302,8 @@ def _write_lines(execution: Execution, session: Session) -> None:
         try:
             session.flush()
             tasklog.append(session.connection(), execution.ref.task_id, lines)
+            if lines:
+                events.note(session, execution.ref.task_id, TaskEvent.DETAILS)
         except BaseException:
             execution.lines.extendleft(reversed(lines))
             raise

@@ -11,7 +11,7 @@ import functools
 import logging
 import sys
 import traceback as traceback_module
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from celery import Celery, signals
 from celery.exceptions import Reject
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
+from . import messages
 from .belonging import (
     HEADER,
     OWN_TASK_PREFIX,
@@ -38,8 +39,9 @@ from .belonging import (
     nesting_of,
     ref_of_request,
 )
+from .broker import queue_of
 from .errors import SettingsError
-from .plugin import find_plugin_task, is_plugin_task
+from .plugin import find_plugin_task, is_plugin_task, resent
 from .states import CLOSING_POSTRUN_STATES, ExecutionState
 from .store import Failure
 from .tables import now
@@ -73,6 +75,12 @@ class Listener(Protocol):
     def on_ready(self) -> None:
         """Take part in upkeep from this process."""
 
+    def on_parent_ready(self, timer: Any) -> None:
+        """Let the event loop of a prefork pool's parent write what waits for the database."""
+
+    def on_leaving(self) -> None:
+        """Write what waits for the database before this process ends."""
+
 
 _find: Callable[[Celery | None], Listener | None]
 
@@ -98,6 +106,8 @@ def connect(find: Callable[[Celery | None], Listener | None]) -> None:
         (signals.worker_init, on_worker_init),
         (signals.worker_process_init, on_worker_process_init),
         (signals.worker_ready, on_worker_ready),
+        (signals.worker_process_shutdown, on_leaving),
+        (signals.worker_shutdown, on_leaving),
     ):
         # Receivers are held weakly by default, and so would vanish (celery 5.7).
         signal.connect(handler, weak=False, dispatch_uid=f"qhana_taskstate.{handler.__name__}")
@@ -118,7 +128,14 @@ def _never_fails(handler: Callable[..., None]) -> Callable[..., None]:
 
 @_never_fails
 def on_before_task_publish(
-    sender: str, headers: dict[str, Any], body: Any, routing_key: str | None = None, **_: Any
+    sender: str,
+    headers: dict[str, Any],
+    body: Any,
+    exchange: Any = None,
+    routing_key: str | None = None,
+    properties: Mapping[str, Any] | None = None,
+    declare: Sequence[Any] | None = None,
+    **_: Any,
 ) -> None:
     """Put the task's header into a message, and note the message for registration."""
     publisher = current_publisher()
@@ -131,11 +148,22 @@ def on_before_task_publish(
         key=key,
         name=sender,
         parent_id=headers.get("parent_id"),
-        queue=routing_key,
+        queue=queue_of(exchange, routing_key, declare),
         published_at=now(),
         eta=_moment(headers.get("eta")),
         expires=_moment(headers.get("expires")),
     )
+    listener = _find(None) if sender in resent else None
+    if listener is not None:
+        publication.message = messages.keep(
+            listener.app,
+            sender,
+            body=body,
+            headers=headers,
+            properties=properties or {},
+            exchange=exchange,
+            routing_key=routing_key,
+        )
     ref = TaskRef.decode(headers.get(HEADER))
     if isinstance(publisher, Publisher) and (ref is None or ref == publisher.ref):
         headers[HEADER] = publisher.ref.encode()
@@ -154,6 +182,10 @@ def _note(publisher: Publisher, publication: Publication) -> None:
     if isinstance(publisher, Submission):
         publisher.published += 1
         if publication.key == publisher.registered:
+            listener = _find(None) if publication.message is not None else None
+            if listener is not None:
+                # Before it goes out: afterwards the broker may lose it at any moment.
+                listener.tracker.keep(publisher.ref, publication)
             return
     publisher.publications.append(publication)
 
@@ -455,8 +487,20 @@ def on_worker_ready(sender: Any, **_: Any) -> None:
     Never the parent of a prefork pool: a child forked while a thread there talks to the database is broken.
     """
     listener = _find(sender.app)
-    if listener is not None and not type(sender.pool).__module__.endswith("prefork"):
+    if listener is None:
+        return
+    if type(sender.pool).__module__.endswith("prefork"):
+        listener.on_parent_ready(sender.timer)
+    else:
         listener.on_ready()
+
+
+@_never_fails
+def on_leaving(sender: Any = None, **_: Any) -> None:
+    """Let a process that ends say what it still has to say."""
+    listener = _find(None)
+    if listener is not None:
+        listener.on_leaving()
 
 
 def _failure(exception: BaseException | None, traceback: Any, einfo: Any) -> Failure:

@@ -6,11 +6,12 @@ Lock order: job row, executions by key, `ProcessingTask` last. Whoever holds a j
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
 from sqlalchemy import (
@@ -21,6 +22,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    exists,
     func,
     insert,
     literal,
@@ -32,13 +34,23 @@ from sqlalchemy.dialects.mysql import insert as mysql_insert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from . import tasklog
-from .belonging import ExecutionKey, Progress, Publication, TaskRef
+from . import outbox, tasklog
+from .belonging import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
 from .database import LOCK_SECONDS
 from .models import ProcessingTask
 from .rows import is_open_step, step_row
-from .states import FAILED_STATES, ExecutionState, TaskStatus
-from .tables import ID_LENGTH, NAME_LENGTH, execution_table, hold_table, job_table, log_table, now, upkeep_table
+from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
+from .tables import (
+    ID_LENGTH,
+    NAME_LENGTH,
+    execution_table,
+    hold_table,
+    job_table,
+    log_table,
+    message_table,
+    now,
+    upkeep_table,
+)
 
 _task = cast(Table, ProcessingTask.__table__)
 _RESCUE = "rescue"
@@ -123,6 +135,7 @@ class Closing:
         lines: Log entries not written yet.
         progress: Its last progress if that is not written yet.
         counts_members: Whether a canvas that reports nothing itself shows "n of m".
+        kept: Whether its message may have been kept.
     """
 
     key: ExecutionKey
@@ -133,6 +146,7 @@ class Closing:
     lines: Sequence[str] = ()
     progress: Progress | None = None
     counts_members: bool = True
+    kept: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +268,12 @@ _DECIDE = (
         }
     )
 )
-_SHOWN = select(_task.c.id, _task.c.finished_at).where(_task.c.id == bindparam("of_task"))
+_SHOWN = select(
+    _task.c.id,
+    _task.c.finished_at,
+    # Asked along the way, so that a task without subscribers pays nothing.
+    exists().where(outbox.subscription_row.c.task_id == bindparam("of_task")).label("subscribed"),
+).where(_task.c.id == bindparam("of_task"))
 # A key share, so that a plugin's uncommitted output, which refers to the row, is no reason to wait (PostgreSQL).
 _LOCK_TASK = _SHOWN.with_for_update(key_share=True)
 _LOCK_TASK_IF_FREE = _SHOWN.with_for_update(skip_locked=True, key_share=True)
@@ -345,7 +364,7 @@ def take_new(connection: Connection, task_id: int, *, since: datetime, finishes:
     """
     token = _insert_job(connection, task_id, finishes)
     if token is None:
-        for table in (execution_table, hold_table, job_table):
+        for table in (execution_table, message_table, hold_table, job_table):
             connection.execute(delete(table).where(table.c.task_id == task_id))
         connection.execute(delete(log_table).where(log_table.c.task_id == task_id, log_table.c.created_at < since))
         token = _insert_job(connection, task_id, finishes)
@@ -393,7 +412,11 @@ def has_task(connection: Connection, task_id: int) -> bool:
 
 
 def register(
-    connection: Connection, task_id: int, publications: Iterable[Publication], *, deadline_seconds: float = 7 * 86400.0
+    connection: Connection,
+    task_id: int,
+    publications: Collection[Publication],
+    *,
+    deadline_seconds: float = 7 * 86400.0,
 ) -> None:
     """Record published messages as QUEUED executions; those that are known already only learn what they lack.
 
@@ -426,6 +449,29 @@ def register(
         # By key, the order in which everybody locks executions.
         rows.sort(key=lambda row: (str(row["celery_id"]), row["retries"], row["nesting"]))
         connection.execute(_registration(connection.dialect.name), rows if len(rows) > 1 else rows[0])
+    for publication in publications:
+        if publication.message is not None:
+            keep_message(connection, task_id, publication.key, publication.message)
+
+
+def keep_message(connection: Connection, task_id: int, key: ExecutionKey, message: KeptMessage) -> None:
+    """Keep a message, so that it can be sent again if the broker loses it, until its execution is closed."""
+    row = {
+        **_named_columns(task_id, key),
+        **dataclasses.asdict(message),
+        "resends": 0,
+        "created_at": now(),
+    }
+    _insert_absent(connection, message_table, [row])
+
+
+def _named_columns(task_id: int, key: ExecutionKey) -> dict[str, Any]:
+    return {
+        "task_id": task_id,
+        "celery_id": key.celery_id[:ID_LENGTH],
+        "retries": key.retries,
+        "nesting": key.nesting,
+    }
 
 
 def is_registered(connection: Connection, task_id: int, key: ExecutionKey) -> bool:
@@ -443,6 +489,7 @@ def begin(
     parent_id: str | None = None,
     acks_late: bool = False,
     max_retries: int | None = None,
+    moment: datetime | None = None,
 ) -> Begun:
     """Record that an execution runs; it is inserted if its publication is not recorded yet, or never was.
 
@@ -455,11 +502,12 @@ def begin(
         parent_id: Celery id of the execution that published it.
         acks_late: Whether the broker keeps its message until it ended.
         max_retries: Celery's limit, None for no limit.
+        moment: When it began, aware UTC; None is now.
 
     Returns:
         What was found. A closed execution is not opened again.
     """
-    moment = now()
+    moment = moment or now()
     facts: dict[str, Any] = {
         "state": ExecutionState.RUNNING.value,
         "heartbeat_at": moment,
@@ -566,6 +614,8 @@ def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
         "traceback": failure and failure.traceback and tasklog.clean(failure.traceback),
     }
     key = closing.key
+    if closing.kept:
+        connection.execute(delete(message_table).where(_is_message(task_id, key)))
     if connection.execute(_CLOSE, {**_named(task_id, key), **facts}).rowcount:
         return True
     row = {
@@ -720,6 +770,120 @@ def overdue(connection: Connection, moment: datetime, limit: int = 100) -> list[
     ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """An execution that was published to a known queue and that nobody has begun."""
+
+    ref: TaskRef
+    key: ExecutionKey
+    name: str
+    queue: str
+    published_at: datetime
+    eta: datetime | None
+    deliveries: int
+
+
+def waiting(connection: Connection, before: datetime, after: datetime | None, limit: int) -> list[Waiting]:
+    """Return executions that nobody has begun, oldest publication first.
+
+    Args:
+        connection: Where to read.
+        before: Only those published before this moment.
+        after: Only those published at this moment or later; None for all.
+        limit: How many at most.
+    """
+    published_at = execution_table.c.published_at
+    conditions = [
+        execution_table.c.closed_at.is_(None),
+        published_at < before,
+        execution_table.c.state == ExecutionState.QUEUED.value,
+        execution_table.c.queue.is_not(None),
+    ]
+    if after is not None:
+        conditions.append(published_at >= after)
+    names = ("task_id", "celery_id", "retries", "nesting", "name", "queue", "published_at", "eta", "deliveries")
+    rows = connection.execute(
+        select(*(execution_table.c[name] for name in names), job_table.c.token)
+        .join(job_table, job_table.c.task_id == execution_table.c.task_id)
+        .where(*conditions)
+        .order_by(published_at)
+        .limit(limit)
+    )
+    return [
+        Waiting(
+            ref=TaskRef(row.task_id, row.token),
+            key=ExecutionKey(row.celery_id, row.retries, row.nesting),
+            name=row.name,
+            queue=row.queue,
+            published_at=row.published_at,
+            eta=row.eta,
+            deliveries=row.deliveries,
+        )
+        for row in rows
+    ]
+
+
+def settle_missing(
+    connection: Connection, missing: Waiting, failure: Failure, *, most_resends: int, deadline_seconds: float
+) -> tuple[Outcome, KeptMessage | None]:
+    """Let a message that is nowhere be sent again, or end its execution as LOST.
+
+    Nothing happens if it was begun, or was sent again, since it was seen to wait.
+
+    Args:
+        connection: In whose transaction to write.
+        missing: The execution as it was when its message was looked for.
+        failure: Why it ends, if it does.
+        most_resends: How often one message is sent again at most.
+        deadline_seconds: How long after it was sent again it counts as lost.
+
+    Returns:
+        What it led to; and the message, to be sent after the commit, if it was kept and its task has not ended.
+    """
+    ref, key = missing.ref, missing.key
+    job = lock_job(connection, ref.task_id)
+    if job is None or job.ref != ref or not _still_waits(connection, missing):
+        return Outcome(), None
+    kept = connection.execute(select(message_table).where(_is_message(ref.task_id, key))).one_or_none()
+    if kept is not None and kept.resends < most_resends and job.end_status is None:
+        moment = now()
+        deadline = _later(moment, missing.eta) + timedelta(seconds=deadline_seconds)
+        connection.execute(
+            update(message_table).where(_is_message(ref.task_id, key)).values(resends=message_table.c.resends + 1)
+        )
+        connection.execute(
+            update(execution_table).where(_is(ref.task_id, key)).values(published_at=moment, deadline_at=deadline)
+        )
+        names = [name.name for name in dataclasses.fields(KeptMessage)]
+        return Outcome(changed=True), KeptMessage(**{name: getattr(kept, name) for name in names})
+    closing = Closing(key=key, name=missing.name, state=ExecutionState.LOST, failure=failure)
+    return close(connection, ref, closing), None
+
+
+def _is_message(task_id: int, key: ExecutionKey) -> ColumnElement[bool]:
+    return and_(
+        message_table.c.task_id == task_id,
+        message_table.c.celery_id == key.celery_id[:ID_LENGTH],
+        message_table.c.retries == key.retries,
+        message_table.c.nesting == key.nesting,
+    )
+
+
+def _still_waits(connection: Connection, missing: Waiting) -> bool:
+    return (
+        connection.execute(
+            select(literal(1)).where(
+                _is(missing.ref.task_id, missing.key),
+                execution_table.c.closed_at.is_(None),
+                execution_table.c.state == ExecutionState.QUEUED.value,
+                execution_table.c.deliveries == missing.deliveries,
+                execution_table.c.published_at == missing.published_at,
+            )
+        ).first()
+        is not None
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """A submission under way and the last sign of life of it."""
@@ -763,20 +927,6 @@ def uncopied(connection: Connection, limit: int = 100) -> list[int]:
         .limit(limit)
     )
     return [row.task_id for row in rows]
-
-
-def database_time(connection: Connection) -> datetime:
-    """Return this moment by the database's clock, aware UTC."""
-    match connection.dialect.name:
-        case "postgresql":
-            moment = connection.execute(select(func.clock_timestamp())).scalar_one()
-            return cast(datetime, moment).astimezone(UTC)
-        case "sqlite":
-            moment = connection.execute(select(func.strftime("%Y-%m-%dT%H:%M:%f", "now"))).scalar_one()
-            return datetime.fromisoformat(str(moment)).replace(tzinfo=UTC)
-        case _:
-            moment = connection.execute(select(func.utc_timestamp(6))).scalar_one()
-            return cast(datetime, moment).replace(tzinfo=UTC)
 
 
 def lead(connection: Connection, owner: str, moment: datetime, seconds: float) -> bool:
@@ -835,6 +985,26 @@ def release(connection: Connection, ref: TaskRef, hold_id: str, publications: Se
         return Outcome()
     ended = _look(connection, job).ended
     return Outcome(changed=True, ended=ended, shown=_finish(connection, ref.task_id, ended))
+
+
+def withdraw(connection: Connection, ref: TaskRef, *, key: ExecutionKey | None, hold_id: str | None) -> Outcome:
+    """End a task as ERROR if its last start was committed although that failed; its messages were not sent.
+
+    Args:
+        connection: In whose transaction to write.
+        ref: The task.
+        key: Key of the message that the start registered, if it was one.
+        hold_id: The hold of the start, if it had one.
+    """
+    job = find_job(connection, ref.task_id)
+    if job is None or job.ref != ref:
+        return Outcome()
+    held = select(hold_table.c.id).where(hold_table.c.id == hold_id)
+    committed = connection.execute(held).first() is not None if hold_id is not None else False
+    if not committed and (key is None or not is_registered(connection, ref.task_id, key)):
+        return Outcome()
+    entry = "its start was not completed: the connection to the database broke while it was committed"
+    return end(connection, ref.task_id, TaskStatus.ERROR, entry=entry)
 
 
 def end(
@@ -922,6 +1092,8 @@ def canvas_progress(connection: Connection, task_id: int) -> Progress | None:
 
 def show_canvas(connection: Connection, task_id: int) -> None:
     """Show "n of m" in the `ProcessingTask` row of a canvas that reports nothing itself, if the row is free."""
+    if lock_job(connection, task_id) is None:
+        return
     progress = canvas_progress(connection, task_id)
     if progress is not None:
         _finish(connection, task_id, None, progress=progress)
@@ -951,13 +1123,20 @@ def _finish(
             {"of_task": task_id, "end_status": ended.value, "ended_at": moment, "end_copied": locked is not None},
         )
     if locked is None:
+        if log:
+            # The log can be read from its entries already.
+            outbox.add(connection, task_id, (TaskEvent.DETAILS,))
         return False
+    events: set[TaskEvent] = {TaskEvent.DETAILS} if log else set()
     if progress is not None and locked.finished_at is None:
         _show_progress(connection, task_id, progress)
+        events.add(TaskEvent.DETAILS)
     if ended is not None and locked.finished_at is None:
-        _copy_end(connection, task_id, ended, moment, clear_steps=not has_no_step)
+        events |= _copy_end(connection, task_id, ended, moment, clear_steps=not has_no_step)
     if log:
         tasklog.refresh_column(connection, task_id)
+    if locked.subscribed:
+        outbox.add(connection, task_id, events)
     return True
 
 
@@ -978,7 +1157,7 @@ def show(connection: Connection, task_id: int) -> bool:
     ).one_or_none()
     if job is not None and job.end_status is not None and not job.end_copied:
         if locked is not None and locked.finished_at is None:
-            _copy_end(connection, task_id, TaskStatus(job.end_status), job.ended_at)
+            outbox.add(connection, task_id, _copy_end(connection, task_id, TaskStatus(job.end_status), job.ended_at))
         connection.execute(update(job_table).where(job_table.c.task_id == task_id).values(end_copied=True))
     if locked is not None:
         tasklog.refresh_column(connection, task_id)
@@ -1000,11 +1179,14 @@ def _show_progress(connection: Connection, task_id: int, progress: Progress) -> 
 
 def _copy_end(
     connection: Connection, task_id: int, status: TaskStatus, moment: datetime, *, clear_steps: bool = True
-) -> None:
+) -> set[TaskEvent]:
+    """Write an end into the `ProcessingTask` row, which the caller has locked; returns what that raises."""
     values = {"of_task": task_id, "task_status": status.value, "finished_at": moment}
     connection.execute(_SHOW_SUCCESS if status == TaskStatus.SUCCESS else _SHOW_ERROR, values)
-    if clear_steps:
-        connection.execute(update(step_row).where(is_open_step(task_id)).values(cleared=True))
+    events = {TaskEvent.STATUS, TaskEvent.DETAILS}
+    if clear_steps and connection.execute(update(step_row).where(is_open_step(task_id)).values(cleared=True)).rowcount:
+        events.add(TaskEvent.STEPS)
+    return events
 
 
 def report(

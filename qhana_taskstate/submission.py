@@ -15,26 +15,32 @@ from celery.utils import uuid
 from kombu import serialization
 from kombu.exceptions import EncodeError, KombuError
 from kombu.utils.url import maybe_sanitize_url
-from sqlalchemy import inspect
+from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
-from . import store
+from . import outbox, store
+from .backlog import Fact
 from .belonging import ExecutionKey, Publication, Submission, TaskRef, submitting
+from .broker import queue_for
+from .database import is_gone
 from .errors import (
     ArgumentsError,
     BrokerUnavailableError,
     DuplicateExecutionError,
+    EventError,
     SettingsError,
     StepNotOpenError,
     TaskFinishedError,
     TaskNotFoundError,
+    TextTooLongError,
 )
 from .faults import explain
-from .models import ProcessingTask, TaskUpdateSubscription
+from .models import HREF_LENGTH, ProcessingTask, TaskUpdateSubscription
 from .plugin import PluginTask, check_arguments, find_plugin_task
-from .states import TaskStatus
+from .states import TaskEvent, TaskStatus
 from .tables import ID_LENGTH, now
+from .targets import AllowedNetworks, check_href
 from .tracker import Tracker
 
 #: What a signature has that came as a plain dict, for example out of JSON.
@@ -97,7 +103,7 @@ class Submitter:
         self._check(leaves, options)
         written_parameters = self._parameters(parameters, canvas)
         if subscriber is not None:
-            self._check_task_href(subscriber)
+            self.check_subscriber(subscriber)
         session = self._tracker.sessions.current
         try:
             row = self._row(session, task)
@@ -167,11 +173,30 @@ class Submitter:
                 hold_id = store.hold(connection, row.id)
             if subscriber is not None:
                 self.subscribe(session, row, subscriber)
-            session.commit()
+            try:
+                session.commit()
+            except DBAPIError as exc:
+                if is_gone(exc):
+                    # Nobody knows whether it was committed; if it was, its messages will not come.
+                    self._withdraw(submission, hold_id)
+                raise
         except BaseException:
             session.rollback()
             raise
         return submission, hold_id
+
+    def _withdraw(self, submission: Submission, hold_id: str | None) -> None:
+        """End, once the database is back, a task whose start failed while it was committed."""
+        ref, key = submission.ref, submission.registered
+
+        def work(connection: Connection) -> store.Outcome:
+            return store.withdraw(connection, ref, key=key, hold_id=hold_id)
+
+        def written(outcome: store.Outcome) -> None:
+            self._tracker.finish_showing(ref.task_id, outcome)
+
+        self._tracker.backlog.add(Fact(ref.task_id, f"the start of task {ref.task_id} failed", work, written))
+        self._tracker.pulse()
 
     def _canvas(self, work: Any) -> Signature:
         if isinstance(work, Task):
@@ -263,11 +288,14 @@ class Submitter:
         key = ExecutionKey(celery_id)
         connection = session.connection()
         chosen_options = {**first.options, **options}
+        queue = None
+        if not self._app.conf.task_always_eager:
+            queue = queue_for(self._app, str(first.task), first.args, first.kwargs, chosen_options)
         publication = Publication(
             key,
             str(first.task),
             None,
-            chosen_options.get("queue"),
+            queue,
             now(),
             _moment(chosen_options, "countdown", "eta"),
             expires=_moment(chosen_options, "expires", "expires"),
@@ -278,10 +306,14 @@ class Submitter:
     def subscribe(self, session: Session, task: ProcessingTask, subscriber: Subscriber) -> TaskUpdateSubscription:
         """Add a subscription to the session unless the same one is there; does not commit.
 
-        Raises:
-            SettingsError: If no `task_href` was given and `taskstate_public_url` is not set.
+        Args:
+            session: The session; flushed, and its transaction holds the task in order until it ends.
+            task: A task that is in the database.
+            subscriber: As `check_subscriber` has accepted it.
         """
-        self._check_task_href(subscriber)
+        session.flush()
+        # Before the look: of two callers at once, the second sees what the first has committed.
+        outbox.lock_for_subscription(session.connection(), task.id)
         task_href = subscriber.task_href
         if task_href is None:
             task_href = f"{str(self._tracker.settings.public_url).rstrip('/')}/tasks/{task.id}/"
@@ -295,8 +327,23 @@ class Submitter:
         session.add(subscription)
         return subscription
 
-    def _check_task_href(self, subscriber: Subscriber) -> None:
-        if subscriber.task_href is None and self._tracker.settings.public_url is None:
+    def check_subscriber(self, subscriber: Subscriber) -> None:
+        """Check, before anything is written, who is to be told.
+
+        Raises:
+            TextTooLongError: If a URL is longer than its column.
+            WebhookTargetError: If the URL is unusable, or leads where webhooks may not go in any case.
+            EventError: If the event is none of the three.
+            SettingsError: If no `task_href` was given and `taskstate_public_url` is not set.
+        """
+        settings = self._tracker.settings
+        for name, href in (("webhook_href", subscriber.webhook_href), ("task_href", subscriber.task_href)):
+            if isinstance(href, str) and len(href) > HREF_LENGTH:
+                raise TextTooLongError(f"{name} of {len(href)} characters is too long; its column holds {HREF_LENGTH}")
+        check_href(subscriber.webhook_href, AllowedNetworks.parse(settings.webhook_allowed_networks))
+        if subscriber.event is not None and subscriber.event not in set(TaskEvent):
+            raise EventError(subscriber.event)
+        if subscriber.task_href is None and settings.public_url is None:
             raise SettingsError("a subscription needs a task_href, or the setting taskstate_public_url")
 
     def probe_broker(self) -> None:
@@ -338,13 +385,15 @@ class Submitter:
                 # Celery raises a member's failure here for some canvases (a chain) and not for others.
                 self._release(submission, hold_id)
                 return
-            self._give_up(submission.ref, exc)
+            self._give_up(submission.ref, exc, hold_id)
             if isinstance(exc, self._broker_errors()) and not isinstance(exc, EncodeError):
                 raise self._unreachable(exc) from exc
             raise
-        finally:
+        except BaseException:
+            # Interrupted: nobody goes on with this submission.
             if hold_id is not None:
                 self._tracker.pulse().remove_hold(hold_id)
+            raise
         self._release(submission, hold_id)
 
     def _has_ended(self, ref: TaskRef) -> bool:
@@ -360,18 +409,34 @@ class Submitter:
         if hold_id is None:
             self._tracker.register(submission.ref, publications)
             return
-        released = hold_id
-        outcome = self._tracker.write(
-            lambda connection: store.release(connection, submission.ref, released, publications)
-        )
-        self._tracker.finish_showing(submission.ref.task_id, outcome)
+        ref, released = submission.ref, hold_id
 
-    def _give_up(self, ref: TaskRef, exc: Exception) -> None:
+        def work(connection: Connection) -> store.Outcome:
+            return store.release(connection, ref, released, publications)
+
+        def written(outcome: store.Outcome) -> None:
+            self._tracker.pulse().remove_hold(released)
+            self._tracker.finish_showing(ref.task_id, outcome)
+
+        # Its lease is renewed until then: what was sent is not to be given up for want of the database.
+        try:
+            self._tracker.record(Fact(ref.task_id, publications, work, written))
+        except DBAPIError:
+            self._tracker.pulse().remove_hold(released)
+            raise
+
+    def _give_up(self, ref: TaskRef, exc: Exception, hold_id: str | None) -> None:
         entry = f"could not be sent to the broker: {type(exc).__name__}: {exc}"
-        outcome = self._tracker.write(
-            lambda connection: store.end(connection, ref.task_id, TaskStatus.ERROR, entry=entry)
-        )
-        self._tracker.finish_showing(ref.task_id, outcome)
+
+        def work(connection: Connection) -> store.Outcome:
+            return store.end(connection, ref.task_id, TaskStatus.ERROR, entry=entry)
+
+        def written(outcome: store.Outcome) -> None:
+            self._tracker.finish_showing(ref.task_id, outcome)
+
+        if hold_id is not None:
+            self._tracker.pulse().remove_hold(hold_id)
+        self._tracker.record(Fact(ref.task_id, entry, work, written))
 
 
 def _chosen_ids(leaves: list[_Leaf]) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
-from celery import Signature, chain, group, signature
+from celery import chain, group, signature
 
 from qhana_taskstate import ProcessingTask, store, vouching
 from qhana_taskstate import upkeep as upkeep_module
@@ -14,7 +15,7 @@ from tests.crash.conftest import SOON, Site
 from tests.waiting import wait_until
 
 
-def work(site: Site, name: str, *arguments: object) -> Signature:
+def work(site: Site, name: str, *arguments: object) -> Any:
     return signature(f"tests.apps.crash.{name}", args=arguments, app=site.app)
 
 

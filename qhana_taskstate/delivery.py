@@ -1,0 +1,277 @@
+"""The Celery task that tells subscribers: makes the calls that are due, and notes what they led to."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+from . import deliveries, webhooks
+from .answers import Verdict, decide
+from .belonging import OWN_TASK_PREFIX
+from .database import Database, database_time
+from .deliveries import Call
+from .settings import Settings
+from .targets import AllowedNetworks
+from .transport import Transport
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Name of the Celery task.
+TASK_NAME: Final = f"{OWN_TASK_PREFIX}deliver"
+
+#: Calls that one run makes at once, each in a thread of its own.
+CALLS_AT_ONCE: Final = 8
+
+#: A run begins no more calls after so many seconds; the next one goes on, behind what waits in the queue meanwhile.
+RUN_SECONDS: Final = 10.0
+
+#: How many subscriptions are looked for at once.
+_CANDIDATES: Final = 4 * CALLS_AT_ONCE
+
+#: How often a run that waits for answers looks for further calls, in seconds.
+_LOOK_SECONDS: Final = 0.2
+
+#: Beyond the time for a call: for its way into a thread and its result's way into the database, in seconds.
+_MARGIN_SECONDS: Final = 15.0
+
+#: The longest wait that is left to a countdown of Celery's; what is due later is found by upkeep.
+LONGEST_COUNTDOWN_SECONDS: Final = 10.0
+
+#: After so many seconds a message that should wake the deliveries counts as lost.
+_WAKE_SECONDS: Final = 10.0
+
+
+class Writer(Protocol):
+    """Runs `work` in a short transaction of our own."""
+
+    def __call__(self, work: Callable[[Connection], T]) -> T: ...
+
+
+class Deliverer:
+    """Makes the calls of one `TaskState`. One run at a time in a thread; several processes may run at once.
+
+    Args:
+        database: Where the deliveries are.
+        write: Runs something that writes in a short transaction, again if the database only stumbled.
+        settings: Settings of the same `TaskState`.
+        send: Sends the message that lets some worker `run`, after a number of seconds.
+    """
+
+    def __init__(self, database: Database, write: Writer, settings: Settings, send: Callable[[float], None]) -> None:
+        self._database = database
+        self._writer = write
+        self._settings = settings
+        self._send = send
+        #: What the database's clock said, and when by `time.monotonic()`.
+        self._clock: tuple[datetime, float] | None = None
+        self._transport = Transport(
+            AllowedNetworks.parse(settings.webhook_allowed_networks), settings.webhook_timeout_seconds
+        )
+
+    @property
+    def lease_seconds(self) -> float:
+        """After how long the call of a process that does not come back is made by another one."""
+        return self._settings.webhook_timeout_seconds + _MARGIN_SECONDS
+
+    def run(self) -> int:
+        """Make the calls that are due, until none is or the time of a run is over.
+
+        Returns:
+            How many calls were made.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached; what was claimed is due again later.
+            sqlalchemy.exc.DBAPIError: If it refuses the work.
+        """
+        made = 0
+        self._clock = None
+        # First: what is owed after this needs a message of its own.
+        self._write(deliveries.note_woken)
+        ends = time.monotonic() + RUN_SECONDS
+        candidates = _Candidates(self)
+        under_way: dict[Future[Verdict | None], Call] = {}
+        with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="qhana_taskstate-call") as threads:
+            while True:
+                while len(under_way) < CALLS_AT_ONCE and time.monotonic() < ends:
+                    call = candidates.claim(Counter(call.host for call in under_way.values()))
+                    if call is None:
+                        break
+                    under_way[threads.submit(self._make, call, time.monotonic())] = call
+                if not under_way:
+                    break
+                done, _ = wait(under_way, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                for future in done:
+                    self._settle(under_way.pop(future), future.result())
+                    made += 1
+        self._go_on_later()
+        return made
+
+    def wake(self) -> None:
+        """Let some worker `run` soon, unless a message that does so is on its way.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+            sqlalchemy.exc.DBAPIError: If it refuses the work.
+        """
+        if self._write(partial(deliveries.announce_wake, lost_after_seconds=_WAKE_SECONDS)):
+            self._send(0.0)
+
+    def wake_if_owed(self) -> None:
+        """As `wake`, but only if there is something to do now; one cheap query if there is not."""
+        with self._database.reading() as connection:
+            owed = deliveries.is_owed(connection, database_time(connection))
+        if owed:
+            self.wake()
+
+    def look(self, besides: Collection[int]) -> list[tuple[int, str]]:
+        """Collect what is owed, and return subscriptions that are to be called now and their hosts, besides some."""
+        while self._write(deliveries.collect):
+            pass
+        with self._database.reading() as connection:
+            return deliveries.due(connection, self._moment(connection), limit=_CANDIDATES, besides=besides)
+
+    def claim(self, subscription_id: int) -> Call | None:
+        """Take the right to call a subscription, if it may be called now."""
+        return self._write(
+            lambda connection, moment: deliveries.claim(
+                connection,
+                subscription_id,
+                moment=moment,
+                lease_seconds=self.lease_seconds,
+                error_word=self._settings.wire_error_status,
+            )
+        )
+
+    def _make(self, call: Call, claimed: float) -> Verdict | None:
+        """Make a call; in a thread, without the database."""
+        if time.monotonic() - claimed > _MARGIN_SECONDS / 2:
+            # The process stood still: by the time of the answer somebody else may make this call.
+            return None
+        try:
+            url = webhooks.call_url(call.webhook_href, call.task_href, call.event.value)
+            body = webhooks.message(
+                task_id=call.task_id,
+                source=call.task_href,
+                event=call.event.value,
+                sequence=call.sequence,
+                status=call.status,
+                timestamp=call.changed_at,
+            )
+            headers = webhooks.headers(call.message_id, datetime.now(UTC), body, self._settings.webhook_secrets)
+        except ValueError as exc:
+            # What another program wrote into the subscription; the calls of others must go on.
+            return Verdict("refused", None, f"no call can be made of it: {type(exc).__name__}", False)
+        result = self._transport.post(url, headers=headers, body=body)
+        return decide(
+            result,
+            attempt=call.attempt,
+            schedule=self._settings.webhook_retry_schedule,
+            now=datetime.now(UTC),
+            random=random.random,
+        )
+
+    def _settle(self, call: Call, verdict: Verdict | None) -> None:
+        if verdict is None:
+            return
+        if verdict.kind in {"dead", "refused"}:
+            logger.warning(
+                "webhook of task %s (%s, delivery %s) was given up: %s",
+                call.task_id,
+                call.event,
+                call.delivery_id,
+                verdict.reason,
+            )
+        self._write(
+            lambda connection, moment: deliveries.settle(
+                connection,
+                call,
+                verdict,
+                moment=moment,
+                min_interval_seconds=self._settings.webhook_min_interval_seconds,
+            )
+        )
+
+    def _go_on_later(self) -> None:
+        """Send the message for what is due next, if that is soon; upkeep finds the rest."""
+
+        def look(connection: Connection, moment: datetime) -> float | None:
+            if deliveries.is_owed(connection, moment):
+                return 0.0 if deliveries.announce_wake(connection, moment, lost_after_seconds=_WAKE_SECONDS) else None
+            due = deliveries.next_due(connection, moment)
+            if due is None or due - moment > timedelta(seconds=LONGEST_COUNTDOWN_SECONDS):
+                return None
+            sent = deliveries.announce_later_wake(connection, moment, due)
+            return (due - moment).total_seconds() if sent else None
+
+        seconds = self._write(look)
+        if seconds is not None:
+            self._send(seconds)
+
+    def _write(self, work: Callable[[Connection, datetime], T]) -> T:
+        return self._writer(lambda connection: work(connection, self._moment(connection)))
+
+    def _moment(self, connection: Connection) -> datetime:
+        """Return this moment by the database's clock, which is asked once in a run."""
+        now, clock = time.monotonic(), self._clock
+        if clock is None or now - clock[1] > RUN_SECONDS:
+            clock = self._clock = (database_time(connection), now)
+        return clock[0] + timedelta(seconds=now - clock[1])
+
+
+class _Candidates:
+    """The subscriptions that one run tries to call next.
+
+    Args:
+        deliverer: Looks and claims.
+    """
+
+    def __init__(self, deliverer: Deliverer) -> None:
+        self._deliverer = deliverer
+        #: Hosts by subscription, the longest due first.
+        self._found: dict[int, str] = {}
+        self._looked = float("-inf")
+
+    def claim(self, under_way: Mapping[str, int]) -> Call | None:
+        """Claim the next call; None if there is none to make now.
+
+        Args:
+            under_way: How many calls of this run go to each host.
+        """
+        while True:
+            call = self._claim_found(under_way)
+            if call is not None:
+                return call
+            # Calls under way end soon enough for another look; without any this was the last one.
+            if under_way and time.monotonic() - self._looked < _LOOK_SECONDS:
+                return None
+            self._looked = time.monotonic()
+            found = dict(self._deliverer.look(self._found))
+            if not found:
+                return None
+            self._found |= found
+
+    def _claim_found(self, under_way: Mapping[str, int]) -> Call | None:
+        refused: set[str] = set()
+        for subscription_id, host in list(self._found.items()):
+            if host in refused or under_way.get(host, 0) >= deliveries.CALLS_PER_HOST:
+                continue
+            del self._found[subscription_id]
+            call = self._deliverer.claim(subscription_id)
+            if call is not None:
+                return call
+            # Most often others call the host; what is left of it is found again.
+            refused.add(host)
+        if refused:
+            self._found = {known: host for known, host in self._found.items() if host not in refused}
+        return None

@@ -1,0 +1,147 @@
+"""What subscribers are owed: a row for each change and subscription, written in the transaction of the change.
+
+Rows are only inserted here, never looked at: merging while they are written would lose the last change, or let those
+who change a task wait for each other. Core statements on a connection that is handed in; nothing here commits.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+from typing import Any, Final
+
+from sqlalchemy import (
+    Connection,
+    Integer,
+    String,
+    bindparam,
+    column,
+    delete,
+    exists,
+    insert,
+    literal,
+    or_,
+    select,
+    table,
+    union_all,
+)
+
+from .database import announce_after_commit
+from .rows import lock_task, task_row
+from .states import TaskEvent
+from .tables import change_table, delivery_table, job_table, now
+
+subscription_row = table(
+    "TaskUpdateSubscription",
+    column("id", Integer),
+    column("webhook_href", String),
+    column("task_href", String),
+    column("event_type", String),
+    column("task_id", Integer),
+)
+
+#: A subscription to a task that has ended is owed only this.
+_END: Final = TaskEvent.STATUS.value
+
+_COLUMNS: Final = ("subscription_id", "task_id", "event", "changed_at")
+_moment: Final = bindparam("moment", type_=change_table.c.changed_at.type)
+
+
+def add(connection: Connection, task_id: int, events: Collection[TaskEvent]) -> bool:
+    """Owe events of a task to all subscriptions that match; the commit is announced if there are any.
+
+    The caller holds the job row of the task, or that of the `ProcessingTask` where there is no job row, in an earlier
+    statement of the transaction: so a subscription made at the same moment sees the change or is seen here.
+
+    Args:
+        connection: In whose transaction to write.
+        task_id: Id of the task.
+        events: What happened.
+
+    Returns:
+        Whether there is anybody to tell.
+    """
+    if not events:
+        return False
+    owed = connection.execute(_owe(frozenset(events)), {"of_task": task_id, "moment": now()})
+    if owed.rowcount <= 0:
+        return False
+    announce_after_commit(connection)
+    return True
+
+
+@functools.cache
+def _owe(events: frozenset[TaskEvent]) -> Any:
+    """Return the statement that owes these events; built once, as it is sent at every change."""
+    parts = [
+        select(subscription_row.c.id, subscription_row.c.task_id, literal(event.value, String), _moment).where(
+            subscription_row.c.task_id == bindparam("of_task"),
+            or_(subscription_row.c.event_type.is_(None), subscription_row.c.event_type == event.value),
+        )
+        for event in sorted(events)
+    ]
+    rows = parts[0] if len(parts) == 1 else union_all(*parts)
+    # SQLAlchemy forgets the count of an INSERT unless it is asked to keep it (2.1 with psycopg: -1).
+    statement = insert(change_table).from_select(_COLUMNS, rows, include_defaults=False)
+    return statement.execution_options(preserve_rowcount=True)
+
+
+def lock(connection: Connection, task_id: int) -> None:
+    """Put a change of a task, made in a session, in order with subscriptions and other ends of it.
+
+    To be called shortly before the session's commit. A share of the job row's lock is enough; whoever ends the task
+    or subscribes to it takes the whole.
+    """
+    locked = connection.execute(
+        select(job_table.c.task_id).where(job_table.c.task_id == task_id).with_for_update(read=True)
+    ).first()
+    if locked is None:
+        lock_task(connection, task_id)
+
+
+def lock_for_subscription(connection: Connection, task_id: int) -> None:
+    """Put a new subscription in order with everything that changes its task, and with other subscriptions to it."""
+    locked = connection.execute(
+        select(job_table.c.task_id).where(job_table.c.task_id == task_id).with_for_update()
+    ).first()
+    if locked is None:
+        lock_task(connection, task_id)
+
+
+def owe_end(connection: Connection, task_id: int) -> bool:
+    """Owe the end of a task that has ended to its subscriptions that were never told anything.
+
+    The caller has used `lock_for_subscription` in an earlier statement.
+
+    Returns:
+        Whether there was one.
+    """
+    never_told = ~or_(
+        exists().where(
+            change_table.c.subscription_id == subscription_row.c.id,
+            change_table.c.task_id == subscription_row.c.task_id,
+        ),
+        exists().where(
+            delivery_table.c.subscription_id == subscription_row.c.id,
+            delivery_table.c.task_id == subscription_row.c.task_id,
+        ),
+    )
+    ended = exists().where(task_row.c.id == subscription_row.c.task_id, task_row.c.finished_at.is_not(None))
+    rows = select(subscription_row.c.id, subscription_row.c.task_id, literal(_END, String), _moment).where(
+        subscription_row.c.task_id == task_id,
+        or_(subscription_row.c.event_type.is_(None), subscription_row.c.event_type == _END),
+        never_told,
+        ended,
+    )
+    statement = insert(change_table).from_select(_COLUMNS, rows, include_defaults=False)
+    owed = connection.execute(statement.execution_options(preserve_rowcount=True), {"moment": now()})
+    if owed.rowcount <= 0:
+        return False
+    announce_after_commit(connection)
+    return True
+
+
+def forget(connection: Connection, subscription_id: int) -> None:
+    """Remove all that is owed to a subscription, and what is known of its deliveries."""
+    for owed in (change_table, delivery_table):
+        connection.execute(delete(owed).where(owed.c.subscription_id == subscription_id))

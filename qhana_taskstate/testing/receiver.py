@@ -1,0 +1,196 @@
+"""A receiver of webhooks: a real HTTP server on the loopback that keeps what it was told. Needs no pytest."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final, Self
+from urllib.parse import parse_qs, urlsplit
+
+from ..webhooks import verify
+
+#: Seconds that a client may be silent on an open connection.
+_SILENCE_SECONDS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One call, as it came.
+
+    Attributes:
+        path: Path of the URL.
+        query: The query, decoded; the last value of each name.
+        headers: By their names in lower case.
+        message: The body, its signature verified if the receiver has secrets.
+        came_at: By `time.monotonic()`.
+        number: Position among all calls of the receiver, from 0.
+    """
+
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    message: Mapping[str, Any]
+    came_at: float
+    number: int
+
+    @property
+    def source(self) -> str:
+        """The `task_href` that was subscribed with."""
+        return self.query["source"]
+
+    @property
+    def event(self) -> str:
+        """`status`, `steps` or `details`."""
+        return self.query["event"]
+
+    @property
+    def message_id(self) -> str:
+        """The `webhook-id`: the same over all attempts at one message."""
+        return self.headers["webhook-id"]
+
+    @property
+    def sequence(self) -> int:
+        """Number of the message among those of its subscription and event."""
+        return int(self.message["data"]["sequence"])
+
+    @property
+    def status(self) -> str:
+        """Status of the task when the message was made."""
+        return str(self.message["data"]["status"])
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a receiver answers.
+
+    Attributes:
+        status: HTTP status.
+        headers: Beside those that are always sent.
+        body: The body.
+    """
+
+    status: int = 204
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+def _accept(told: Told) -> Reply:
+    return Reply()
+
+
+class WebhookReceiver:
+    """Receives webhooks in threads until it is closed: `with WebhookReceiver() as receiver:`.
+
+    Args:
+        answer: Decides on the answer to a call; may wait. By default every call is answered with 204.
+        secrets: With them a call whose signature does not fit is answered with 401 and not kept.
+        port: Port to listen on; 0 is a free one.
+
+    Attributes:
+        calls: What it was told, in the order in which the calls came. Append-only.
+        refused: How many calls had no fitting signature.
+    """
+
+    def __init__(
+        self, answer: Callable[[Told], Reply] = _accept, *, secrets: Sequence[str] = (), port: int = 0
+    ) -> None:
+        self.calls: list[Told] = []
+        self.refused = 0
+        self.answer = answer
+        self._secrets = list(secrets)
+        self._guard = threading.Lock()
+        self._server = _Server(("127.0.0.1", port), _handler_of(self))
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="webhook-receiver", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._server.server_address[1])
+
+    def href(self, path: str = "/hook") -> str:
+        """Return the URL of a path."""
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def told(self, *, event: str | None = None, source: str | None = None, path: str | None = None) -> list[Told]:
+        """Return the calls so far, all of them or those that match."""
+        return [
+            call
+            for call in list(self.calls)
+            if event in (None, call.event) and source in (None, call.source) and path in (None, call.path)
+        ]
+
+    def close(self) -> None:
+        """Stop listening; calls under way are cut off."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def receive(self, target: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Keep one call and return the answer to it."""
+        came_at = time.monotonic()
+        parts = urlsplit(target)
+        query = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+        try:
+            message = verify(body, headers, self._secrets) if self._secrets else _unverified(body)
+        except ValueError:
+            self.refused += 1
+            return Reply(401)
+        with self._guard:
+            told = Told(parts.path, query, headers, message, came_at, len(self.calls))
+            self.calls.append(told)
+        return self.answer(told)
+
+
+def _unverified(body: bytes) -> dict[str, Any]:
+    message = json.loads(body)
+    if not isinstance(message, dict):
+        raise ValueError("the body is no JSON object")
+    return message
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+
+def _handler_of(receiver: WebhookReceiver) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = _SILENCE_SECONDS
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            reply = receiver.receive(self.path, headers, body)
+            self.send_response(reply.status)
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(reply.body)))
+            self.end_headers()
+            self.wfile.write(reply.body)
+
+        def handle_one_request(self) -> None:
+            try:
+                super().handle_one_request()
+            except OSError:
+                # The caller went away, as those who are killed do.
+                self.close_connection = True
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Write nothing."""
+
+    return Handler
