@@ -187,7 +187,7 @@ class Settings:
     log_column_bytes: int = _setting(60 * 1024, _count)
     capture_log_level: int | None = _setting(None, _log_level)
     canvas_progress: bool = _setting(True, _switch)
-    hold_seconds: float = _setting(60.0, _seconds)
+    hold_seconds: float = _setting(35.0, _seconds)
     keep_facts_seconds: float = _setting(600.0, _seconds)
     publish_deadline_seconds: float = _setting(7 * DAY, _seconds)
     missing_after_seconds: float = _setting(300.0, _seconds)

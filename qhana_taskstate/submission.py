@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from numbers import Real
 from typing import Any
 
 from celery import Celery, Task
@@ -294,7 +295,15 @@ class Submitter:
         queue = None
         if not self._app.conf.task_always_eager:
             queue = queue_for(self._app, str(first.task), first.args, first.kwargs, chosen_options)
-        publication = Publication(key, str(first.task), None, queue, now(), _earliest(chosen_options))
+        publication = Publication(
+            key,
+            str(first.task),
+            None,
+            queue,
+            now(),
+            _moment(chosen_options, "countdown", "eta"),
+            expires=_moment(chosen_options, "expires", "expires"),
+        )
         store.register(connection, task_id, [publication])
         return key
 
@@ -456,16 +465,23 @@ def _check_id(celery_id: object) -> None:
         raise ArgumentsError(f"task_id {celery_id!r} is no text of 1 to {ID_LENGTH} characters; nothing was sent")
 
 
-def _earliest(options: Mapping[str, Any]) -> datetime | None:
-    """Return when a message with these options may begin, aware UTC, None for at once."""
-    if options.get("countdown"):
-        return now() + timedelta(seconds=float(options["countdown"]))
-    eta = options.get("eta")
-    if isinstance(eta, str):
-        eta = datetime.fromisoformat(eta)
-    if not isinstance(eta, datetime):
+def _moment(options: Mapping[str, Any], seconds: str, moment: str) -> datetime | None:
+    """Return a moment that options for a message name, aware UTC, None if they name none.
+
+    Args:
+        options: The options.
+        seconds: The option that may give it as seconds from now.
+        moment: The option that may give it as a moment.
+    """
+    given = options.get(seconds)
+    if isinstance(given, Real) and given:
+        return now() + timedelta(seconds=float(given))
+    given = options.get(moment)
+    if isinstance(given, str):
+        given = datetime.fromisoformat(given)
+    if not isinstance(given, datetime):
         return None
-    return eta.replace(tzinfo=UTC) if eta.tzinfo is None else eta.astimezone(UTC)
+    return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
 
 
 def _name_of(canvas: Signature, leaves: list[_Leaf]) -> str:
