@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from . import reader, schema
+from . import doctor, reader, schema
 from .bars import Board, JsonBoard, LineBoard, LiveBoard, watch
 from .errors import (
     ArgumentsError,
@@ -346,6 +346,40 @@ def upkeep(ctx: click.Context, /, once: bool, seconds: float | None, as_json: bo
         if once or (deadline is not None and time.monotonic() >= deadline):
             return
         time.sleep(state.tracker.upkeep.interval_seconds)
+
+
+@_command("doctor")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    show_default=True,
+    help="Seconds to wait for workers, and for the probe.",
+)
+@click.option("--no-probe", is_flag=True, help="Send no probe canvas through the broker.")
+@_as_json
+@click.pass_context
+def doctor_(ctx: click.Context, /, timeout: float, no_probe: bool, as_json: bool, **_: Any) -> None:
+    """Examine the set-up, and say what to change. Exit code 1 if something is wrong.
+
+    It looks at the tables, the clocks of workers and database, time limits, late acknowledgement, who consumes the
+    queue of the webhooks, signs of life, late notifications and forgotten tasks, and sends a small canvas through the
+    broker and back. With --json an array of objects.
+    """
+    findings = doctor.Doctor(_taskstate(ctx, ready=False), timeout=timeout, sends_probe=not no_probe).examine()
+    told = [
+        {name: _without_passwords(ctx, value) if isinstance(value, str) else value for name, value in found.items()}
+        for found in map(dataclasses.asdict, findings)
+    ]
+    if as_json:
+        _print_json(told)
+    else:
+        for found in told:
+            click.echo(f"{'ok   ' if found['ok'] else 'WRONG'}  {found['check']}: {found['seen']}")
+            if found["advice"]:
+                click.echo(f"         {found['advice']}")
+    if not all(finding.ok for finding in findings):
+        ctx.exit(_Failure.exit_code)
 
 
 def _taskstate(ctx: click.Context, *, ready: bool = True) -> TaskState:

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
-from . import belonging, delivery, models, plugin, reader, schema, sessions, signals, store, worker_requests
+from . import belonging, delivery, models, plugin, probe, reader, schema, sessions, signals, store, worker_requests
 from .belonging import ExecutionKey, Publication, TaskRef
 from .database import Database
 from .delivery import Deliverer
@@ -132,6 +132,7 @@ class TaskState:
         _of_app[app] = self
         _all.append(self)
         _register_deliver(app)
+        probe.register(app)
         signals.connect(_listener_of)
         sessions.install(lambda: current().sessions)
         plugin.install_starter(lambda signature: current().start(signature), lambda: current().app)
