@@ -81,6 +81,29 @@ class ExecutionKey:
         return cls(str(request.id), int(retries or 0), int(getattr(request, "replaced_task_nesting", None) or 0))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptMessage:
+    """A message as it was published, so that it can be sent again.
+
+    Attributes:
+        exchange: Name of the exchange.
+        routing_key: Its routing key.
+        content_type: Of the body.
+        content_encoding: Character set of the body; `binary` for one that is no text.
+        body: The serialised arguments and what follows (chain, chord, callbacks); base64 of one that is no text.
+        headers: JSON of the headers.
+        properties: JSON of the properties.
+    """
+
+    exchange: str
+    routing_key: str
+    content_type: str
+    content_encoding: str
+    body: str = field(repr=False)
+    headers: str = field(repr=False)
+    properties: str = field(repr=False)
+
+
 @dataclass(slots=True)
 class Publication:
     """A message that was seen while it was published.
@@ -89,10 +112,11 @@ class Publication:
         key: Key of the execution that it will be.
         name: Name of the Celery task.
         parent_id: Celery id of the execution that published it.
-        queue: Where it was routed to.
+        queue: Name of the queue that it was sent to; None if only an exchange is known.
         published_at: Aware UTC.
         eta: Earliest begin, aware UTC.
         sent: Whether Celery said that it was handed to the broker.
+        message: The message itself, if it is to be kept.
     """
 
     key: ExecutionKey
@@ -102,6 +126,7 @@ class Publication:
     published_at: datetime
     eta: datetime | None
     sent: bool = False
+    message: KeptMessage | None = None
 
 
 @dataclass(slots=True)

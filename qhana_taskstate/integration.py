@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, cast
 
 from celery import Celery, _state
@@ -19,14 +20,30 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
-from . import belonging, delivery, models, plugin, probe, reader, schema, sessions, signals, store, worker_requests
-from .belonging import ExecutionKey, Publication, TaskRef
+from . import (
+    belonging,
+    delivery,
+    holdings,
+    messages,
+    models,
+    plugin,
+    probe,
+    reader,
+    schema,
+    sessions,
+    signals,
+    store,
+    worker_requests,
+)
+from .belonging import ExecutionKey, KeptMessage, Publication, TaskRef
+from .broker import Broker
 from .database import Database
 from .delivery import Deliverer
 from .errors import DatabaseUnavailableError, NotConfiguredError, SchemaError, SettingsError, TaskNotFoundError
 from .faults import explain
 from .models import ProcessingTask, TaskUpdateSubscription
 from .progress import TaskLogHandler
+from .pruning import OutputsHook, Pruned, Pruner
 from .rows import LARGEST_ID
 from .sender import Sender, send
 from .sessions import Sessions
@@ -73,6 +90,9 @@ _DELIVER_EXPIRES_SECONDS = 60.0
 #: Longest time of a run of the deliveries, beyond all that its own limits allow.
 _DELIVER_LIMIT_SECONDS = 600
 
+#: How long the end of a process is held up at most by the message that wakes the deliveries.
+_EXIT_SECONDS = 3.0
+
 #: So many digits are no id, and not worth converting.
 _LONGEST_ID = 20
 
@@ -92,6 +112,8 @@ class TaskState:
             for example Flask-SQLAlchemy's `db.session`; it is then the current session everywhere.
         engine: An engine of the host, instead of `taskstate_database_url`.
         environment: Where `TASKSTATE_…` names are read from, such as `os.environ`; None reads none.
+        on_outputs_removed: Is called with a list of `RemovedOutput` after old tasks were removed, in the process and
+            thread that removed them; their files are left to the application. Hand what takes long to a Celery task.
         settings: Settings by keyword, without their prefix; they win over Celery's configuration.
 
     Raises:
@@ -105,6 +127,7 @@ class TaskState:
         session: scoped_session[Any] | Callable[[], Session] | None = None,
         engine: Engine | None = None,
         environment: Mapping[str, str] | None = None,
+        on_outputs_removed: OutputsHook | None = None,
         **settings: Any,
     ) -> None:
         for name in settings:
@@ -114,6 +137,8 @@ class TaskState:
         self._host_session = session
         self._engine = engine
         self._environment = environment
+        self._on_outputs_removed = on_outputs_removed
+        self._pruner: Pruner | None = None
         self._keywords = settings
         self._guard = threading.RLock()
         self._tracker: Tracker | None = None
@@ -174,12 +199,16 @@ class TaskState:
             engine = self._engine_of_host()
         database = Database(settings.database_url, engine=engine)
         _capture_log(settings.capture_log_level)
+        self._pruner = Pruner(database, settings, self._on_outputs_removed)
         upkeep = Upkeep(
             database,
             settings,
             redelivery_seconds=self._redelivery_seconds(),
             has_succeeded=self._has_succeeded,
             revoke=self._revoke,
+            finder=Broker(self.app),
+            send=self._send_again,
+            pruner=self._pruner,
             # Looked up at each call, since it is made below.
             wake_deliveries=lambda: deliverer.wake_if_owed(),
         )
@@ -187,7 +216,7 @@ class TaskState:
         deliverer = Deliverer(database, tracker.write, settings, self._send_deliver)
         tracker.wake_deliveries = deliverer.wake
         database.announce = self._after_owing_commit
-        atexit.register(tracker.tell_at_exit)
+        atexit.register(self._tell_at_exit, tracker)
         # Called before the one above: what is written last may owe somebody something.
         atexit.register(tracker.leave)
         self._deliverer = deliverer
@@ -206,10 +235,18 @@ class TaskState:
                 # Nobody else would: without a broker there are no workers.
                 self.deliverer.run()
             else:
+                if self.tracker.parent_pid != os.getpid():
+                    self._sender.begin()
                 self.tracker.owe()
         except Exception:
             # Upkeep wakes the deliveries again; whoever committed must not suffer.
             logger.exception("the deliveries could not be woken")
+
+    def _tell_at_exit(self, tracker: Tracker) -> None:
+        """Send what wakes the deliveries before the daemon threads that do so are gone: a script may end at once."""
+        deadline = time.monotonic() + _EXIT_SECONDS
+        tracker.tell_at_exit(_EXIT_SECONDS)
+        self._sender.drain(max(0.0, deadline - time.monotonic()))
 
     def _send_deliver(self, seconds: float) -> None:
         message = functools.partial(self._publish_deliver, seconds)
@@ -257,6 +294,13 @@ class TaskState:
             # The absence of a stored result proves nothing, so that a backend that is away is no reason to stop.
             logger.debug("no result of %s: %s", celery_id, type(exc).__name__)
             return False
+
+    def _send_again(self, message: KeptMessage, ref: TaskRef, queue: str) -> None:
+        try:
+            messages.send(self.app, message, ref, queue)
+        except Exception as exc:
+            # It is missed and sent again later.
+            logger.warning("a message of task %s could not be sent again now: %s", ref.task_id, type(exc).__name__)
 
     def _revoke(self, celery_id: str) -> None:
         try:
@@ -489,6 +533,28 @@ class TaskState:
             return None
 
     @_explained
+    def prune(self, older_than: timedelta, *, strangers: bool = False, dry_run: bool = False) -> Pruned:
+        """Remove tasks that finished longer ago, with all their rows; commits every few tasks and waits for nobody.
+
+        One with an open execution, or whose subscribers have still to be told, stays. Output files are reported to
+        `on_outputs_removed` and not deleted.
+
+        Args:
+            older_than: Age of their end, by the database's clock.
+            strangers: Also tasks that nobody gave to this package.
+            dry_run: Only count.
+
+        Returns:
+            What was done.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+        """
+        _ = self.tracker
+        assert self._pruner is not None  # noqa: S101  (made with the tracker; tells the type checker)
+        return self._pruner.prune(older_than, strangers=strangers, dry_run=dry_run)
+
+    @_explained
     def find(self, celery_id: str) -> ProcessingTask | None:
         """Return the task that a Celery id belongs to, None if no tracked message has that id."""
         ref = self.database.read(lambda connection: store.find_task(connection, str(celery_id)))
@@ -617,6 +683,7 @@ class TaskState:
             # Nothing of the parent's may be open when pool children are forked.
             self.database.dispose()
         worker_requests.install(self.app, _find)
+        holdings.install()
 
     def on_pool_process_start(self) -> None:
         """Forget the connections of the parent process, and take part in upkeep."""
@@ -637,7 +704,7 @@ class TaskState:
         """Write what waits for the database; what cannot be written is logged whole."""
         if self._tracker is not None:
             self._tracker.leave()
-            self._tracker.tell_at_exit()
+            self._tell_at_exit(self._tracker)
 
     def on_ready(self) -> None:
         """Take part in upkeep, and listen to the log now that Celery has set it up."""

@@ -57,6 +57,10 @@ def _seconds(value: object) -> float:
     return number
 
 
+def _optional_seconds(value: object) -> float | None:
+    return None if value is None or value == "" else _seconds(value)
+
+
 def _seconds_or_zero(value: object) -> float:
     number = _number(value)
     if number < 0:
@@ -141,6 +145,8 @@ class Settings:
         hold_seconds: A submission that was not heard of for so long counts as dead.
         keep_facts_seconds: How long a process keeps in memory what it cannot write while the database is away.
         publish_deadline_seconds: A message not begun so long after its publication or eta counts as lost.
+        missing_after_seconds: A message not begun so long after its publication is looked for in the broker.
+        prune_after_seconds: Tasks that finished so long ago are removed; None removes none by itself.
         max_redeliveries: How often the broker may deliver one message again after it lost its worker.
         webhook_secrets: Standard Webhooks secrets; the first signs first.
         webhook_allowed_networks: CIDRs and host names that a webhook may reach beyond public addresses.
@@ -163,6 +169,8 @@ class Settings:
     hold_seconds: float = _setting(60.0, _seconds)
     keep_facts_seconds: float = _setting(600.0, _seconds)
     publish_deadline_seconds: float = _setting(7 * DAY, _seconds)
+    missing_after_seconds: float = _setting(300.0, _seconds)
+    prune_after_seconds: float | None = _setting(None, _optional_seconds)
     max_redeliveries: int = _setting(5, _count)
     webhook_secrets: tuple[str, ...] = _setting((), _webhook_secrets, secret=True)
     webhook_allowed_networks: tuple[str, ...] = _setting((), _allowed_networks)

@@ -11,7 +11,7 @@ import functools
 import logging
 import sys
 import traceback as traceback_module
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from celery import Celery, signals
 from celery.exceptions import Reject
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
+from . import messages
 from .belonging import (
     HEADER,
     OWN_TASK_PREFIX,
@@ -37,8 +38,9 @@ from .belonging import (
     enter,
     ref_of_request,
 )
+from .broker import queue_of
 from .errors import SettingsError
-from .plugin import find_plugin_task, is_plugin_task
+from .plugin import find_plugin_task, is_plugin_task, resent
 from .states import CLOSING_POSTRUN_STATES, ExecutionState
 from .store import Failure
 from .tables import now
@@ -125,7 +127,14 @@ def _never_fails(handler: Callable[..., None]) -> Callable[..., None]:
 
 @_never_fails
 def on_before_task_publish(
-    sender: str, headers: dict[str, Any], body: Any, routing_key: str | None = None, **_: Any
+    sender: str,
+    headers: dict[str, Any],
+    body: Any,
+    exchange: Any = None,
+    routing_key: str | None = None,
+    properties: Mapping[str, Any] | None = None,
+    declare: Sequence[Any] | None = None,
+    **_: Any,
 ) -> None:
     """Put the task's header into a message, and note the message for registration."""
     key = ExecutionKey.of_headers(headers)
@@ -135,10 +144,21 @@ def on_before_task_publish(
         key=key,
         name=sender,
         parent_id=headers.get("parent_id"),
-        queue=routing_key,
+        queue=queue_of(exchange, routing_key, declare),
         published_at=now(),
         eta=_moment(headers.get("eta")),
     )
+    listener = _find(None) if sender in resent else None
+    if listener is not None:
+        publication.message = messages.keep(
+            listener.app,
+            sender,
+            body=body,
+            headers=headers,
+            properties=properties or {},
+            exchange=exchange,
+            routing_key=routing_key,
+        )
     publisher = current_publisher()
     ref = TaskRef.decode(headers.get(HEADER))
     if isinstance(publisher, Publisher) and (ref is None or ref == publisher.ref):
@@ -158,6 +178,10 @@ def _note(publisher: Publisher, publication: Publication) -> None:
     if isinstance(publisher, Submission):
         publisher.published += 1
         if publication.key == publisher.registered:
+            listener = _find(None) if publication.message is not None else None
+            if listener is not None:
+                # Before it goes out: afterwards the broker may lose it at any moment.
+                listener.tracker.keep(publisher.ref, publication)
             return
     publisher.publications.append(publication)
 

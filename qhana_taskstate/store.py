@@ -6,9 +6,10 @@ Lock order: job row, executions by key, `ProcessingTask` last. Whoever holds a j
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
@@ -34,12 +35,22 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from . import outbox, tasklog
-from .belonging import ExecutionKey, Progress, Publication, TaskRef
+from .belonging import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
 from .database import LOCK_SECONDS
 from .models import ProcessingTask
 from .rows import is_open_step, step_row
 from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
-from .tables import ID_LENGTH, NAME_LENGTH, execution_table, hold_table, job_table, log_table, now, upkeep_table
+from .tables import (
+    ID_LENGTH,
+    NAME_LENGTH,
+    execution_table,
+    hold_table,
+    job_table,
+    log_table,
+    message_table,
+    now,
+    upkeep_table,
+)
 
 _task = cast(Table, ProcessingTask.__table__)
 _RESCUE = "rescue"
@@ -121,6 +132,7 @@ class Closing:
         lines: Log entries not written yet.
         progress: Its last progress if that is not written yet.
         counts_members: Whether a canvas that reports nothing itself shows "n of m".
+        kept: Whether its message may have been kept.
     """
 
     key: ExecutionKey
@@ -131,6 +143,7 @@ class Closing:
     lines: Sequence[str] = ()
     progress: Progress | None = None
     counts_members: bool = True
+    kept: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,7 +361,7 @@ def take_new(connection: Connection, task_id: int, *, since: datetime, finishes:
     """
     token = _insert_job(connection, task_id, finishes)
     if token is None:
-        for table in (execution_table, hold_table, job_table):
+        for table in (execution_table, message_table, hold_table, job_table):
             connection.execute(delete(table).where(table.c.task_id == task_id))
         connection.execute(delete(log_table).where(log_table.c.task_id == task_id, log_table.c.created_at < since))
         token = _insert_job(connection, task_id, finishes)
@@ -396,7 +409,11 @@ def has_task(connection: Connection, task_id: int) -> bool:
 
 
 def register(
-    connection: Connection, task_id: int, publications: Iterable[Publication], *, deadline_seconds: float = 7 * 86400.0
+    connection: Connection,
+    task_id: int,
+    publications: Collection[Publication],
+    *,
+    deadline_seconds: float = 7 * 86400.0,
 ) -> None:
     """Record published messages as QUEUED executions; those that are known already only learn what they lack.
 
@@ -428,6 +445,29 @@ def register(
         # By key, the order in which everybody locks executions.
         rows.sort(key=lambda row: (str(row["celery_id"]), row["retries"], row["nesting"]))
         connection.execute(_registration(connection.dialect.name), rows if len(rows) > 1 else rows[0])
+    for publication in publications:
+        if publication.message is not None:
+            keep_message(connection, task_id, publication.key, publication.message)
+
+
+def keep_message(connection: Connection, task_id: int, key: ExecutionKey, message: KeptMessage) -> None:
+    """Keep a message, so that it can be sent again if the broker loses it, until its execution is closed."""
+    row = {
+        **_named_columns(task_id, key),
+        **dataclasses.asdict(message),
+        "resends": 0,
+        "created_at": now(),
+    }
+    _insert_absent(connection, message_table, [row])
+
+
+def _named_columns(task_id: int, key: ExecutionKey) -> dict[str, Any]:
+    return {
+        "task_id": task_id,
+        "celery_id": key.celery_id[:ID_LENGTH],
+        "retries": key.retries,
+        "nesting": key.nesting,
+    }
 
 
 def is_registered(connection: Connection, task_id: int, key: ExecutionKey) -> bool:
@@ -570,6 +610,8 @@ def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
         "traceback": failure and failure.traceback and tasklog.clean(failure.traceback),
     }
     key = closing.key
+    if closing.kept:
+        connection.execute(delete(message_table).where(_is_message(task_id, key)))
     if connection.execute(_CLOSE, {**_named(task_id, key), **facts}).rowcount:
         return True
     row = {
@@ -709,6 +751,120 @@ def overdue(connection: Connection, moment: datetime, limit: int = 100) -> list[
         (TaskRef(row.task_id, row.token), ExecutionKey(row.celery_id, row.retries, row.nesting), row.name)
         for row in rows
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """An execution that was published to a known queue and that nobody has begun."""
+
+    ref: TaskRef
+    key: ExecutionKey
+    name: str
+    queue: str
+    published_at: datetime
+    eta: datetime | None
+    deliveries: int
+
+
+def waiting(connection: Connection, before: datetime, after: datetime | None, limit: int) -> list[Waiting]:
+    """Return executions that nobody has begun, oldest publication first.
+
+    Args:
+        connection: Where to read.
+        before: Only those published before this moment.
+        after: Only those published at this moment or later; None for all.
+        limit: How many at most.
+    """
+    published_at = execution_table.c.published_at
+    conditions = [
+        execution_table.c.closed_at.is_(None),
+        published_at < before,
+        execution_table.c.state == ExecutionState.QUEUED.value,
+        execution_table.c.queue.is_not(None),
+    ]
+    if after is not None:
+        conditions.append(published_at >= after)
+    names = ("task_id", "celery_id", "retries", "nesting", "name", "queue", "published_at", "eta", "deliveries")
+    rows = connection.execute(
+        select(*(execution_table.c[name] for name in names), job_table.c.token)
+        .join(job_table, job_table.c.task_id == execution_table.c.task_id)
+        .where(*conditions)
+        .order_by(published_at)
+        .limit(limit)
+    )
+    return [
+        Waiting(
+            ref=TaskRef(row.task_id, row.token),
+            key=ExecutionKey(row.celery_id, row.retries, row.nesting),
+            name=row.name,
+            queue=row.queue,
+            published_at=row.published_at,
+            eta=row.eta,
+            deliveries=row.deliveries,
+        )
+        for row in rows
+    ]
+
+
+def settle_missing(
+    connection: Connection, missing: Waiting, failure: Failure, *, most_resends: int, deadline_seconds: float
+) -> tuple[Outcome, KeptMessage | None]:
+    """Let a message that is nowhere be sent again, or end its execution as LOST.
+
+    Nothing happens if it was begun, or was sent again, since it was seen to wait.
+
+    Args:
+        connection: In whose transaction to write.
+        missing: The execution as it was when its message was looked for.
+        failure: Why it ends, if it does.
+        most_resends: How often one message is sent again at most.
+        deadline_seconds: How long after it was sent again it counts as lost.
+
+    Returns:
+        What it led to; and the message, to be sent after the commit, if it was kept and its task has not ended.
+    """
+    ref, key = missing.ref, missing.key
+    job = lock_job(connection, ref.task_id)
+    if job is None or job.ref != ref or not _still_waits(connection, missing):
+        return Outcome(), None
+    kept = connection.execute(select(message_table).where(_is_message(ref.task_id, key))).one_or_none()
+    if kept is not None and kept.resends < most_resends and job.end_status is None:
+        moment = now()
+        deadline = _later(moment, missing.eta) + timedelta(seconds=deadline_seconds)
+        connection.execute(
+            update(message_table).where(_is_message(ref.task_id, key)).values(resends=message_table.c.resends + 1)
+        )
+        connection.execute(
+            update(execution_table).where(_is(ref.task_id, key)).values(published_at=moment, deadline_at=deadline)
+        )
+        names = [name.name for name in dataclasses.fields(KeptMessage)]
+        return Outcome(changed=True), KeptMessage(**{name: getattr(kept, name) for name in names})
+    closing = Closing(key=key, name=missing.name, state=ExecutionState.LOST, failure=failure)
+    return close(connection, ref, closing), None
+
+
+def _is_message(task_id: int, key: ExecutionKey) -> ColumnElement[bool]:
+    return and_(
+        message_table.c.task_id == task_id,
+        message_table.c.celery_id == key.celery_id[:ID_LENGTH],
+        message_table.c.retries == key.retries,
+        message_table.c.nesting == key.nesting,
+    )
+
+
+def _still_waits(connection: Connection, missing: Waiting) -> bool:
+    return (
+        connection.execute(
+            select(literal(1)).where(
+                _is(missing.ref.task_id, missing.key),
+                execution_table.c.closed_at.is_(None),
+                execution_table.c.state == ExecutionState.QUEUED.value,
+                execution_table.c.deliveries == missing.deliveries,
+                execution_table.c.published_at == missing.published_at,
+            )
+        ).first()
+        is not None
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from . import outbox, store
 from .backlog import Fact
 from .belonging import ExecutionKey, Publication, Submission, TaskRef, submitting
+from .broker import queue_for
 from .database import is_gone
 from .errors import (
     ArgumentsError,
@@ -286,9 +287,10 @@ class Submitter:
         key = ExecutionKey(celery_id)
         connection = session.connection()
         chosen_options = {**first.options, **options}
-        publication = Publication(
-            key, str(first.task), None, chosen_options.get("queue"), now(), _earliest(chosen_options)
-        )
+        queue = None
+        if not self._app.conf.task_always_eager:
+            queue = queue_for(self._app, str(first.task), first.args, first.kwargs, chosen_options)
+        publication = Publication(key, str(first.task), None, queue, now(), _earliest(chosen_options))
         store.register(connection, task_id, [publication])
         return key
 

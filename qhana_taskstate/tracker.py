@@ -49,6 +49,9 @@ _FAREWELL_SECONDS: Final = 3.0
 #: Between two messages of one process that wake the deliveries, in seconds.
 _WAKE_GAP_SECONDS = 0.5
 
+#: Between two looks of a process that ends, in seconds.
+_EXIT_PAUSE_SECONDS = 0.01
+
 
 class Tracker:
     """What one `TaskState` records from this process. Makes a thread at the first execution that it sees run.
@@ -213,10 +216,14 @@ class Tracker:
         else:
             self.pulse().owe()
 
-    def tell_at_exit(self) -> None:
-        """Let subscribers be told of what this process still owes them, before it ends."""
-        if self._pulse is not None and self._pulse.alive and self._pulse.take_owed():
-            _attempt(self.backlog, self.wake_deliveries)
+    def tell_at_exit(self, seconds: float) -> None:
+        """Wait until the deliveries were woken of what this process owes, before it ends.
+
+        Args:
+            seconds: For how long at most; upkeep wakes them then.
+        """
+        if self._pulse is not None and self._pulse.alive:
+            self._pulse.wake_now(seconds)
 
     def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool) -> None:
         """Record that the broker will deliver the message of an execution again.
@@ -263,6 +270,7 @@ class Tracker:
             lines=execution.take_lines(),
             progress=execution.take_progress(),
             counts_members=self.settings.canvas_progress,
+            kept=bool(getattr(execution.task, "resend", False)),
         )
 
     def close(self, execution: Execution, state: ExecutionState, failure: store.Failure | None = None) -> None:
@@ -388,6 +396,12 @@ class Tracker:
 
         self.record(Fact(ref.task_id, publications, work))
 
+    def keep(self, ref: TaskRef, publication: Publication) -> None:
+        """Keep the message of a publication whose execution is registered already."""
+        message = publication.message
+        if message is not None:
+            self.write(lambda connection: store.keep_message(connection, ref.task_id, publication.key, message))
+
     def finish_showing(self, task_id: int, outcome: store.Outcome) -> None:
         """Bring the `ProcessingTask` row up to date if it was locked; upkeep does it if it still is."""
         if outcome.shown:
@@ -432,6 +446,7 @@ class Pulse:
         self._holds: set[str] = set()
         self._canvases: set[int] = set()
         self._owes = False
+        self._is_waking = False
         self._woke = 0.0
         self.does_upkeep = False
         #: Holds the lock that proves to other machines that this process lives.
@@ -463,10 +478,23 @@ class Pulse:
         if time.monotonic() - self._woke >= _WAKE_GAP_SECONDS:
             self._wake.set()
 
-    def take_owed(self) -> bool:
-        """Return whether the deliveries are still to be woken, and take that over."""
-        owes, self._owes = self._owes, False
-        return owes
+    def wake_now(self, seconds: float) -> None:
+        """Wake the deliveries if they are still to be woken, and wait until that is done, so many seconds at most."""
+        deadline = time.monotonic() + seconds
+        self._wake.set()
+        # In this order: the thread says that it wakes them before it says that nothing is owed.
+        while (self._owes or self._is_waking) and self.alive and time.monotonic() < deadline:
+            time.sleep(_EXIT_PAUSE_SECONDS)
+
+    def _wake_owed(self, tracker: Tracker) -> None:
+        self._is_waking = True
+        try:
+            if self._owes:
+                self._owes = False
+                self._woke = time.monotonic()
+                _attempt(tracker.backlog, tracker.wake_deliveries)
+        finally:
+            self._is_waking = False
 
     def note_canvas(self, task_id: int) -> None:
         """Show "n of m" of a task at the next turn."""
@@ -520,9 +548,7 @@ class Pulse:
                         attempt(partial(tracker.flush, execution))
                 for task_id in canvases:
                     attempt(partial(_show_canvas, tracker, task_id))
-                if self.take_owed():
-                    self._woke = time.monotonic()
-                    _attempt(tracker.backlog, tracker.wake_deliveries)
+                self._wake_owed(tracker)
                 if beats:
                     beaten = time.monotonic()
                     attempt(partial(_beat, tracker, running, holds))

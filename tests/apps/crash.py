@@ -14,7 +14,12 @@ from celery import Celery, group
 from qhana_taskstate import TaskState, add_log, plugin_task, report_progress
 from qhana_taskstate import taskstate as current_taskstate
 
-app = Celery("crash", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ.get("CELERY_RESULT_BACKEND"))
+app = Celery(
+    "crash",
+    broker=os.environ["CELERY_BROKER_URL"],
+    backend=os.environ.get("CELERY_RESULT_BACKEND"),
+    include=["tests.apps.messages"],
+)
 app.conf.update(
     task_default_queue="crash",
     broker_connection_retry_on_startup=True,
