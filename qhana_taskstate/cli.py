@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, NoReturn, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import click
 from celery import Celery
@@ -46,6 +46,9 @@ _LARGEST_DELIVERY_ID: Final = 2**63 - 1
 
 #: Longest name in the table of a terminal.
 _NAME_WIDTH: Final = 40
+
+#: Names under which drivers take a password in the query of a URL.
+_PASSWORD_KEYS: Final = frozenset({"password", "passwd", "sslpassword", "ssl_keyfile_password"})
 
 _EXIT_CODES: Final = (
     "Exit codes: 0 done, and yes; 1 no, or failed (no such task, already ended, a task ended as ERROR, the database or "
@@ -700,12 +703,17 @@ def _passwords(app: Celery) -> set[str]:
     found: set[str] = set()
     for url in urls:
         try:
-            password = urlsplit(str(url or "")).password
+            parts = urlsplit(str(url or ""))
+            passwords = [parts.password, *_values_of(parts.query, _PASSWORD_KEYS)]
         except ValueError:
             continue
-        if password:
+        for password in filter(None, passwords):
             found |= {password, unquote(password)}
     return found
+
+
+def _values_of(query: str, keys: frozenset[str]) -> list[str]:
+    return [value for key, value in parse_qsl(query) if key.lower() in keys]
 
 
 def _painter(ctx: click.Context) -> Callable[[str], str]:
