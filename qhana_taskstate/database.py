@@ -94,21 +94,23 @@ class Database:
             try:
                 self._url: URL = _shared_memory(make_url(url), id(self))
                 self._url.get_dialect()
-            except (ArgumentError, NoSuchModuleError) as exc:
+            except (ArgumentError, NoSuchModuleError, ValueError):
+                # Without the cause, which may quote a part of the URL.
                 raise SettingsError(
                     "taskstate_database_url is no SQLAlchemy URL or names an unknown database; "
                     "use for example 'sqlite:///taskstate.db' or 'postgresql+psycopg://user@host/name'"
-                ) from exc
+                ) from None
         else:
             self._url = engine.url
 
     def __repr__(self) -> str:
-        return f"<Database {self._url.render_as_string(hide_password=True)}>"
+        return f"<Database {self.name}>"
 
     @property
     def name(self) -> str:
         """The database without its password, for messages to people."""
-        return self._url.render_as_string(hide_password=True)
+        # Drivers take a password in the query too.
+        return self._url.set(query={}).render_as_string(hide_password=True)
 
     @property
     def dialect(self) -> str:

@@ -28,6 +28,7 @@ from . import (
     messages,
     models,
     plugin,
+    probe,
     reader,
     schema,
     sessions,
@@ -157,6 +158,7 @@ class TaskState:
         _of_app[app] = self
         _all.append(self)
         _register_deliver(app)
+        probe.register(app)
         signals.connect(_listener_of)
         sessions.install(lambda: current().sessions)
         plugin.install_starter(lambda signature: current().start(signature), lambda: current().app)

@@ -1036,6 +1036,14 @@ def end(
     return Outcome(changed=True, ended=status, shown=shown)
 
 
+def remove(connection: Connection, task_id: int) -> None:
+    """Remove a task that has no steps, outputs, links or subscribers, with all that was recorded of it."""
+    lock_job(connection, task_id)
+    for table in (execution_table, hold_table, log_table, job_table):
+        connection.execute(delete(table).where(table.c.task_id == task_id))
+    connection.execute(delete(_task).where(_task.c.id == task_id))
+
+
 def evaluate(connection: Connection, task_id: int) -> Outcome:
     """Look once more whether a task has ended; for upkeep."""
     job = lock_job(connection, task_id)
