@@ -154,7 +154,7 @@ def test_frozen_worker_elsewhere_is_given_up_and_its_late_result_changes_nothing
     worker = site.worker()
     task = site.taskstate.start(work(site, "waits", str(site.folder)))
     site.begun()
-    worker.freeze()
+    site.freeze(worker)
     # As an observer on another machine sees it, who cannot ask for the process, and on a database without locks.
     monkeypatch.setattr(upkeep_module, "is_alive", lambda *_: False)
     monkeypatch.setattr(vouching, "held", lambda *_: set())
@@ -177,7 +177,7 @@ def test_frozen_worker_on_the_same_machine_is_alive(site: Site) -> None:
     worker = site.worker()
     task = site.taskstate.start(work(site, "waits", str(site.folder)))
     site.begun()
-    worker.freeze()
+    site.freeze(worker)
     with pytest.raises(TimeoutError):
         site.taskstate.wait(task.id, timeout=4)
 
