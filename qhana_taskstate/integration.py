@@ -289,7 +289,9 @@ class TaskState:
 
     def _has_succeeded(self, celery_id: str) -> bool:
         try:
-            return str(self.app.AsyncResult(celery_id).state) == _SUCCESS
+            result = self.app.AsyncResult(celery_id)
+            # What it published may be recorded nowhere: then it is not known whether its task is at its end.
+            return str(result.state) == _SUCCESS and not result.children
         except Exception as exc:
             # The absence of a stored result proves nothing, so that a backend that is away is no reason to stop.
             logger.debug("no result of %s: %s", celery_id, type(exc).__name__)

@@ -1234,6 +1234,12 @@ def beat(connection: Connection, running: Iterable[tuple[TaskRef, ExecutionKey]]
         )
 
 
+def count_executions(connection: Connection, task_id: int) -> int:
+    """Count the executions of a task, open and closed."""
+    its = select(func.count()).select_from(execution_table).where(execution_table.c.task_id == task_id)
+    return int(connection.execute(its).scalar_one())
+
+
 def find_open(connection: Connection, celery_id: str) -> tuple[TaskRef, ExecutionKey, str] | None:
     """Find the newest open execution with a Celery id: its task, key, and the name of the Celery task."""
     row = connection.execute(

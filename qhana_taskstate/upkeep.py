@@ -220,7 +220,7 @@ class Upkeep:
             if losses > self._settings.max_redeliveries:
                 self.give_up_poison(lease.ref, lease.key, lease.name, losses)
             return
-        if self._has_succeeded(lease.key.celery_id):
+        if self._is_alone(lease) and self._has_succeeded(lease.key.celery_id):
             closing = store.Closing(key=lease.key, name=lease.name, state=ExecutionState.SUCCESS)
             outcome = self._write(lambda connection: store.close(connection, lease.ref, closing))
         else:
@@ -230,6 +230,14 @@ class Upkeep:
             settled.lost += 1
             logger.warning("%s was lost with %s: %s", lease.name, who, silence)
         self._finish(lease.ref.task_id, outcome)
+
+    def _is_alone(self, lease: store.Lease) -> bool:
+        """Tell whether an execution is the only one of its task.
+
+        The success of a member of a chord is stored before its body is published, so that it proves nothing.
+        """
+        with self._database.reading() as connection:
+            return store.count_executions(connection, lease.ref.task_id) == 1
 
     def give_up_poison(self, ref: TaskRef, key: ExecutionKey, name: str, losses: int) -> None:
         """End an execution whose message has killed its worker too often."""

@@ -149,6 +149,30 @@ def dies_after_success() -> str:
     return "done"
 
 
+@plugin_task(base=DiesAfterSuccess)
+def spawns_and_dies_after_success(folder: str) -> str:
+    """Send a child, succeed, and die then."""
+    waits.delay(folder)
+    return "done"
+
+
+class KillsTheWorkerAfterSuccess(app.Task):  # type: ignore[name-defined,misc]  # made by the app
+    """Takes the whole worker along after its success is stored."""
+
+    abstract = True
+
+    def on_success(self, *_: Any) -> None:
+        """Kill."""
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(30)
+
+
+@plugin_task(base=KillsTheWorkerAfterSuccess)
+def kills_the_worker_after_success() -> str:
+    """Succeed, and take the whole worker along."""
+    return "done"
+
+
 @plugin_task
 def nothing() -> None:
     """Do nothing."""

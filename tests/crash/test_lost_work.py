@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from celery import signature
+from celery import chain, signature
 
 from qhana_taskstate import ProcessingTask, vouching
 from qhana_taskstate import upkeep as upkeep_module
@@ -232,6 +232,31 @@ def test_child_lost_after_its_success_was_stored_is_a_success(site: Site) -> Non
     task = site.taskstate.start(work(site, "dies_after_success"))
 
     assert site.taskstate.wait(task.id, timeout=30).status == "SUCCESS"
+
+
+def test_child_lost_after_its_success_with_more_to_come_is_no_success(site: Site) -> None:
+    site.worker()
+    task = site.taskstate.start(work(site, "spawns_and_dies_after_success", str(site.folder)))
+
+    # Its child waits for `go`: a success now would come too early.
+    assert site.taskstate.wait(task.id, timeout=30).status == "ERROR"
+
+
+def test_worker_lost_after_a_success_is_a_success_only_if_nothing_follows(site: Site) -> None:
+    for canvas, expected in (
+        (work(site, "kills_the_worker_after_success"), "SUCCESS"),
+        (
+            chain(
+                work(site, "kills_the_worker_after_success"), work(site, "waits", str(site.folder)).set(immutable=True)
+            ),
+            "ERROR",
+        ),
+    ):
+        worker = site.worker()
+        task = site.taskstate.start(canvas)
+        wait_until("the worker is dead", lambda worker=worker: worker.status != "running", timeout=20)  # type: ignore[misc]
+
+        assert site.taskstate.wait(task.id, timeout=20).status == expected
 
 
 def test_client_killed_in_the_middle_of_a_start_ends_the_task(site: Site) -> None:
