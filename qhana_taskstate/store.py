@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
@@ -98,11 +98,14 @@ class Begun:
         known: False if the token belongs to no task, so that nothing was written.
         task_ended: The task had already ended.
         closed: This very execution had already ended (its message was delivered again).
+        running: This very execution runs in a process that lives (its message was delivered again), so that nothing
+            was written.
     """
 
     known: bool
     task_ended: bool = False
     closed: bool = False
+    running: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +212,9 @@ _BEGIN = (
         }
     )
 )
-_BEGIN_OF_TOKEN = _BEGIN.where(
+_is_not_running = execution_table.c.state != ExecutionState.RUNNING.value
+_BEGIN_ANEW = _BEGIN.where(_is_not_running)
+_BEGIN_OF_TOKEN = _BEGIN_ANEW.where(
     job_table.c.task_id == execution_table.c.task_id, job_table.c.token == bindparam("of_token")
 ).returning(
     job_table.c.end_status,
@@ -485,6 +490,7 @@ def begin(
     parent_id: str | None = None,
     acks_late: bool = False,
     max_retries: int | None = None,
+    lives: Callable[[Connection, Lease], bool] | None = None,
 ) -> Begun:
     """Record that an execution runs; it is inserted if its publication is not recorded yet, or never was.
 
@@ -497,6 +503,8 @@ def begin(
         parent_id: Celery id of the execution that published it.
         acks_late: Whether the broker keeps its message until it ended.
         max_retries: Celery's limit, None for no limit.
+        lives: Tells whether the process lives that runs this very execution already; it then stays with that one.
+            None lets it be taken over.
 
     Returns:
         What was found. A closed execution is not opened again.
@@ -522,8 +530,10 @@ def begin(
     if job is None or job.ref != ref:
         return Begun(known=False)
     ended = job.end_status is not None
-    if connection.dialect.name != "postgresql" and connection.execute(_BEGIN, values).rowcount:
+    if connection.dialect.name != "postgresql" and connection.execute(_BEGIN_ANEW, values).rowcount:
         return Begun(known=True, task_ended=ended)
+    if lives is not None and any(lives(connection, lease) for lease in _leases(connection, _is(ref.task_id, key))):
+        return Begun(known=True, task_ended=ended, running=True)
     inserted = _insert_absent(
         connection,
         execution_table,
@@ -696,10 +706,14 @@ class Lease:
 
 def running(connection: Connection) -> list[Lease]:
     """Return all running executions."""
+    return _leases(connection)
+
+
+def _leases(connection: Connection, *conditions: ColumnElement[bool]) -> list[Lease]:
     rows = connection.execute(
         select(execution_table, job_table.c.token)
         .join(job_table, job_table.c.task_id == execution_table.c.task_id)
-        .where(_is_running(), execution_table.c.heartbeat_at.is_not(None))
+        .where(_is_running(), execution_table.c.heartbeat_at.is_not(None), *conditions)
     )
     return [
         Lease(

@@ -16,7 +16,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from . import store
+from . import store, vouching
 from .belonging import Execution, ExecutionKey, Publication, TaskRef
 from .database import Database
 from .errors import DatabaseUnavailableError
@@ -98,6 +98,8 @@ class Tracker:
                 parent_id=getattr(request, "parent_id", None),
                 acks_late=bool(execution.acks_late),
                 max_retries=execution.max_retries,
+                # Only a plugin task can be kept from running twice.
+                lives=self._lives if execution.function is not None else None,
             ),
             single=True,
         )
@@ -106,6 +108,13 @@ class Tracker:
         execution.known = begun.known
         execution.task_ended = begun.task_ended
         execution.closed = begun.closed
+        execution.elsewhere = begun.running
+
+    def _lives(self, connection: Connection, lease: store.Lease) -> bool:
+        """Tell whether the process lives, for certain, in which an execution runs."""
+        if lease.host == this_host() and lease.pid == os.getpid():
+            return self._pulse is not None and self._pulse.runs(lease.ref, lease.key)
+        return vouching.lives(connection, lease.host, lease.pid, lease.pid_started)
 
     def _note_stranger(self, ref: TaskRef, name: str) -> None:
         if ref not in self._strangers:
@@ -382,6 +391,11 @@ class Pulse:
         """Leave an execution alone."""
         with self._guard:
             self._running.discard(execution)
+
+    def runs(self, ref: TaskRef, key: ExecutionKey) -> bool:
+        """Whether an execution runs in this process."""
+        with self._guard:
+            return any(execution.ref == ref and execution.key == key for execution in self._running)
 
     def postpone(self, fact: Callable[[], None]) -> None:
         """Try to write a fact again at every turn, in the order in which facts came, until it succeeds."""
