@@ -36,13 +36,15 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from . import outbox, tasklog
 from .belonging import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
-from .database import LOCK_SECONDS
+from .database import LOCK_SECONDS, database_clock, moment_of_clock
 from .models import ProcessingTask
 from .rows import is_open_step, step_row
 from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
 from .tables import (
     ID_LENGTH,
     NAME_LENGTH,
+    change_table,
+    delivery_table,
     execution_table,
     hold_table,
     job_table,
@@ -950,12 +952,43 @@ def lead(connection: Connection, owner: str, moment: datetime, seconds: float) -
     return taken.rowcount > 0
 
 
-def leader_until(connection: Connection) -> tuple[str, datetime] | None:
-    """Return who does the chores of upkeep, and until when; None if nobody ever did."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What upkeep sees at first.
+
+    Attributes:
+        moment: Now, by the database's clock.
+        owner: Who does the chores; None if nobody ever did.
+        until: How long.
+        idle: Nothing is open, nothing is to be shown, and nobody is to be told: there are no chores.
+    """
+
+    moment: datetime
+    owner: str | None
+    until: datetime | None
+    idle: bool
+
+
+def glance(connection: Connection) -> Glance:
+    """Look whether there is anything for upkeep to do, in one statement that does not grow with the tables."""
+    clock = database_clock(connection.dialect.name)
+    chores = or_(
+        select(literal(1)).where(execution_table.c.closed_at.is_(None)).exists(),
+        select(literal(1)).select_from(hold_table).exists(),
+        select(literal(1)).where(job_table.c.end_copied.is_(False), job_table.c.end_status.is_not(None)).exists(),
+        select(literal(1)).select_from(change_table).exists(),
+        select(literal(1)).where(delivery_table.c.due_at.is_not(None)).exists(),
+    )
+    ours = upkeep_table.c.name == _RESCUE
     row = connection.execute(
-        select(upkeep_table.c.owner, upkeep_table.c.until).where(upkeep_table.c.name == _RESCUE)
-    ).one_or_none()
-    return None if row is None else (row.owner, row.until)
+        select(
+            clock,
+            select(upkeep_table.c.owner).where(ours).scalar_subquery().label("owner"),
+            select(upkeep_table.c.until).where(ours).scalar_subquery().label("until"),
+            case((chores, 1), else_=0).label("busy"),
+        )
+    ).one()
+    return Glance(moment=moment_of_clock(row[0]), owner=row.owner, until=row.until, idle=not row.busy)
 
 
 def hold(connection: Connection, task_id: int) -> str:
