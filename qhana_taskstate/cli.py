@@ -21,8 +21,9 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from . import reader, schema
+from . import deliveries, reader, schema
 from .bars import Board, JsonBoard, LineBoard, LiveBoard, watch
+from .database import database_time
 from .errors import (
     ArgumentsError,
     NotConfiguredError,
@@ -32,13 +33,16 @@ from .errors import (
 )
 from .integration import TaskState, current
 from .plugin import check_arguments, find_plugin_task
-from .printout import detail_json, detail_lines, task_json, task_table
+from .printout import delivery_json, delivery_table, detail_json, detail_lines, task_json, task_table
 from .reader import TaskView
 from .states import ERROR_WORDS, UNKNOWN, TaskStatus
 from .tables import now
 
 #: Largest id that the column holds; a query with a larger one is an error on PostgreSQL.
 _LARGEST_ID: Final = 2**31 - 1
+
+#: The same for deliveries.
+_LARGEST_DELIVERY_ID: Final = 2**63 - 1
 
 #: Longest name in the table of a terminal.
 _NAME_WIDTH: Final = 40
@@ -98,8 +102,8 @@ class TaskStateGroup(click.Group):
 def taskstate(**_: Any) -> None:
     """Look at and steer tasks: durable state of whole jobs.
 
-    The database is that of the app's TaskState. Only start, and the part of cancel that reaches running workers, need
-    the broker.
+    The database is that of the app's TaskState. Only start, the part of cancel that reaches running workers, and the
+    message that wakes the deliveries need the broker.
     """
     # Takes any keyword: options that an app adds to all commands are passed on by some versions (celery 5.5).
 
@@ -358,6 +362,114 @@ def upkeep(ctx: click.Context, /, once: bool, seconds: float | None, as_json: bo
         time.sleep(state.tracker.upkeep.interval_seconds)
 
 
+@_command("deliveries")
+@click.option("--task", "task_id", type=int, metavar="ID", help="Only those of this task.")
+@click.option("--dead", is_flag=True, help="Only those that were given up.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
+@_as_json
+@click.pass_context
+def deliveries_(ctx: click.Context, /, task_id: int | None, dead: bool, limit: int, as_json: bool, **_: Any) -> None:
+    """List webhook deliveries, newest first: one line for each subscription and event.
+
+    A delivery is due, waiting for its next attempt, calling, told (nothing is owed), or dead (given up). Of URLs
+    neither credentials nor values of the query are shown. With --json an array of objects.
+    """
+    state = _taskstate(ctx)
+    found: list[deliveries.DeliveryView] = []
+    if task_id is None or _may_exist(task_id):
+        with state.database.reading() as connection:
+            moment = database_time(connection)
+            found = deliveries.views(connection, moment, task_id=task_id, dead=dead, limit=limit)
+    if as_json:
+        _print_json([delivery_json(delivery) for delivery in found])
+    elif found:
+        _print_lines(delivery_table(found, paint=_painter(ctx)))
+    else:
+        click.echo("no dead delivery" if dead else "no delivery", err=True)
+
+
+@_command("replay")
+@click.argument("delivery_ids", metavar="[DELIVERY_ID]...", nargs=-1, type=int)
+@click.option("--all-dead", is_flag=True, help="All deliveries that were given up.")
+@click.option("--task", "task_id", type=int, metavar="ID", help="With --all-dead: only those of this task.")
+@_as_json
+@click.pass_context
+def replay(
+    ctx: click.Context,
+    /,
+    delivery_ids: tuple[int, ...],
+    all_dead: bool,
+    task_id: int | None,
+    as_json: bool,
+    **_: Any,
+) -> None:
+    """Make webhook deliveries once more, whatever became of them; what is sent has a new sequence.
+
+    Their hosts are called again at once. Exit code 1 if a named delivery was not replayed, or none was. With --json
+    an object: the ids that were replayed, and why others were not.
+    """
+    if bool(delivery_ids) == all_dead:
+        raise click.UsageError("name deliveries, or pass --all-dead; `taskstate deliveries --dead` lists those")
+    if task_id is not None and not all_dead:
+        raise click.UsageError("--task goes with --all-dead; a delivery's id says its task")
+    state = _taskstate(ctx)
+    wanted = list(dict.fromkeys(delivery_ids))
+    replayed = _replay_dead(state, task_id) if all_dead else _replay(state, wanted)
+    refused = _why_not(state, [delivery_id for delivery_id in wanted if delivery_id not in replayed])
+    if as_json:
+        _print_json({"replayed": replayed, "refused": refused})
+    else:
+        for delivery_id, reason in refused.items():
+            click.echo(f"delivery {delivery_id} was not replayed: {reason}", err=True)
+        if replayed:
+            click.echo(f"{len(replayed)} {'delivery' if len(replayed) == 1 else 'deliveries'} will be made once more")
+        elif all_dead:
+            click.echo("no dead delivery", err=True)
+    if refused or not replayed:
+        ctx.exit(_Failure.exit_code)
+
+
+def _replay(state: TaskState, delivery_ids: Sequence[int]) -> list[int]:
+    possible = [delivery_id for delivery_id in delivery_ids if 0 <= delivery_id <= _LARGEST_DELIVERY_ID]
+    return state.tracker.write(
+        lambda connection: deliveries.replay(connection, database_time(connection), delivery_ids=possible)
+    )
+
+
+def _replay_dead(state: TaskState, task_id: int | None) -> list[int]:
+    if task_id is not None and not _may_exist(task_id):
+        return []
+    with state.database.reading() as connection:
+        # One moment for all, so that what is given up anew meanwhile is not replayed without end.
+        moment = database_time(connection)
+    replayed: list[int] = []
+    while True:
+        some = state.tracker.write(lambda connection: deliveries.replay(connection, moment, task_id=task_id))
+        if not some:
+            return sorted(replayed)
+        replayed += some
+
+
+def _why_not(state: TaskState, delivery_ids: Sequence[int]) -> dict[int, str]:
+    """Say of deliveries why they could not be replayed."""
+    possible = [delivery_id for delivery_id in delivery_ids if 0 <= delivery_id <= _LARGEST_DELIVERY_ID]
+    with state.database.reading() as connection:
+        known = {
+            delivery.id: delivery
+            for delivery in deliveries.views(connection, database_time(connection), delivery_ids=possible)
+        }
+    reasons = {}
+    for delivery_id in delivery_ids:
+        delivery = known.get(delivery_id)
+        if delivery is None:
+            reasons[delivery_id] = "there is no such delivery"
+        elif not delivery.webhook_href:
+            reasons[delivery_id] = "nobody subscribes there any more"
+        else:
+            reasons[delivery_id] = "a call of it is under way; try again when that has ended"
+    return reasons
+
+
 @_command("prune")
 @click.option(
     "--older-than",
@@ -564,7 +676,8 @@ def _passwords(app: Celery) -> set[str]:
 
 def _painter(ctx: click.Context) -> Callable[[str], str]:
     colours = {TaskStatus.SUCCESS: "green", TaskStatus.PENDING: "cyan", "RUNNING": "cyan", "QUEUED": "cyan"}
-    neutral = {"RETRY", "IGNORED"}
+    colours |= {"told": "green", "due": "cyan", "calling": "cyan"}
+    neutral = {"RETRY", "IGNORED", "waiting"}
 
     def paint(word: str) -> str:
         colour = "yellow" if word in neutral else colours.get(word, "red")

@@ -33,6 +33,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from .answers import Verdict
+from .database import announce_after_commit
 from .outbox import forget, subscription_row
 from .rows import task_row
 from .states import UNKNOWN, TaskEvent, TaskStatus, with_error_word
@@ -45,6 +46,9 @@ _BATCH: Final = 500
 CALLS_PER_HOST: Final = 4
 _CALLS_PER_FAILING_HOST: Final = 1
 _FAILING: Final = 3
+
+#: How many dead deliveries are replayed in one transaction.
+REPLAYS_AT_ONCE: Final = 500
 
 #: After so many failures in a row a host is left alone, for so many seconds at first and at most.
 _FAILURES: Final = 10
@@ -493,15 +497,17 @@ def views(
     connection: Connection,
     moment: datetime,
     *,
+    delivery_ids: Sequence[int] | None = None,
     task_id: int | None = None,
     dead: bool = False,
-    limit: int = 100,
+    limit: int | None = None,
 ) -> list[DeliveryView]:
-    """Return deliveries for people, the newest call first.
+    """Return deliveries for people, the newest first.
 
     Args:
         connection: To read with.
         moment: Now, by the database's clock.
+        delivery_ids: Only these; None leaves none out.
         task_id: Only those of this task.
         dead: Only those that were given up.
         limit: How many at most.
@@ -509,8 +515,9 @@ def views(
     query = select(delivery_table, subscription_row.c.webhook_href).outerjoin(
         subscription_row, subscription_row.c.id == delivery_table.c.subscription_id
     )
-    # The rows of events that nothing was ever owed of stand there only to be locked.
-    query = query.where(or_(delivery_table.c.sequence > 0, delivery_table.c.due_at.is_not(None)))
+    query = query.where(_was_owed())
+    if delivery_ids is not None:
+        query = query.where(delivery_table.c.id.in_(delivery_ids))
     if task_id is not None:
         query = query.where(delivery_table.c.task_id == task_id)
     if dead:
@@ -535,6 +542,11 @@ def views(
     ]
 
 
+def _was_owed() -> ColumnElement[bool]:
+    """Leave out the rows of events that nothing was ever owed of: they stand there only to be locked."""
+    return or_(delivery_table.c.sequence > 0, delivery_table.c.due_at.is_not(None))
+
+
 def _state(row: Row[Any], moment: datetime) -> str:
     if row.leased_until is not None and row.leased_until > moment:
         return "calling"
@@ -544,28 +556,53 @@ def _state(row: Row[Any], moment: datetime) -> str:
 
 
 def replay(
-    connection: Connection, moment: datetime, *, delivery_ids: Sequence[int] = (), task_id: int | None = None
-) -> int:
-    """Owe deliveries once more; each becomes a new message with a new sequence.
+    connection: Connection, moment: datetime, *, delivery_ids: Sequence[int] | None = None, task_id: int | None = None
+) -> list[int]:
+    """Owe deliveries once more; each becomes a new message with a new sequence. The commit is announced.
+
+    The hosts that they go to are called again at once: whoever asks for this has seen to it that they answer.
 
     Args:
-        connection: In whose transaction to write.
+        connection: In whose transaction to write; on SQLite it must hold the write lock.
         moment: Now, by the database's clock.
-        delivery_ids: Which; none means all that were given up.
+        delivery_ids: Which; None means those that were given up until now, at most `REPLAYS_AT_ONCE` of them.
         task_id: Only those of this task.
 
     Returns:
-        How many.
+        Ids of those that will be made. Left out are those whose call is under way, and those to which nobody
+        subscribes any more.
     """
-    wanted = delivery_table.c.dead_at.is_not(None) if not delivery_ids else delivery_table.c.id.in_(delivery_ids)
-    chosen = update(delivery_table).where(
+    wanted = delivery_table.c.dead_at <= moment if delivery_ids is None else delivery_table.c.id.in_(delivery_ids)
+    query = select(delivery_table.c.id, delivery_table.c.subscription_id).where(
         wanted,
+        _was_owed(),
         or_(delivery_table.c.leased_until.is_(None), delivery_table.c.leased_until <= moment),
         exists(select(literal(1)).where(subscription_row.c.id == delivery_table.c.subscription_id)),
     )
     if task_id is not None:
-        chosen = chosen.where(delivery_table.c.task_id == task_id)
-    replayed = connection.execute(
-        chosen.values(changed_at=moment, message_id=None, attempts=0, not_before=None, due_at=moment, dead_at=None)
+        query = query.where(delivery_table.c.task_id == task_id)
+    if delivery_ids is None:
+        query = query.limit(REPLAYS_AT_ONCE)
+    chosen = connection.execute(
+        query.order_by(delivery_table.c.subscription_id, delivery_table.c.event).with_for_update()
+    ).all()
+    if not chosen:
+        return []
+    ids = [row.id for row in chosen]
+    connection.execute(
+        update(delivery_table)
+        .where(delivery_table.c.id.in_(ids))
+        .values(changed_at=moment, message_id=None, attempts=0, not_before=None, due_at=moment, dead_at=None)
     )
-    return replayed.rowcount
+    hrefs = connection.execute(
+        select(subscription_row.c.webhook_href).where(
+            subscription_row.c.id.in_({row.subscription_id for row in chosen})
+        )
+    ).scalars()
+    connection.execute(
+        update(host_table)
+        .where(host_table.c.name.in_(sorted({host_of(href) for href in hrefs})))
+        .values(closed_until=None)
+    )
+    announce_after_commit(connection)
+    return sorted(ids)

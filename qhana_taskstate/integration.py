@@ -80,11 +80,17 @@ def _explained(call: Callable[P, R]) -> Callable[P, R]:
 #: kombu's default, and how long after it a message may still come (kombu 5.7, Redis); and what we allow for.
 _VISIBILITY_SECONDS, _SWEEP_SECONDS, _MARGIN_SECONDS = 3600.0, 100.0, 60.0
 
+#: Seconds between two tries of a prefork pool's parent to write what waits.
+_CATCH_UP_SECONDS = 1.0
+
 #: A message that wakes the deliveries is worth nothing after so many seconds: others were sent meanwhile.
 _DELIVER_EXPIRES_SECONDS = 60.0
 
 #: Longest time of a run of the deliveries, beyond all that its own limits allow.
 _DELIVER_LIMIT_SECONDS = 600
+
+#: How long the end of a process is held up at most by the message that wakes the deliveries.
+_EXIT_SECONDS = 3.0
 
 #: So many digits are no id, and not worth converting.
 _LONGEST_ID = 20
@@ -135,6 +141,7 @@ class TaskState:
         self._keywords = settings
         self._guard = threading.RLock()
         self._tracker: Tracker | None = None
+        self._catching_up: Any = None
         self._deliverer: Deliverer | None = None
         self._sender = Sender()
         if app is not None:
@@ -207,7 +214,9 @@ class TaskState:
         deliverer = Deliverer(database, tracker.write, settings, self._send_deliver)
         tracker.wake_deliveries = deliverer.wake
         database.announce = self._after_owing_commit
-        atexit.register(tracker.tell_at_exit)
+        atexit.register(self._tell_at_exit, tracker)
+        # Called before the one above: what is written last may owe somebody something.
+        atexit.register(tracker.leave)
         self._deliverer = deliverer
         return tracker
 
@@ -224,10 +233,18 @@ class TaskState:
                 # Nobody else would: without a broker there are no workers.
                 self.deliverer.run()
             else:
+                if self.tracker.parent_pid != os.getpid():
+                    self._sender.begin()
                 self.tracker.owe()
         except Exception:
             # Upkeep wakes the deliveries again; whoever committed must not suffer.
             logger.exception("the deliveries could not be woken")
+
+    def _tell_at_exit(self, tracker: Tracker) -> None:
+        """Send what wakes the deliveries before the daemon threads that do so are gone: a script may end at once."""
+        deadline = time.monotonic() + _EXIT_SECONDS
+        tracker.tell_at_exit(_EXIT_SECONDS)
+        self._sender.drain(max(0.0, deadline - time.monotonic()))
 
     def _send_deliver(self, seconds: float) -> None:
         message = functools.partial(self._publish_deliver, seconds)
@@ -652,7 +669,13 @@ class TaskState:
         self.tracker.parent_pid = os.getpid()
         try:
             schema.check(self.database)
-        except (SchemaError, DatabaseUnavailableError, DBAPIError) as exc:
+        except DatabaseUnavailableError as exc:
+            logger.critical(
+                "the worker starts without its database; what it has to say waits for %g s at most: %s",
+                self.settings.keep_facts_seconds,
+                exc,
+            )
+        except (SchemaError, DBAPIError) as exc:
             logger.critical("task states cannot be recorded: %s", exc)
         finally:
             # Nothing of the parent's may be open when pool children are forked.
@@ -663,7 +686,23 @@ class TaskState:
     def on_pool_process_start(self) -> None:
         """Forget the connections of the parent process, and take part in upkeep."""
         self.database.after_fork()
+        self.tracker.backlog.forget_parent()
         self.on_ready()
+
+    def on_parent_ready(self, timer: Any) -> None:
+        """Write what waits for the database from the event loop of a prefork pool's parent.
+
+        Not from a thread: a child that is forked while a thread talks to the database is broken. Celery says that it
+        is ready again after each reconnection, and may have emptied the timer before.
+        """
+        if self._catching_up is None or self._catching_up.canceled:
+            self._catching_up = timer.call_repeatedly(_CATCH_UP_SECONDS, self.tracker.catch_up)
+
+    def on_leaving(self) -> None:
+        """Write what waits for the database; what cannot be written is logged whole."""
+        if self._tracker is not None:
+            self._tracker.leave()
+            self._tell_at_exit(self._tracker)
 
     def on_ready(self) -> None:
         """Take part in upkeep, and listen to the log now that Celery has set it up."""

@@ -24,6 +24,8 @@ class Sender:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._unsent = 0
+        self._sent = threading.Condition()
         self._thread: threading.Thread | None = None
 
     def send(self, message: Callable[[], None]) -> None:
@@ -32,19 +34,42 @@ class Sender:
         Args:
             message: Sends it; may take long and may raise.
         """
+        self.begin()
+        with self._sent:
+            self._unsent += 1
+        self._waiting.put(message)
+
+    def begin(self) -> None:
+        """Make the thread if there is none; once Python exits, none can be made any more (3.12)."""
         if self._pid != os.getpid():
             # The parent's lock may be held by a thread that does not exist here.
             self._guard = threading.Lock()
             self._begin()
-        self._waiting.put(message)
         with self._guard:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="qhana_taskstate-sender", daemon=True)
                 self._thread.start()
 
+    def drain(self, seconds: float) -> bool:
+        """Wait until all is sent that this process was asked to send.
+
+        Args:
+            seconds: For how long at most.
+
+        Returns:
+            Whether it was.
+        """
+        if self._pid != os.getpid():
+            return True
+        with self._sent:
+            return self._sent.wait_for(lambda: not self._unsent, timeout=seconds)
+
     def _run(self) -> None:
         while True:
             send(self._waiting.get())
+            with self._sent:
+                self._unsent -= 1
+                self._sent.notify_all()
 
 
 def send(message: Callable[[], None]) -> None:

@@ -143,6 +143,7 @@ class Settings:
             into the task's log. None captures nothing.
         canvas_progress: A canvas of several executions that reports no progress itself shows "n of m".
         hold_seconds: A submission that was not heard of for so long counts as dead.
+        keep_facts_seconds: How long a process keeps in memory what it cannot write while the database is away.
         publish_deadline_seconds: A message not begun so long after its publication or eta counts as lost.
         missing_after_seconds: A message not begun so long after its publication is looked for in the broker.
         prune_after_seconds: Tasks that finished so long ago are removed; None removes none by itself.
@@ -166,6 +167,7 @@ class Settings:
     capture_log_level: int | None = _setting(None, _log_level)
     canvas_progress: bool = _setting(True, _switch)
     hold_seconds: float = _setting(60.0, _seconds)
+    keep_facts_seconds: float = _setting(600.0, _seconds)
     publish_deadline_seconds: float = _setting(7 * DAY, _seconds)
     missing_after_seconds: float = _setting(300.0, _seconds)
     prune_after_seconds: float | None = _setting(None, _optional_seconds)

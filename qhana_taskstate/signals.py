@@ -74,6 +74,12 @@ class Listener(Protocol):
     def on_ready(self) -> None:
         """Take part in upkeep from this process."""
 
+    def on_parent_ready(self, timer: Any) -> None:
+        """Let the event loop of a prefork pool's parent write what waits for the database."""
+
+    def on_leaving(self) -> None:
+        """Write what waits for the database before this process ends."""
+
 
 _find: Callable[[Celery | None], Listener | None]
 
@@ -99,6 +105,8 @@ def connect(find: Callable[[Celery | None], Listener | None]) -> None:
         (signals.worker_init, on_worker_init),
         (signals.worker_process_init, on_worker_process_init),
         (signals.worker_ready, on_worker_ready),
+        (signals.worker_process_shutdown, on_leaving),
+        (signals.worker_shutdown, on_leaving),
     ):
         # Receivers are held weakly by default, and so would vanish (celery 5.7).
         signal.connect(handler, weak=False, dispatch_uid=f"qhana_taskstate.{handler.__name__}")
@@ -468,8 +476,20 @@ def on_worker_ready(sender: Any, **_: Any) -> None:
     Never the parent of a prefork pool: a child forked while a thread there talks to the database is broken.
     """
     listener = _find(sender.app)
-    if listener is not None and not type(sender.pool).__module__.endswith("prefork"):
+    if listener is None:
+        return
+    if type(sender.pool).__module__.endswith("prefork"):
+        listener.on_parent_ready(sender.timer)
+    else:
         listener.on_ready()
+
+
+@_never_fails
+def on_leaving(sender: Any = None, **_: Any) -> None:
+    """Let a process that ends say what it still has to say."""
+    listener = _find(None)
+    if listener is not None:
+        listener.on_leaving()
 
 
 def _failure(exception: BaseException | None, traceback: Any, einfo: Any) -> Failure:

@@ -492,6 +492,7 @@ def begin(
     parent_id: str | None = None,
     acks_late: bool = False,
     max_retries: int | None = None,
+    moment: datetime | None = None,
     lives: Callable[[Connection, Lease], bool] | None = None,
 ) -> Begun:
     """Record that an execution runs; it is inserted if its publication is not recorded yet, or never was.
@@ -505,13 +506,14 @@ def begin(
         parent_id: Celery id of the execution that published it.
         acks_late: Whether the broker keeps its message until it ended.
         max_retries: Celery's limit, None for no limit.
+        moment: When it began, aware UTC; None is now.
         lives: Tells whether the process lives that runs this very execution already; it then stays with that one.
             None lets it be taken over.
 
     Returns:
         What was found. A closed execution is not opened again.
     """
-    moment = now()
+    moment = moment or now()
     facts: dict[str, Any] = {
         "state": ExecutionState.RUNNING.value,
         "heartbeat_at": moment,
@@ -1013,6 +1015,26 @@ def release(connection: Connection, ref: TaskRef, hold_id: str, publications: Se
         return Outcome()
     ended = _look(connection, job).ended
     return Outcome(changed=True, ended=ended, shown=_finish(connection, ref.task_id, ended))
+
+
+def withdraw(connection: Connection, ref: TaskRef, *, key: ExecutionKey | None, hold_id: str | None) -> Outcome:
+    """End a task as ERROR if its last start was committed although that failed; its messages were not sent.
+
+    Args:
+        connection: In whose transaction to write.
+        ref: The task.
+        key: Key of the message that the start registered, if it was one.
+        hold_id: The hold of the start, if it had one.
+    """
+    job = find_job(connection, ref.task_id)
+    if job is None or job.ref != ref:
+        return Outcome()
+    held = select(hold_table.c.id).where(hold_table.c.id == hold_id)
+    committed = connection.execute(held).first() is not None if hold_id is not None else False
+    if not committed and (key is None or not is_registered(connection, ref.task_id, key)):
+        return Outcome()
+    entry = "its start was not completed: the connection to the database broke while it was committed"
+    return end(connection, ref.task_id, TaskStatus.ERROR, entry=entry)
 
 
 def end(

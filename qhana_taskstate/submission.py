@@ -14,13 +14,15 @@ from celery.utils import uuid
 from kombu import serialization
 from kombu.exceptions import EncodeError, KombuError
 from kombu.utils.url import maybe_sanitize_url
-from sqlalchemy import inspect
+from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from . import outbox, store
+from .backlog import Fact
 from .belonging import ExecutionKey, Publication, Submission, TaskRef, submitting
 from .broker import queue_for
+from .database import is_gone
 from .errors import (
     ArgumentsError,
     BrokerUnavailableError,
@@ -170,11 +172,30 @@ class Submitter:
                 hold_id = store.hold(connection, row.id)
             if subscriber is not None:
                 self.subscribe(session, row, subscriber)
-            session.commit()
+            try:
+                session.commit()
+            except DBAPIError as exc:
+                if is_gone(exc):
+                    # Nobody knows whether it was committed; if it was, its messages will not come.
+                    self._withdraw(submission, hold_id)
+                raise
         except BaseException:
             session.rollback()
             raise
         return submission, hold_id
+
+    def _withdraw(self, submission: Submission, hold_id: str | None) -> None:
+        """End, once the database is back, a task whose start failed while it was committed."""
+        ref, key = submission.ref, submission.registered
+
+        def work(connection: Connection) -> store.Outcome:
+            return store.withdraw(connection, ref, key=key, hold_id=hold_id)
+
+        def written(outcome: store.Outcome) -> None:
+            self._tracker.finish_showing(ref.task_id, outcome)
+
+        self._tracker.backlog.add(Fact(ref.task_id, f"the start of task {ref.task_id} failed", work, written))
+        self._tracker.pulse()
 
     def _canvas(self, work: Any) -> Signature:
         if isinstance(work, Task):
@@ -355,13 +376,15 @@ class Submitter:
                 # Celery raises a member's failure here for some canvases (a chain) and not for others.
                 self._release(submission, hold_id)
                 return
-            self._give_up(submission.ref, exc)
+            self._give_up(submission.ref, exc, hold_id)
             if isinstance(exc, self._broker_errors()) and not isinstance(exc, EncodeError):
                 raise self._unreachable(exc) from exc
             raise
-        finally:
+        except BaseException:
+            # Interrupted: nobody goes on with this submission.
             if hold_id is not None:
                 self._tracker.pulse().remove_hold(hold_id)
+            raise
         self._release(submission, hold_id)
 
     def _has_ended(self, ref: TaskRef) -> bool:
@@ -377,18 +400,34 @@ class Submitter:
         if hold_id is None:
             self._tracker.register(submission.ref, publications)
             return
-        released = hold_id
-        outcome = self._tracker.write(
-            lambda connection: store.release(connection, submission.ref, released, publications)
-        )
-        self._tracker.finish_showing(submission.ref.task_id, outcome)
+        ref, released = submission.ref, hold_id
 
-    def _give_up(self, ref: TaskRef, exc: Exception) -> None:
+        def work(connection: Connection) -> store.Outcome:
+            return store.release(connection, ref, released, publications)
+
+        def written(outcome: store.Outcome) -> None:
+            self._tracker.pulse().remove_hold(released)
+            self._tracker.finish_showing(ref.task_id, outcome)
+
+        # Its lease is renewed until then: what was sent is not to be given up for want of the database.
+        try:
+            self._tracker.record(Fact(ref.task_id, publications, work, written))
+        except DBAPIError:
+            self._tracker.pulse().remove_hold(released)
+            raise
+
+    def _give_up(self, ref: TaskRef, exc: Exception, hold_id: str | None) -> None:
         entry = f"could not be sent to the broker: {type(exc).__name__}: {exc}"
-        outcome = self._tracker.write(
-            lambda connection: store.end(connection, ref.task_id, TaskStatus.ERROR, entry=entry)
-        )
-        self._tracker.finish_showing(ref.task_id, outcome)
+
+        def work(connection: Connection) -> store.Outcome:
+            return store.end(connection, ref.task_id, TaskStatus.ERROR, entry=entry)
+
+        def written(outcome: store.Outcome) -> None:
+            self._tracker.finish_showing(ref.task_id, outcome)
+
+        if hold_id is not None:
+            self._tracker.pulse().remove_hold(hold_id)
+        self._tracker.record(Fact(ref.task_id, entry, work, written))
 
 
 def _chosen_ids(leaves: list[_Leaf]) -> list[str]:

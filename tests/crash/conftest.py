@@ -73,7 +73,7 @@ class Site:
 
 @pytest.fixture
 def site(
-    taskstate_database_url: str,
+    migrated_database_url: str,
     broker_url: str,
     result_backend_url: str,
     start_worker: StartWorker,
@@ -85,10 +85,9 @@ def site(
     environment |= {
         "CELERY_BROKER_URL": broker_url,
         "CELERY_RESULT_BACKEND": result_backend_url,
-        "TASKSTATE_DATABASE_URL": taskstate_database_url,
+        "TASKSTATE_DATABASE_URL": migrated_database_url,
     }
-    taskstate = TaskState(app, database_url=taskstate_database_url, **SOON)
-    taskstate.upgrade()
+    taskstate = TaskState(app, database_url=migrated_database_url, **SOON)
     app.set_current()
     yield Site(app, taskstate, tmp_path, environment, start_worker)
     taskstate.session.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from celery import signature
@@ -14,7 +15,7 @@ from tests.crash.conftest import Site
 from tests.waiting import wait_until
 
 
-def work(site: Site, name: str, *arguments: object) -> object:
+def work(site: Site, name: str, *arguments: object) -> Any:
     return signature(f"tests.apps.crash.{name}", args=arguments, app=site.app)
 
 
