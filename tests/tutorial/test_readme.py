@@ -44,6 +44,7 @@ _BLOCKS = [
     ("steps", "file plugin.py"),
     ("steps", "file web.py"),
     ("hosted", "file worker.py"),
+    ("pruning", "file worker.py"),
     ("canvas", "python"),
 ]
 
@@ -192,6 +193,23 @@ with web.app_context():
     ended = taskstate.wait(task.id, timeout=30)
     assert (ended.status, ended.data["words"]) == ("SUCCESS", ["a", "b"])
 """)
+
+
+def test_old_tasks_are_removed_and_the_application_removes_their_files(make_project: MakeProject) -> None:
+    project = make_project("pruning")
+    for block in blocks_of("tutorial"):
+        if block.role == "file plugin.py":
+            project.write("plugin.py", block.code)
+    project.run_celery("taskstate", "upgrade")
+    project.start_worker()
+    project.run_celery("taskstate", "start", "frequent_words", "--param", "path=plugin.py", "--wait")
+    assert (project.folder / "words.csv").exists()
+
+    told = project.run_celery("taskstate", "prune", "--older-than", "0s")
+
+    assert told == "1 task removed; 1 output file is reported to the application\n"
+    assert not (project.folder / "words.csv").exists()
+    assert project.run_celery("taskstate", "list", "--json") == "[]\n"
 
 
 def test_second_command_is_the_one_that_ci_runs() -> None:
