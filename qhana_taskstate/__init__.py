@@ -43,6 +43,9 @@ from .models import (
 from .plugin import plugin_task
 from .progress import add_log, add_output, report_progress, track
 
+# Remove old tasks
+from .pruning import Pruned, RemovedOutput
+
 __all__ = [
     "ArgumentsError",
     "BrokerUnavailableError",
@@ -54,6 +57,8 @@ __all__ = [
     "NotInExecutionError",
     "ProcessingTask",
     "ProgressError",
+    "Pruned",
+    "RemovedOutput",
     "SchemaError",
     "SettingsError",
     "StatusError",

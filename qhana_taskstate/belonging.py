@@ -81,6 +81,29 @@ class ExecutionKey:
         return cls(str(request.id), int(retries or 0), int(getattr(request, "replaced_task_nesting", None) or 0))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptMessage:
+    """A message as it was published, so that it can be sent again.
+
+    Attributes:
+        exchange: Name of the exchange.
+        routing_key: Its routing key.
+        content_type: Of the body.
+        content_encoding: Character set of the body; `binary` for one that is no text.
+        body: The serialised arguments and what follows (chain, chord, callbacks); base64 of one that is no text.
+        headers: JSON of the headers.
+        properties: JSON of the properties.
+    """
+
+    exchange: str
+    routing_key: str
+    content_type: str
+    content_encoding: str
+    body: str = field(repr=False)
+    headers: str = field(repr=False)
+    properties: str = field(repr=False)
+
+
 @dataclass(slots=True)
 class Publication:
     """A message that was seen while it was published.
@@ -89,10 +112,12 @@ class Publication:
         key: Key of the execution that it will be.
         name: Name of the Celery task.
         parent_id: Celery id of the execution that published it.
-        queue: Where it was routed to.
+        queue: Name of the queue that it was sent to; None if only an exchange is known.
         published_at: Aware UTC.
         eta: Earliest begin, aware UTC.
         sent: Whether Celery said that it was handed to the broker.
+        expires: When it is too late to begin it, aware UTC.
+        message: The message itself, if it is to be kept.
     """
 
     key: ExecutionKey
@@ -102,6 +127,8 @@ class Publication:
     published_at: datetime
     eta: datetime | None
     sent: bool = False
+    expires: datetime | None = None
+    message: KeptMessage | None = None
 
 
 @dataclass(slots=True)
@@ -170,6 +197,7 @@ class Execution(Publisher):
         closed: Its end is recorded.
         postponed: Its end waits in memory for the database; until then its lease is renewed.
         task_ended: The task had already ended when it began.
+        elsewhere: It runs already in a process that lives: its message was delivered again.
         entered: The body was entered; a further call of the function is a plain call.
         failure: Why it failed, as Celery reported it (a `store.Failure`).
         succeeded: Celery said so: its result is stored and what follows is published.
@@ -186,6 +214,7 @@ class Execution(Publisher):
     max_retries: int | None = field(kw_only=True, default=None)
     known: bool = field(kw_only=True, default=True)
     task_ended: bool = field(kw_only=True, default=False)
+    elsewhere: bool = field(kw_only=True, default=False)
     entered: bool = field(kw_only=True, default=False)
     closed: bool = field(kw_only=True, default=False)
     postponed: bool = field(kw_only=True, default=False)
@@ -222,6 +251,55 @@ class Execution(Publisher):
         # In this order: what the plugin reports in between is written once more rather than never.
         self.progress_dirty = False
         return self.progress
+
+
+def nesting_of(headers: Mapping[str, Any], body: Any, execution: Execution) -> int:
+    """Return the `replaced_task_nesting` with which a message gets a key of its own.
+
+    The last message of a replacement has the id of the task that was replaced. Celery tells the two apart by the
+    nesting, but forgets it for what follows the body of a chord (celery 5.5 to 5.7). So it is passed on here: what an
+    execution publishes is nested as deep as the execution, and one deeper if it is, or leads to, a message with the
+    execution's own id. Celery only ever adds one to the number.
+
+    Args:
+        headers: Of the message, protocol 2.
+        body: Of the message: arguments, keywords, and what follows.
+        execution: Who publishes it.
+    """
+    key = execution.key
+    nesting = max(int(headers.get("replaced_task_nesting") or 0), key.nesting)
+    if nesting > key.nesting or int(headers.get("retries") or 0) > key.retries:
+        return nesting
+    if headers.get("id") == key.celery_id or _leads_to(_what_follows(headers, body), key.celery_id):
+        return nesting + 1
+    return nesting
+
+
+def _what_follows(headers: Mapping[str, Any], body: Any) -> list[Any]:
+    """Return the signatures that a message carries with it."""
+    if not isinstance(body, (tuple, list)) or len(body) != 3 or not isinstance(body[2], Mapping):
+        return []
+    args, _, embedded = body
+    found = [embedded.get("chain"), embedded.get("callbacks"), embedded.get("chord")]
+    if headers.get("task") == "celery.chord_unlock":
+        # Waits for the header of a chord, and then publishes the body that it has as an argument.
+        found.append(args)
+    return found
+
+
+def _leads_to(signatures: list[Any], celery_id: str) -> bool:
+    waiting = list(signatures)
+    while waiting:
+        signature = waiting.pop()
+        if isinstance(signature, (list, tuple)):
+            waiting += signature
+        elif isinstance(signature, Mapping) and isinstance(options := signature.get("options"), Mapping):
+            if options.get("task_id") == celery_id:
+                return True
+            waiting += [options.get("chord"), options.get("link")]
+            if signature.get("subtask_type"):
+                waiting += [(signature.get("kwargs") or {}).get(part) for part in ("tasks", "header", "body")]
+    return False
 
 
 class Detached:

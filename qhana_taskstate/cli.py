@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any, Final, NoReturn, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import click
 from celery import Celery
@@ -19,8 +21,9 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from . import reader, schema
+from . import deliveries, doctor, reader, schema
 from .bars import Board, JsonBoard, LineBoard, LiveBoard, watch
+from .database import database_time
 from .errors import (
     ArgumentsError,
     NotConfiguredError,
@@ -30,7 +33,7 @@ from .errors import (
 )
 from .integration import TaskState, current
 from .plugin import check_arguments, find_plugin_task
-from .printout import detail_json, detail_lines, task_json, task_table
+from .printout import delivery_json, delivery_table, detail_json, detail_lines, task_json, task_table
 from .reader import TaskView
 from .states import ERROR_WORDS, UNKNOWN, TaskStatus
 from .tables import now
@@ -38,13 +41,27 @@ from .tables import now
 #: Largest id that the column holds; a query with a larger one is an error on PostgreSQL.
 _LARGEST_ID: Final = 2**31 - 1
 
+#: The same for deliveries.
+_LARGEST_DELIVERY_ID: Final = 2**63 - 1
+
 #: Longest name in the table of a terminal.
 _NAME_WIDTH: Final = 40
+
+#: Names under which drivers take a password in the query of a URL.
+_PASSWORD_KEYS: Final = frozenset({"password", "passwd", "sslpassword", "ssl_keyfile_password"})
 
 _EXIT_CODES: Final = (
     "Exit codes: 0 done, and yes; 1 no, or failed (no such task, already ended, a task ended as ERROR, the database or "
     "the broker cannot be reached); 2 wrong usage or settings; 130 interrupted."
 )
+
+_UNITS: Final = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
 
 _STATUS_WORDS: Final = (*TaskStatus, *sorted(ERROR_WORDS - set(TaskStatus)), UNKNOWN)
 
@@ -88,8 +105,8 @@ class TaskStateGroup(click.Group):
 def taskstate(**_: Any) -> None:
     """Look at and steer tasks: durable state of whole jobs.
 
-    The database is that of the app's TaskState. Only start, and the part of cancel that reaches running workers, need
-    the broker.
+    The database is that of the app's TaskState. Only start, the part of cancel that reaches running workers, and the
+    message that wakes the deliveries need the broker.
     """
     # Takes any keyword: options that an app adds to all commands are passed on by some versions (celery 5.5).
 
@@ -348,6 +365,204 @@ def upkeep(ctx: click.Context, /, once: bool, seconds: float | None, as_json: bo
         time.sleep(state.tracker.upkeep.interval_seconds)
 
 
+@_command("doctor")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    show_default=True,
+    help="Seconds to wait for workers, and for the probe.",
+)
+@click.option("--no-probe", is_flag=True, help="Send no probe canvas through the broker.")
+@_as_json
+@click.pass_context
+def doctor_(ctx: click.Context, /, timeout: float, no_probe: bool, as_json: bool, **_: Any) -> None:
+    """Examine the set-up, and say what to change. Exit code 1 if something is wrong.
+
+    It looks at the tables, the clocks of workers and database, time limits, late acknowledgement, who consumes the
+    queue of the webhooks, signs of life, late notifications and forgotten tasks, and sends a small canvas through the
+    broker and back. With --json an array of objects.
+    """
+    findings = doctor.Doctor(_taskstate(ctx, ready=False), timeout=timeout, sends_probe=not no_probe).examine()
+    told = [
+        {name: _without_passwords(ctx, value) if isinstance(value, str) else value for name, value in found.items()}
+        for found in map(dataclasses.asdict, findings)
+    ]
+    if as_json:
+        _print_json(told)
+    else:
+        for found in told:
+            click.echo(f"{'ok   ' if found['ok'] else 'WRONG'}  {found['check']}: {found['seen']}")
+            if found["advice"]:
+                click.echo(f"         {found['advice']}")
+    if not all(finding.ok for finding in findings):
+        ctx.exit(_Failure.exit_code)
+
+
+@_command("deliveries")
+@click.option("--task", "task_id", type=int, metavar="ID", help="Only those of this task.")
+@click.option("--dead", is_flag=True, help="Only those that were given up.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
+@_as_json
+@click.pass_context
+def deliveries_(ctx: click.Context, /, task_id: int | None, dead: bool, limit: int, as_json: bool, **_: Any) -> None:
+    """List webhook deliveries, newest first: one line for each subscription and event.
+
+    A delivery is due, waiting for its next attempt, calling, told (nothing is owed), or dead (given up). Of URLs
+    neither credentials nor values of the query are shown. With --json an array of objects.
+    """
+    state = _taskstate(ctx)
+    found: list[deliveries.DeliveryView] = []
+    if task_id is None or _may_exist(task_id):
+        with state.database.reading() as connection:
+            moment = database_time(connection)
+            found = deliveries.views(connection, moment, task_id=task_id, dead=dead, limit=limit)
+    if as_json:
+        _print_json([delivery_json(delivery) for delivery in found])
+    elif found:
+        _print_lines(delivery_table(found, paint=_painter(ctx)))
+    else:
+        click.echo("no dead delivery" if dead else "no delivery", err=True)
+
+
+@_command("replay")
+@click.argument("delivery_ids", metavar="[DELIVERY_ID]...", nargs=-1, type=int)
+@click.option("--all-dead", is_flag=True, help="All deliveries that were given up.")
+@click.option("--task", "task_id", type=int, metavar="ID", help="With --all-dead: only those of this task.")
+@_as_json
+@click.pass_context
+def replay(
+    ctx: click.Context,
+    /,
+    delivery_ids: tuple[int, ...],
+    all_dead: bool,
+    task_id: int | None,
+    as_json: bool,
+    **_: Any,
+) -> None:
+    """Make webhook deliveries once more, whatever became of them; what is sent has a new sequence.
+
+    Their hosts are called again at once. Exit code 1 if a named delivery was not replayed, or none was. With --json
+    an object: the ids that were replayed, and why others were not.
+    """
+    if bool(delivery_ids) == all_dead:
+        raise click.UsageError("name deliveries, or pass --all-dead; `taskstate deliveries --dead` lists those")
+    if task_id is not None and not all_dead:
+        raise click.UsageError("--task goes with --all-dead; a delivery's id says its task")
+    state = _taskstate(ctx)
+    wanted = list(dict.fromkeys(delivery_ids))
+    replayed = _replay_dead(state, task_id) if all_dead else _replay(state, wanted)
+    refused = _why_not(state, [delivery_id for delivery_id in wanted if delivery_id not in replayed])
+    if as_json:
+        _print_json({"replayed": replayed, "refused": refused})
+    else:
+        for delivery_id, reason in refused.items():
+            click.echo(f"delivery {delivery_id} was not replayed: {reason}", err=True)
+        if replayed:
+            click.echo(f"{len(replayed)} {'delivery' if len(replayed) == 1 else 'deliveries'} will be made once more")
+        elif all_dead:
+            click.echo("no dead delivery", err=True)
+    if refused or not replayed:
+        ctx.exit(_Failure.exit_code)
+
+
+def _replay(state: TaskState, delivery_ids: Sequence[int]) -> list[int]:
+    possible = [delivery_id for delivery_id in delivery_ids if 0 <= delivery_id <= _LARGEST_DELIVERY_ID]
+    return state.tracker.write(
+        lambda connection: deliveries.replay(connection, database_time(connection), delivery_ids=possible)
+    )
+
+
+def _replay_dead(state: TaskState, task_id: int | None) -> list[int]:
+    if task_id is not None and not _may_exist(task_id):
+        return []
+    with state.database.reading() as connection:
+        # One moment for all, so that what is given up anew meanwhile is not replayed without end.
+        moment = database_time(connection)
+    replayed: list[int] = []
+    while True:
+        some = state.tracker.write(lambda connection: deliveries.replay(connection, moment, task_id=task_id))
+        if not some:
+            return sorted(replayed)
+        replayed += some
+
+
+def _why_not(state: TaskState, delivery_ids: Sequence[int]) -> dict[int, str]:
+    """Say of deliveries why they could not be replayed."""
+    possible = [delivery_id for delivery_id in delivery_ids if 0 <= delivery_id <= _LARGEST_DELIVERY_ID]
+    with state.database.reading() as connection:
+        known = {
+            delivery.id: delivery
+            for delivery in deliveries.views(connection, database_time(connection), delivery_ids=possible)
+        }
+    reasons = {}
+    for delivery_id in delivery_ids:
+        delivery = known.get(delivery_id)
+        if delivery is None:
+            reasons[delivery_id] = "there is no such delivery"
+        elif not delivery.webhook_href:
+            reasons[delivery_id] = "nobody subscribes there any more"
+        else:
+            reasons[delivery_id] = "a call of it is under way; try again when that has ended"
+    return reasons
+
+
+@_command("prune")
+@click.option(
+    "--older-than",
+    required=True,
+    metavar="AGE",
+    callback=lambda _ctx, _param, value: _age(value),
+    help="Tasks that ended longer ago go: a number with s, m, h, d or w, such as 30d or 12h.",
+)
+@click.option("--all", "strangers", is_flag=True, help="Also tasks that nobody gave to the tracker.")
+@click.option("--dry-run", is_flag=True, help="Only count what would go.")
+@_as_json
+@click.pass_context
+def prune(
+    ctx: click.Context, /, older_than: timedelta, strangers: bool, dry_run: bool, as_json: bool, **_: Any
+) -> None:
+    """Remove tasks that ended long ago, with all their rows.
+
+    Tasks with an open execution, or whose subscribers have still to be told, stay. Output files are reported to the
+    application and not deleted. It works in small steps, waits for nobody, and can be interrupted and repeated.
+    """
+    state = _taskstate(ctx)
+    pruned = state.prune(older_than, strangers=strangers, dry_run=dry_run)
+    if as_json:
+        _print_json({**dataclasses.asdict(pruned), "dry_run": dry_run})
+        return
+    told = "would be removed" if dry_run else "removed"
+    click.echo(f"{_count(pruned.tasks, 'task')} {told}; {_files(pruned.outputs)} reported to the application")
+    reasons = {
+        "with an open execution": pruned.open,
+        "whose subscribers have still to be told": pruned.pending,
+        "that somebody is changing now": pruned.busy,
+        "that rows of other tables refer to": pruned.referenced,
+    }
+    for reason, count in reasons.items():
+        if count:
+            click.echo(f"{_count(count, 'task')} kept {reason}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _files(number: int) -> str:
+    return f"{_count(number, 'output file')} {'is' if number == 1 else 'are'}"
+
+
+def _age(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
+    try:
+        if match is not None:
+            return float(match[1]) * _UNITS[match[2]]
+    except OverflowError:
+        pass
+    raise click.BadParameter(f"{text!r} is no age; write a number with s, m, h, d or w, such as 30d")
+
+
 def _taskstate(ctx: click.Context, *, ready: bool = True) -> TaskState:
     """Return the `TaskState` of the app that the command line names.
 
@@ -488,17 +703,23 @@ def _passwords(app: Celery) -> set[str]:
     found: set[str] = set()
     for url in urls:
         try:
-            password = urlsplit(str(url or "")).password
+            parts = urlsplit(str(url or ""))
+            passwords = [parts.password, *_values_of(parts.query, _PASSWORD_KEYS)]
         except ValueError:
             continue
-        if password:
+        for password in filter(None, passwords):
             found |= {password, unquote(password)}
     return found
 
 
+def _values_of(query: str, keys: frozenset[str]) -> list[str]:
+    return [value for key, value in parse_qsl(query) if key.lower() in keys]
+
+
 def _painter(ctx: click.Context) -> Callable[[str], str]:
     colours = {TaskStatus.SUCCESS: "green", TaskStatus.PENDING: "cyan", "RUNNING": "cyan", "QUEUED": "cyan"}
-    neutral = {"RETRY", "IGNORED"}
+    colours |= {"told": "green", "due": "cyan", "calling": "cyan"}
+    neutral = {"RETRY", "IGNORED", "waiting"}
 
     def paint(word: str) -> str:
         colour = "yellow" if word in neutral else colours.get(word, "red")

@@ -27,6 +27,8 @@ class NullAs(TypeDecorator[Any]):
 
     impl = Text
     cache_ok = True
+    #: So that `column.is_(False)` says IS false: PostgreSQL takes no bound value there.
+    coerce_to_is_types = (type(None), bool)
 
     def __init__(self, inner: TypeEngine[Any], default: Any) -> None:
         super().__init__()

@@ -10,11 +10,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    DisconnectionError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from .errors import DatabaseUnavailableError, SettingsError
@@ -24,7 +32,7 @@ T = TypeVar("T")
 #: Execution option that makes a transaction on SQLite take the write lock at once.
 IMMEDIATE: Final = "taskstate_immediate"
 
-#: The same, but without waiting long for the lock.
+#: The same, but with its own number of seconds to wait for the lock.
 IMMEDIATE_SOON: Final = "taskstate_immediate_soon"
 
 #: Seconds that an impatient transaction waits for SQLite's write lock.
@@ -48,6 +56,23 @@ _WAL_PAUSE_SECONDS: Final = 0.02
 
 #: Seconds that a connection waits for SQLite's write lock.
 SQLITE_BUSY_SECONDS: Final = 10.0
+
+#: Seconds for a new connection, and after which a connection whose other end does not even acknowledge is given up.
+_CONNECT_SECONDS, _SILENCE_SECONDS = 3, 8
+
+#: What SQLite says where trying again later helps.
+_SQLITE_PASSES: Final = ("locked", "busy", "unable to open", "disk i/o error", "is full")
+
+#: What MariaDB says of wrong statements and missing rights, and PyMySQL calls an `OperationalError`: unknown column, no
+#: default value, command denied.
+_MYSQL_STAYS: Final = frozenset({1054, 1142, 1143, 1364})
+
+#: SQLSTATE of what passes and is no `OperationalError` of the driver: the server is a standby for the moment.
+_READ_ONLY: Final = "25006"
+
+#: SQLSTATEs, by their beginning, with which PostgreSQL says that it cannot serve now: no connection, none left, it
+#: shuts down or starts.
+_GONE_STATES: Final = ("08", "53300", "57P", _READ_ONLY)
 
 
 class Database:
@@ -73,21 +98,23 @@ class Database:
             try:
                 self._url: URL = _shared_memory(make_url(url), id(self))
                 self._url.get_dialect()
-            except (ArgumentError, NoSuchModuleError) as exc:
+            except (ArgumentError, NoSuchModuleError, ValueError):
+                # Without the cause, which may quote a part of the URL.
                 raise SettingsError(
                     "taskstate_database_url is no SQLAlchemy URL or names an unknown database; "
                     "use for example 'sqlite:///taskstate.db' or 'postgresql+psycopg://user@host/name'"
-                ) from exc
+                ) from None
         else:
             self._url = engine.url
 
     def __repr__(self) -> str:
-        return f"<Database {self._url.render_as_string(hide_password=True)}>"
+        return f"<Database {self.name}>"
 
     @property
     def name(self) -> str:
         """The database without its password, for messages to people."""
-        return self._url.render_as_string(hide_password=True)
+        # Drivers take a password in the query too.
+        return self._url.set(query={}).render_as_string(hide_password=True)
 
     @property
     def dialect(self) -> str:
@@ -117,7 +144,8 @@ class Database:
         self._pid = os.getpid()
 
     def _create(self) -> Engine:
-        options: dict[str, Any] = {}
+        # The values of a statement have no business in logs: they may be what a user said.
+        options: dict[str, Any] = {"hide_parameters": True}
         backend = self._url.get_backend_name()
         if backend == "sqlite":
             options["connect_args"] = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
@@ -126,9 +154,12 @@ class Database:
             # executions relies; MariaDB's default would show the state of the transaction's first read.
             options.update(pool_recycle=1800, isolation_level="READ COMMITTED")
         if backend == "postgresql":
-            options["connect_args"] = {"connect_timeout": 5}
+            options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
+            if self._url.get_driver_name() in {"psycopg", "psycopg2"}:
+                # So that nobody waits for a quarter of an hour on a network that was cut (Linux, tcp_retries2).
+                options["connect_args"]["tcp_user_timeout"] = _SILENCE_SECONDS * 1000
         elif backend in {"mysql", "mariadb"}:
-            options["connect_args"] = {"connect_timeout": 5, "charset": "utf8mb4"}
+            options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS, "charset": "utf8mb4"}
         try:
             engine = create_engine(self._url, **options)
         except (ImportError, NoSuchModuleError) as exc:
@@ -146,11 +177,11 @@ class Database:
             self._engine.dispose()
 
     @contextmanager
-    def transaction(self, *, patient: bool = True) -> Iterator[Connection]:
+    def transaction(self, *, patience: float | None = None) -> Iterator[Connection]:
         """Open a short transaction of our own; commits at the end, rolls back on an exception.
 
         Args:
-            patient: False gives up on SQLite's write lock after `IMPATIENT_SECONDS`.
+            patience: Seconds to wait for SQLite's write lock; None waits for `SQLITE_BUSY_SECONDS`.
 
         On SQLite it takes the write lock at once, so that it never fails half-way for want of it. On MariaDB a
         locked row is waited for `LOCK_SECONDS` at most; on PostgreSQL the statements that lock say so themselves.
@@ -162,8 +193,8 @@ class Database:
             DatabaseUnavailableError: If the database cannot be reached.
             sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
         """
-        begin = IMMEDIATE_SOON if not patient else IMMEDIATE
-        with self._connected(**{begin: True}) as connection:
+        begin = {IMMEDIATE: True} if patience is None else {IMMEDIATE_SOON: patience}
+        with self._connected(**begin) as connection:
             # The mark lies with the pooled connection, and a transaction that failed leaves it there.
             connection.info.pop(_ANNOUNCED, None)
             with connection.begin():
@@ -183,13 +214,13 @@ class Database:
             self.announce()
 
     @contextmanager
-    def single(self) -> Iterator[Connection]:
+    def single(self, *, patience: float | None = None) -> Iterator[Connection]:
         """Open a connection on which each statement is a transaction of its own, where that saves round trips.
 
         On PostgreSQL it commits by itself. Elsewhere this is `transaction`.
         """
         if self.dialect != "postgresql":
-            with self.transaction() as connection:
+            with self.transaction(patience=patience) as connection:
                 yield connection
             return
         with self._connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -268,6 +299,39 @@ class Database:
             ) from exc
 
 
+def passes(exc: BaseException) -> bool:
+    """Tell whether a fault of the database passes by itself, so that trying again later helps.
+
+    So do lost connections, restarts, too many connections, locks, deadlocks, serialisation failures, a full disk, and a
+    failover; wrong values and missing tables do not.
+    """
+    if isinstance(exc, (DatabaseUnavailableError, DisconnectionError, PoolTimeoutError)):
+        return True
+    if not isinstance(exc, DBAPIError):
+        return False
+    if exc.connection_invalidated or _sqlstate(exc) == _READ_ONLY:
+        return True
+    if isinstance(exc.orig, sqlite3.Error):
+        told = str(exc.orig).lower()
+        return any(words in told for words in _SQLITE_PASSES)
+    if exc.orig is not None and exc.orig.args and exc.orig.args[0] in _MYSQL_STAYS:
+        return False
+    return isinstance(exc, (OperationalError, InterfaceError))
+
+
+def is_gone(exc: BaseException) -> bool:
+    """Tell whether a fault says that the whole database cannot be used now, by anybody."""
+    if isinstance(exc, (DatabaseUnavailableError, DisconnectionError)):
+        return True
+    if not isinstance(exc, DBAPIError):
+        return False
+    return exc.connection_invalidated or isinstance(exc, InterfaceError) or _sqlstate(exc).startswith(_GONE_STATES)
+
+
+def _sqlstate(exc: DBAPIError) -> str:
+    return str(getattr(exc.orig, "sqlstate", None) or getattr(exc.orig, "pgcode", None) or "")
+
+
 def announce_after_commit(connection: Connection) -> None:
     """Let the `Database` call its `announce` once the transaction that it opened on this connection is committed."""
     connection.info[_ANNOUNCED] = True
@@ -275,16 +339,24 @@ def announce_after_commit(connection: Connection) -> None:
 
 def database_time(connection: Connection) -> datetime:
     """Return this moment by the database's clock, aware UTC."""
-    match connection.dialect.name:
+    return moment_of_clock(connection.execute(select(database_clock(connection.dialect.name))).scalar_one())
+
+
+def database_clock(dialect: str) -> ColumnElement[Any]:
+    """Return the expression for this moment by the database's clock; `moment_of_clock` reads what it gives."""
+    match dialect:
         case "postgresql":
-            moment = connection.execute(select(func.clock_timestamp())).scalar_one()
-            return cast(datetime, moment).astimezone(UTC)
+            return func.clock_timestamp()
         case "sqlite":
-            moment = connection.execute(select(func.strftime("%Y-%m-%dT%H:%M:%f", "now"))).scalar_one()
-            return datetime.fromisoformat(str(moment)).replace(tzinfo=UTC)
+            return func.strftime("%Y-%m-%dT%H:%M:%f", "now")
         case _:
-            moment = connection.execute(select(func.utc_timestamp(6))).scalar_one()
-            return cast(datetime, moment).replace(tzinfo=UTC)
+            return func.utc_timestamp(6)
+
+
+def moment_of_clock(value: object) -> datetime:
+    """Return what `database_clock` gave as an aware UTC moment."""
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _cause(exc: DBAPIError) -> str:
@@ -378,7 +450,7 @@ def _begin(connection: Connection) -> None:
     if options.get(IMMEDIATE):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return
-    driver.execute(f"PRAGMA busy_timeout = {int(IMPATIENT_SECONDS * 1000)}")
+    driver.execute(f"PRAGMA busy_timeout = {int(options[IMMEDIATE_SOON] * 1000)}")
     try:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     finally:

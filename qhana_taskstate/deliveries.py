@@ -14,11 +14,26 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sqlalchemy import ColumnElement, Connection, Row, case, delete, exists, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from .answers import Verdict
+from .database import announce_after_commit
 from .outbox import subscription_row
 from .rows import task_row
 from .states import UNKNOWN, TaskEvent, TaskStatus, with_error_word
@@ -27,13 +42,13 @@ from .tables import NAME_LENGTH, change_table, delivery_table, host_table, upkee
 #: How many changes are merged in one transaction.
 _BATCH: Final = 500
 
-#: Calls under way to one host: to one that behaves, and to one whose last call failed.
+#: Calls under way to one host: to one that behaves, and to one of which so many calls in a row have failed.
 CALLS_PER_HOST: Final = 4
 _CALLS_PER_FAILING_HOST: Final = 1
+_FAILING: Final = 3
 
-#: When a host with enough calls under way is looked at again.
-_PAUSE_OF_BUSY_HOST: Final = timedelta(seconds=0.2)
-_PAUSE_OF_FAILING_HOST: Final = timedelta(seconds=3)
+#: How many dead deliveries are replayed in one transaction.
+REPLAYS_AT_ONCE: Final = 500
 
 #: After so many failures in a row a host is left alone, for so many seconds at first and at most.
 _FAILURES: Final = 10
@@ -63,10 +78,12 @@ class Call:
         attempt: Which attempt at this message or those before it in the same back-off; the first is 1.
         changed_at: When what is told happened.
         status: Status of the task now, in the words of the wire.
+        host: Host and port that are called.
     """
 
     delivery_id: int
     lease: str
+    host: str
     task_id: int
     event: TaskEvent
     webhook_href: str
@@ -130,10 +147,14 @@ def collect(connection: Connection, moment: datetime) -> bool:
     newest: dict[tuple[int, str], Row[Any]] = {}
     for change in changes:
         newest[change.subscription_id, change.event] = change
-    tasks = _tasks_of(connection, {subscription_id for subscription_id, _ in newest})
-    owed = {key: change for key, change in newest.items() if tasks.get(key[0]) == change.task_id}
+    subscriptions = _subscriptions(connection, {subscription_id for subscription_id, _ in newest})
+    owed = {
+        key: change
+        for key, change in newest.items()
+        if key[0] in subscriptions and subscriptions[key[0]].task_id == change.task_id
+    }
     for subscription_id in sorted({subscription_id for subscription_id, _ in owed}):
-        _prepare(connection, subscription_id, tasks[subscription_id])
+        _prepare(connection, subscriptions[subscription_id])
         rows = connection.execute(_of_subscription(subscription_id).with_for_update()).all()
         for row in rows:
             changed = owed.get((subscription_id, row.event))
@@ -150,11 +171,9 @@ def collect(connection: Connection, moment: datetime) -> bool:
     return len(changes) == _BATCH
 
 
-def _tasks_of(connection: Connection, subscription_ids: Collection[int]) -> dict[int, int]:
-    rows = connection.execute(
-        select(subscription_row.c.id, subscription_row.c.task_id).where(subscription_row.c.id.in_(subscription_ids))
-    )
-    return {row.id: row.task_id for row in rows}
+def _subscriptions(connection: Connection, subscription_ids: Collection[int]) -> dict[int, Row[Any]]:
+    rows = connection.execute(select(subscription_row).where(subscription_row.c.id.in_(subscription_ids)))
+    return {row.id: row for row in rows}
 
 
 def _of_subscription(subscription_id: int) -> Any:
@@ -165,8 +184,9 @@ def _of_subscription(subscription_id: int) -> Any:
     )
 
 
-def _prepare(connection: Connection, subscription_id: int, task_id: int) -> None:
+def _prepare(connection: Connection, subscription: Any) -> None:
     """Make the rows of a subscription, all of them or none."""
+    subscription_id, task_id = subscription.id, subscription.task_id
     known = connection.execute(
         select(delivery_table.c.task_id).where(delivery_table.c.subscription_id == subscription_id).limit(1)
     ).scalar()
@@ -176,7 +196,14 @@ def _prepare(connection: Connection, subscription_id: int, task_id: int) -> None
         # Of a subscription that was deleted behind our back, and whose id was given out again.
         connection.execute(delete(delivery_table).where(delivery_table.c.subscription_id == subscription_id))
     rows = [
-        {"subscription_id": subscription_id, "event": event.value, "task_id": task_id, "sequence": 0, "attempts": 0}
+        {
+            "subscription_id": subscription_id,
+            "event": event.value,
+            "task_id": task_id,
+            "host": host_of(subscription.webhook_href),
+            "sequence": 0,
+            "attempts": 0,
+        }
         for event in _EVENTS
     ]
     connection.execute(_absent(connection.dialect.name, delivery_table), rows)
@@ -192,8 +219,13 @@ def _absent(dialect: str, table: Any) -> Any:
             return insert(table).prefix_with("IGNORE")
 
 
-def due(connection: Connection, moment: datetime, *, limit: int, besides: Collection[int] = ()) -> list[int]:
-    """Return ids of subscriptions that are to be called now, the longest due first; each may be named once.
+def due(
+    connection: Connection, moment: datetime, *, limit: int, besides: Collection[int] = ()
+) -> list[tuple[int, str]]:
+    """Return subscriptions that are to be called now and their hosts, the longest due first; each is named once.
+
+    Those at hosts that are left alone, or have as many calls under way as they may, are left out: they must not keep
+    others waiting.
 
     Args:
         connection: To read with.
@@ -201,37 +233,58 @@ def due(connection: Connection, moment: datetime, *, limit: int, besides: Collec
         limit: How many at most.
         besides: Subscriptions to leave out.
     """
-    query = select(delivery_table.c.subscription_id).where(delivery_table.c.due_at <= moment)
+    query = select(delivery_table.c.subscription_id, delivery_table.c.host).where(
+        delivery_table.c.due_at <= moment, delivery_table.c.host.not_in(_blocked(moment))
+    )
     if besides:
         query = query.where(delivery_table.c.subscription_id.not_in(besides))
     rows = connection.execute(query.order_by(delivery_table.c.due_at, delivery_table.c.id).limit(limit))
-    return list(dict.fromkeys(rows.scalars()))
+    return list({row.subscription_id: (row.subscription_id, row.host) for row in rows}.values())
 
 
-def next_due(connection: Connection) -> datetime | None:
-    """Return when the next call is due, by the database's clock; None if none is."""
-    found: datetime | None = connection.execute(select(func.min(delivery_table.c.due_at))).scalar()
-    return found
+def _blocked(moment: datetime) -> Any:
+    """Return the query for the hosts that may get no call now."""
+    calls = (
+        select(delivery_table.c.host, func.count().label("count"))
+        .where(delivery_table.c.leased_until > moment)
+        .group_by(delivery_table.c.host)
+        .subquery("calls")
+    )
+    under_way = func.coalesce(calls.c.count, 0)
+    return (
+        select(host_table.c.name)
+        .outerjoin(calls, calls.c.host == host_table.c.name)
+        .where(
+            or_(
+                host_table.c.closed_until > moment,
+                under_way >= CALLS_PER_HOST,
+                and_(host_table.c.failures >= _FAILING, under_way >= _CALLS_PER_FAILING_HOST),
+            )
+        )
+    )
+
+
+def next_due(connection: Connection, moment: datetime) -> datetime | None:
+    """Return when the next call may be made, by the database's clock; None if none is owed.
+
+    Those that wait only for another call to their host are left to whoever makes that call.
+    """
+    earliest = select(func.min(delivery_table.c.due_at)).where(delivery_table.c.host.not_in(_blocked(moment)))
+    rested = (
+        select(func.min(host_table.c.closed_until))
+        .select_from(host_table)
+        .join(delivery_table, delivery_table.c.host == host_table.c.name)
+        .where(host_table.c.closed_until > moment, delivery_table.c.due_at.is_not(None))
+    )
+    found = [connection.execute(query).scalar() for query in (earliest, rested)]
+    return min((at for at in found if at is not None), default=None)
 
 
 def is_owed(connection: Connection, moment: datetime) -> bool:
     """Tell in one statement whether there are changes to collect or calls to make now."""
-    return bool(
-        connection.execute(
-            select(
-                case(
-                    (
-                        or_(
-                            exists().where(change_table.c.id.is_not(None)),
-                            exists().where(delivery_table.c.due_at <= moment),
-                        ),
-                        1,
-                    ),
-                    else_=0,
-                )
-            )
-        ).scalar()
-    )
+    changes = exists().where(change_table.c.id.is_not(None))
+    calls = exists().where(delivery_table.c.due_at <= moment, delivery_table.c.host.not_in(_blocked(moment)))
+    return bool(connection.execute(select(case((or_(changes, calls), 1), else_=0))).scalar())
 
 
 def claim(
@@ -258,18 +311,15 @@ def claim(
         return None
     row = min(ready, key=lambda row: (row.due_at, row.id))
     subscription = connection.execute(
-        select(subscription_row).where(subscription_row.c.id == subscription_id)
+        select(subscription_row, task_row.c.task_status, task_row.c.finished_at)
+        .join(task_row, task_row.c.id == subscription_row.c.task_id)
+        .where(subscription_row.c.id == subscription_id)
     ).one_or_none()
-    task = connection.execute(
-        select(task_row.c.task_status, task_row.c.finished_at).where(task_row.c.id == row.task_id)
-    ).one_or_none()
-    if subscription is None or subscription.task_id != row.task_id or task is None:
+    if subscription is None or subscription.task_id != row.task_id:
         _forget(connection, subscription_id)
         return None
     host = host_of(subscription.webhook_href)
-    rest = _rest(connection, host, moment)
-    if rest is not None:
-        _put_off(connection, [row.id, *_due_at_same_host(connection, subscription.webhook_href, moment)], rest)
+    if not _may_be_called(connection, host, moment):
         return None
     goes_on = row.message_id is not None and row.changed_at is None
     attempt = 1 if row.message_id is None else row.attempts + 1
@@ -299,6 +349,7 @@ def claim(
     return Call(
         delivery_id=row.id,
         lease=lease,
+        host=host,
         task_id=row.task_id,
         event=TaskEvent(row.event),
         webhook_href=subscription.webhook_href,
@@ -307,35 +358,8 @@ def claim(
         sequence=sequence,
         attempt=attempt,
         changed_at=message_at,
-        status=_wire_status(task, error_word),
+        status=_wire_status(subscription, error_word),
     )
-
-
-def _due_at_same_host(connection: Connection, webhook_href: str, moment: datetime) -> list[int]:
-    """Lock deliveries that are due at the host of a URL, and return their ids.
-
-    So that many subscriptions to one receiver that hangs do not have to be looked at one by one, again and again,
-    before those that are due behind them.
-    """
-    parts = urlsplit(webhook_href)
-    rows = connection.execute(
-        select(delivery_table.c.id)
-        .join(subscription_row, subscription_row.c.id == delivery_table.c.subscription_id)
-        .where(
-            delivery_table.c.due_at <= moment,
-            or_(delivery_table.c.leased_until.is_(None), delivery_table.c.leased_until <= moment),
-            subscription_row.c.webhook_href.startswith(f"{parts.scheme}://{parts.netloc}/", autoescape=True),
-        )
-        .order_by(delivery_table.c.id)
-        .limit(_BATCH)
-        .with_for_update(skip_locked=True, of=delivery_table)
-    )
-    return list(rows.scalars())
-
-
-def _put_off(connection: Connection, delivery_ids: Sequence[int], until: datetime) -> None:
-    """Let deliveries be due later, out of the way of others."""
-    connection.execute(update(delivery_table).where(delivery_table.c.id.in_(delivery_ids)).values(due_at=until))
 
 
 def _forget(connection: Connection, subscription_id: int) -> None:
@@ -360,22 +384,14 @@ def host_of(webhook_href: str) -> str:
         return ""
 
 
-def _rest(connection: Connection, host: str, moment: datetime) -> datetime | None:
-    """Return until when a host is not called; None if it may be called now."""
-    known = connection.execute(select(host_table).where(host_table.c.name == host).with_for_update()).one_or_none()
-    if known is None:
+def _may_be_called(connection: Connection, host: str, moment: datetime) -> bool:
+    """Tell whether a host may get a call now; holds its row, so that two who ask at once count each other."""
+    locked = select(host_table.c.name).where(host_table.c.name == host).with_for_update()
+    if connection.execute(locked).first() is None:
         connection.execute(_absent(connection.dialect.name, host_table), {"name": host, "failures": 0})
-        known = connection.execute(select(host_table).where(host_table.c.name == host).with_for_update()).one()
-    if known.closed_until is not None and known.closed_until > moment:
-        return known.closed_until  # type: ignore[no-any-return]  # the column's own type
-    calls = connection.execute(
-        select(func.count())
-        .select_from(delivery_table)
-        .where(delivery_table.c.host == host, delivery_table.c.leased_until > moment)
-    ).scalar_one()
-    if known.failures:
-        return moment + _PAUSE_OF_FAILING_HOST if calls >= _CALLS_PER_FAILING_HOST else None
-    return moment + _PAUSE_OF_BUSY_HOST if calls >= CALLS_PER_HOST else None
+        connection.execute(locked)
+    # In a statement of its own, which sees what was committed before the lock was had.
+    return connection.execute(_blocked(moment).where(host_table.c.name == host)).first() is None
 
 
 def settle(
@@ -409,7 +425,6 @@ def settle(
         .values(
             lease=None,
             leased_until=None,
-            host=None,
             answered_at=moment,
             answer=verdict.reason[:NAME_LENGTH],
             **_after(row, verdict, moment, min_interval_seconds),
@@ -437,7 +452,7 @@ def _after(row: Row[Any], verdict: Verdict, moment: datetime, min_interval_secon
     return ended
 
 
-def _judge_host(connection: Connection, host: str | None, verdict: Verdict, moment: datetime) -> None:
+def _judge_host(connection: Connection, host: str, verdict: Verdict, moment: datetime) -> None:
     known = connection.execute(select(host_table).where(host_table.c.name == host).with_for_update()).one_or_none()
     if known is None or (not verdict.counts_against_host and not known.failures):
         return
@@ -491,15 +506,17 @@ def views(
     connection: Connection,
     moment: datetime,
     *,
+    delivery_ids: Sequence[int] | None = None,
     task_id: int | None = None,
     dead: bool = False,
-    limit: int = 100,
+    limit: int | None = None,
 ) -> list[DeliveryView]:
-    """Return deliveries for people, the newest call first.
+    """Return deliveries for people, the newest first.
 
     Args:
         connection: To read with.
         moment: Now, by the database's clock.
+        delivery_ids: Only these; None leaves none out.
         task_id: Only those of this task.
         dead: Only those that were given up.
         limit: How many at most.
@@ -507,8 +524,9 @@ def views(
     query = select(delivery_table, subscription_row.c.webhook_href).outerjoin(
         subscription_row, subscription_row.c.id == delivery_table.c.subscription_id
     )
-    # The rows of events that nothing was ever owed of stand there only to be locked.
-    query = query.where(or_(delivery_table.c.sequence > 0, delivery_table.c.due_at.is_not(None)))
+    query = query.where(_was_owed())
+    if delivery_ids is not None:
+        query = query.where(delivery_table.c.id.in_(delivery_ids))
     if task_id is not None:
         query = query.where(delivery_table.c.task_id == task_id)
     if dead:
@@ -533,6 +551,11 @@ def views(
     ]
 
 
+def _was_owed() -> ColumnElement[bool]:
+    """Leave out the rows of events that nothing was ever owed of: they stand there only to be locked."""
+    return or_(delivery_table.c.sequence > 0, delivery_table.c.due_at.is_not(None))
+
+
 def _state(row: Row[Any], moment: datetime) -> str:
     if row.leased_until is not None and row.leased_until > moment:
         return "calling"
@@ -542,28 +565,53 @@ def _state(row: Row[Any], moment: datetime) -> str:
 
 
 def replay(
-    connection: Connection, moment: datetime, *, delivery_ids: Sequence[int] = (), task_id: int | None = None
-) -> int:
-    """Owe deliveries once more; each becomes a new message with a new sequence.
+    connection: Connection, moment: datetime, *, delivery_ids: Sequence[int] | None = None, task_id: int | None = None
+) -> list[int]:
+    """Owe deliveries once more; each becomes a new message with a new sequence. The commit is announced.
+
+    The hosts that they go to are called again at once: whoever asks for this has seen to it that they answer.
 
     Args:
-        connection: In whose transaction to write.
+        connection: In whose transaction to write; on SQLite it must hold the write lock.
         moment: Now, by the database's clock.
-        delivery_ids: Which; none means all that were given up.
+        delivery_ids: Which; None means those that were given up until now, at most `REPLAYS_AT_ONCE` of them.
         task_id: Only those of this task.
 
     Returns:
-        How many.
+        Ids of those that will be made. Left out are those whose call is under way, and those to which nobody
+        subscribes any more.
     """
-    wanted = delivery_table.c.dead_at.is_not(None) if not delivery_ids else delivery_table.c.id.in_(delivery_ids)
-    chosen = update(delivery_table).where(
+    wanted = delivery_table.c.dead_at <= moment if delivery_ids is None else delivery_table.c.id.in_(delivery_ids)
+    query = select(delivery_table.c.id, delivery_table.c.subscription_id).where(
         wanted,
+        _was_owed(),
         or_(delivery_table.c.leased_until.is_(None), delivery_table.c.leased_until <= moment),
         exists(select(literal(1)).where(subscription_row.c.id == delivery_table.c.subscription_id)),
     )
     if task_id is not None:
-        chosen = chosen.where(delivery_table.c.task_id == task_id)
-    replayed = connection.execute(
-        chosen.values(changed_at=moment, message_id=None, attempts=0, not_before=None, due_at=moment, dead_at=None)
+        query = query.where(delivery_table.c.task_id == task_id)
+    if delivery_ids is None:
+        query = query.limit(REPLAYS_AT_ONCE)
+    chosen = connection.execute(
+        query.order_by(delivery_table.c.subscription_id, delivery_table.c.event).with_for_update()
+    ).all()
+    if not chosen:
+        return []
+    ids = [row.id for row in chosen]
+    connection.execute(
+        update(delivery_table)
+        .where(delivery_table.c.id.in_(ids))
+        .values(changed_at=moment, message_id=None, attempts=0, not_before=None, due_at=moment, dead_at=None)
     )
-    return replayed.rowcount
+    hrefs = connection.execute(
+        select(subscription_row.c.webhook_href).where(
+            subscription_row.c.id.in_({row.subscription_id for row in chosen})
+        )
+    ).scalars()
+    connection.execute(
+        update(host_table)
+        .where(host_table.c.name.in_(sorted({host_of(href) for href in hrefs})))
+        .values(closed_until=None)
+    )
+    announce_after_commit(connection)
+    return sorted(ids)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -34,6 +35,9 @@ CALLS_AT_ONCE: Final = 8
 
 #: A run begins no more calls after so many seconds; the next one goes on, behind what waits in the queue meanwhile.
 RUN_SECONDS: Final = 10.0
+
+#: How many subscriptions are looked for at once.
+_CANDIDATES: Final = 4 * CALLS_AT_ONCE
 
 #: How often a run that waits for answers looks for further calls, in seconds.
 _LOOK_SECONDS: Final = 0.2
@@ -69,6 +73,8 @@ class Deliverer:
         self._writer = write
         self._settings = settings
         self._send = send
+        #: What the database's clock said, and when by `time.monotonic()`.
+        self._clock: tuple[datetime, float] | None = None
         self._transport = Transport(
             AllowedNetworks.parse(settings.webhook_allowed_networks), settings.webhook_timeout_seconds
         )
@@ -89,15 +95,19 @@ class Deliverer:
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
         made = 0
+        self._clock = None
         # First: what is owed after this needs a message of its own.
         self._write(deliveries.note_woken)
         ends = time.monotonic() + RUN_SECONDS
+        candidates = _Candidates(self)
         under_way: dict[Future[Verdict | None], Call] = {}
         with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="qhana_taskstate-call") as threads:
             while True:
-                if time.monotonic() < ends:
-                    for call in self._claim(CALLS_AT_ONCE - len(under_way)):
-                        under_way[threads.submit(self._make, call, time.monotonic())] = call
+                while len(under_way) < CALLS_AT_ONCE and time.monotonic() < ends:
+                    call = candidates.claim(Counter(call.host for call in under_way.values()))
+                    if call is None:
+                        break
+                    under_way[threads.submit(self._make, call, time.monotonic())] = call
                 if not under_way:
                     break
                 done, _ = wait(under_way, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
@@ -124,32 +134,24 @@ class Deliverer:
         if owed:
             self.wake()
 
-    def _claim(self, limit: int) -> list[Call]:
-        if limit <= 0:
-            return []
+    def look(self, besides: Collection[int]) -> list[tuple[int, str]]:
+        """Collect what is owed, and return subscriptions that are to be called now and their hosts, besides some."""
         while self._write(deliveries.collect):
             pass
-        calls: list[Call] = []
-        looked_at: set[int] = set()
-        while len(calls) < limit:
-            with self._database.reading() as connection:
-                found = deliveries.due(connection, database_time(connection), limit=2 * limit, besides=looked_at)
-            if not found:
-                return calls
-            for subscription_id in found[: limit - len(calls)]:
-                looked_at.add(subscription_id)
-                call = self._write(
-                    lambda connection, moment, subscription_id=subscription_id: deliveries.claim(  # type: ignore[misc]
-                        connection,
-                        subscription_id,
-                        moment=moment,
-                        lease_seconds=self.lease_seconds,
-                        error_word=self._settings.wire_error_status,
-                    )
-                )
-                if call is not None:
-                    calls.append(call)
-        return calls
+        with self._database.reading() as connection:
+            return deliveries.due(connection, self._moment(connection), limit=_CANDIDATES, besides=besides)
+
+    def claim(self, subscription_id: int) -> Call | None:
+        """Take the right to call a subscription, if it may be called now."""
+        return self._write(
+            lambda connection, moment: deliveries.claim(
+                connection,
+                subscription_id,
+                moment=moment,
+                lease_seconds=self.lease_seconds,
+                error_word=self._settings.wire_error_status,
+            )
+        )
 
     def _make(self, call: Call, claimed: float) -> Verdict | None:
         """Make a call; in a thread, without the database."""
@@ -206,7 +208,7 @@ class Deliverer:
         def look(connection: Connection, moment: datetime) -> float | None:
             if deliveries.is_owed(connection, moment):
                 return 0.0 if deliveries.announce_wake(connection, moment, lost_after_seconds=_WAKE_SECONDS) else None
-            due = deliveries.next_due(connection)
+            due = deliveries.next_due(connection, moment)
             if due is None or due - moment > timedelta(seconds=LONGEST_COUNTDOWN_SECONDS):
                 return None
             sent = deliveries.announce_later_wake(connection, moment, due)
@@ -217,4 +219,59 @@ class Deliverer:
             self._send(seconds)
 
     def _write(self, work: Callable[[Connection, datetime], T]) -> T:
-        return self._writer(lambda connection: work(connection, database_time(connection)))
+        return self._writer(lambda connection: work(connection, self._moment(connection)))
+
+    def _moment(self, connection: Connection) -> datetime:
+        """Return this moment by the database's clock, which is asked once in a run."""
+        now, clock = time.monotonic(), self._clock
+        if clock is None or now - clock[1] > RUN_SECONDS:
+            clock = self._clock = (database_time(connection), now)
+        return clock[0] + timedelta(seconds=now - clock[1])
+
+
+class _Candidates:
+    """The subscriptions that one run tries to call next.
+
+    Args:
+        deliverer: Looks and claims.
+    """
+
+    def __init__(self, deliverer: Deliverer) -> None:
+        self._deliverer = deliverer
+        #: Hosts by subscription, the longest due first.
+        self._found: dict[int, str] = {}
+        self._looked = float("-inf")
+
+    def claim(self, under_way: Mapping[str, int]) -> Call | None:
+        """Claim the next call; None if there is none to make now.
+
+        Args:
+            under_way: How many calls of this run go to each host.
+        """
+        while True:
+            call = self._claim_found(under_way)
+            if call is not None:
+                return call
+            # Calls under way end soon enough for another look; without any this was the last one.
+            if under_way and time.monotonic() - self._looked < _LOOK_SECONDS:
+                return None
+            self._looked = time.monotonic()
+            found = dict(self._deliverer.look(self._found))
+            if not found:
+                return None
+            self._found |= found
+
+    def _claim_found(self, under_way: Mapping[str, int]) -> Call | None:
+        refused: set[str] = set()
+        for subscription_id, host in list(self._found.items()):
+            if host in refused or under_way.get(host, 0) >= deliveries.CALLS_PER_HOST:
+                continue
+            del self._found[subscription_id]
+            call = self._deliverer.claim(subscription_id)
+            if call is not None:
+                return call
+            # Most often others call the host; what is left of it is found again.
+            refused.add(host)
+        if refused:
+            self._found = {known: host for known, host in self._found.items() if host not in refused}
+        return None

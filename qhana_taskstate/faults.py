@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.exc import DBAPIError
 
 from . import schema
-from .database import Database
+from .database import Database, is_gone
 from .errors import DatabaseUnavailableError, SchemaError
 
 
@@ -24,5 +24,11 @@ def explain(database: Database, exc: DBAPIError) -> Exception:
     except (SchemaError, DatabaseUnavailableError) as found:
         return found
     except DBAPIError:
-        return exc
+        pass
+    if is_gone(exc):
+        # It is back already.
+        return DatabaseUnavailableError(
+            f"the database {database.name} could not be reached for a moment: {' '.join(str(exc.orig).split())}; "
+            "try again"
+        )
     return exc

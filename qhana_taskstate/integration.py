@@ -11,30 +11,48 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, cast
 
 from celery import Celery, _state
 from celery.local import Proxy
+from celery.result import GroupResult
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
-from . import belonging, delivery, models, plugin, reader, schema, sessions, signals, store, worker_requests
-from .belonging import ExecutionKey, Publication, TaskRef
+from . import (
+    belonging,
+    delivery,
+    holdings,
+    messages,
+    models,
+    plugin,
+    probe,
+    reader,
+    schema,
+    sessions,
+    signals,
+    store,
+    worker_requests,
+)
+from .belonging import ExecutionKey, KeptMessage, Publication, TaskRef
+from .broker import Broker
 from .database import Database
 from .delivery import Deliverer
 from .errors import DatabaseUnavailableError, NotConfiguredError, SchemaError, SettingsError, TaskNotFoundError
 from .faults import explain
 from .models import ProcessingTask, TaskUpdateSubscription
 from .progress import TaskLogHandler
+from .pruning import OutputsHook, Pruned, Pruner
 from .rows import LARGEST_ID
 from .sender import Sender, brief_connection, send
 from .sessions import Sessions
 from .settings import Settings, read_settings, setting_names
 from .states import TaskStatus, check_status, is_terminal
-from .submission import Submitter, Subscriber
+from .submission import Submitter, Subscriber, check_event, check_known_webhook
 from .tracker import Tracker
-from .upkeep import Settled, Upkeep
+from .upkeep import Settled, StoredSuccess, Upkeep
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +82,9 @@ def _explained(call: Callable[P, R]) -> Callable[P, R]:
 #: kombu's default, and how long after it a message may still come (kombu 5.7, Redis); and what we allow for.
 _VISIBILITY_SECONDS, _SWEEP_SECONDS, _MARGIN_SECONDS = 3600.0, 100.0, 60.0
 
+#: Seconds between two tries of a prefork pool's parent to write what waits.
+_CATCH_UP_SECONDS = 1.0
+
 #: A message that wakes the deliveries is worth nothing after so many seconds: others were sent meanwhile.
 _DELIVER_EXPIRES_SECONDS = 60.0
 
@@ -72,6 +93,9 @@ _SEND_SECONDS = 1
 
 #: Longest time of a run of the deliveries, beyond all that its own limits allow.
 _DELIVER_LIMIT_SECONDS = 600
+
+#: How long the end of a process is held up at most by the message that wakes the deliveries.
+_EXIT_SECONDS = 3.0
 
 #: So many digits are no id, and not worth converting.
 _LONGEST_ID = 20
@@ -92,6 +116,8 @@ class TaskState:
             for example Flask-SQLAlchemy's `db.session`; it is then the current session everywhere.
         engine: An engine of the host, instead of `taskstate_database_url`.
         environment: Where `TASKSTATE_…` names are read from, such as `os.environ`; None reads none.
+        on_outputs_removed: Is called with a list of `RemovedOutput` after old tasks were removed, in the process and
+            thread that removed them; their files are left to the application. Hand what takes long to a Celery task.
         settings: Settings by keyword, without their prefix; they win over Celery's configuration.
 
     Raises:
@@ -105,6 +131,7 @@ class TaskState:
         session: scoped_session[Any] | Callable[[], Session] | None = None,
         engine: Engine | None = None,
         environment: Mapping[str, str] | None = None,
+        on_outputs_removed: OutputsHook | None = None,
         **settings: Any,
     ) -> None:
         for name in settings:
@@ -114,9 +141,12 @@ class TaskState:
         self._host_session = session
         self._engine = engine
         self._environment = environment
+        self._on_outputs_removed = on_outputs_removed
+        self._pruner: Pruner | None = None
         self._keywords = settings
         self._guard = threading.RLock()
         self._tracker: Tracker | None = None
+        self._catching_up: Any = None
         self._deliverer: Deliverer | None = None
         self._sender = Sender()
         if app is not None:
@@ -131,6 +161,7 @@ class TaskState:
         _of_app[app] = self
         _all.append(self)
         _register_deliver(app)
+        probe.register(app)
         signals.connect(_listener_of)
         sessions.install(lambda: current().sessions)
         plugin.install_starter(lambda signature: current().start(signature), lambda: current().app)
@@ -172,12 +203,16 @@ class TaskState:
             engine = self._engine_of_host()
         database = Database(settings.database_url, engine=engine)
         _capture_log(settings.capture_log_level)
+        self._pruner = Pruner(database, settings, self._on_outputs_removed)
         upkeep = Upkeep(
             database,
             settings,
             redelivery_seconds=self._redelivery_seconds(),
-            has_succeeded=self._has_succeeded,
+            stored_success=self._stored_success,
             revoke=self._revoke,
+            finder=Broker(self.app),
+            send=self._send_again,
+            pruner=self._pruner,
             # Looked up at each call, since it is made below.
             wake_deliveries=lambda: deliverer.wake_if_owed(),
         )
@@ -185,7 +220,9 @@ class TaskState:
         deliverer = Deliverer(database, tracker.write, settings, self._send_deliver)
         tracker.wake_deliveries = deliverer.wake
         database.announce = self._after_owing_commit
-        atexit.register(self._tell_at_exit)
+        atexit.register(self._tell_at_exit, tracker)
+        # Called before the one above: what is written last may owe somebody something.
+        atexit.register(tracker.leave)
         self._deliverer = deliverer
         return tracker
 
@@ -202,10 +239,18 @@ class TaskState:
                 # Nobody else would: without a broker there are no workers.
                 self.deliverer.run()
             else:
+                if not self.tracker.makes_no_threads:
+                    self._sender.begin()
                 self.tracker.owe()
         except Exception:
             # Upkeep wakes the deliveries again; whoever committed must not suffer.
             logger.exception("the deliveries could not be woken")
+
+    def _tell_at_exit(self, tracker: Tracker) -> None:
+        """Send what wakes the deliveries before the daemon threads that do so are gone: a script may end at once."""
+        deadline = time.monotonic() + _EXIT_SECONDS
+        tracker.tell_at_exit(_EXIT_SECONDS)
+        self._sender.drain(max(0.0, deadline - time.monotonic()))
 
     def _send_deliver(self, seconds: float) -> None:
         message = functools.partial(self._publish_deliver, seconds)
@@ -213,10 +258,6 @@ class TaskState:
             send(message)
         else:
             self._sender.send(message)
-
-    def _tell_at_exit(self) -> None:
-        self.tracker.tell_at_exit()
-        self._sender.finish(_SEND_SECONDS)
 
     def _publish_deliver(self, seconds: float) -> None:
         with belonging.detached(), brief_connection(self.app, _SEND_SECONDS) as connection:
@@ -250,13 +291,26 @@ class TaskState:
             return float(options.get("visibility_timeout", _VISIBILITY_SECONDS)) + _SWEEP_SECONDS + _MARGIN_SECONDS
         return _MARGIN_SECONDS
 
-    def _has_succeeded(self, celery_id: str) -> bool:
+    def _stored_success(self, celery_id: str) -> StoredSuccess | None:
         try:
-            return str(self.app.AsyncResult(celery_id).state) == _SUCCESS
+            result = self.app.AsyncResult(celery_id)
+            if str(result.state) != _SUCCESS:
+                return None
+            sent = frozenset(str(node.id) for child in result.children or () for node in _messages_of(child))
+            # Celery stores the id of the group of a chord's member too (celery 5.5 to 5.7).
+            meta = result._get_task_meta()  # type: ignore[attr-defined]  # not in the stubs
+            return StoredSuccess(sent=sent, in_group=bool(meta.get("group_id")))
         except Exception as exc:
             # The absence of a stored result proves nothing, so that a backend that is away is no reason to stop.
             logger.debug("no result of %s: %s", celery_id, type(exc).__name__)
-            return False
+            return None
+
+    def _send_again(self, message: KeptMessage, ref: TaskRef, queue: str) -> None:
+        try:
+            messages.send(self.app, message, ref, queue)
+        except Exception as exc:
+            # It is missed and sent again later.
+            logger.warning("a message of task %s could not be sent again now: %s", ref.task_id, type(exc).__name__)
 
     def _revoke(self, celery_id: str) -> None:
         try:
@@ -336,6 +390,7 @@ class TaskState:
                 `answers`, where nothing was changed.
             WebhookTargetError: If the webhook's URL is unusable; nothing was written.
             EventError: If the event is none of the three; nothing was written.
+            SettingsError: If there is a webhook, but neither a `task_href` nor a public URL; nothing was written.
         """
         subscriber = None
         if webhook_href is not None:
@@ -489,6 +544,28 @@ class TaskState:
             return None
 
     @_explained
+    def prune(self, older_than: timedelta, *, strangers: bool = False, dry_run: bool = False) -> Pruned:
+        """Remove tasks that finished longer ago, with all their rows; commits every few tasks and waits for nobody.
+
+        One with an open execution, or whose subscribers have still to be told, stays. Output files are reported to
+        `on_outputs_removed` and not deleted.
+
+        Args:
+            older_than: Age of their end, by the database's clock.
+            strangers: Also tasks that nobody gave to this package.
+            dry_run: Only count.
+
+        Returns:
+            What was done.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+        """
+        _ = self.tracker
+        assert self._pruner is not None  # noqa: S101  (made with the tracker; tells the type checker)
+        return self._pruner.prune(older_than, strangers=strangers, dry_run=dry_run)
+
+    @_explained
     def find(self, celery_id: str) -> ProcessingTask | None:
         """Return the task that a Celery id belongs to, None if no tracked message has that id."""
         ref = self.database.read(lambda connection: store.find_task(connection, str(celery_id)))
@@ -528,6 +605,8 @@ class TaskState:
             TaskNotFoundError: If there is no such task.
             WebhookTargetError: If the URL is unusable, or leads where webhooks may not go in any case.
             EventError: If the event is none of the three.
+            ArgumentsError: If the `task_href` is no text.
+            TextTooLongError: If a URL is longer than its column.
             SettingsError: If there is no `task_href` and no public URL.
         """
         subscriber = Subscriber(webhook_href=webhook_href, task_href=task_href, event=event)
@@ -553,7 +632,15 @@ class TaskState:
 
         Returns:
             How many were removed.
+
+        Raises:
+            TaskNotFoundError: If this can be no task.
+            WebhookTargetError: If the URL is no text.
+            EventError: If the event is none of the three.
         """
+        check_known_webhook(webhook_href)
+        if event is not ...:
+            check_event(event)
         found = TaskUpdateSubscription.get_by_task_and_subscriber(_id_of(task), webhook_href, event=event)
         for subscription in found:
             self.session.delete(subscription)
@@ -605,22 +692,57 @@ class TaskState:
         self.tracker.parent_pid = os.getpid()
         try:
             schema.check(self.database)
-        except (SchemaError, DatabaseUnavailableError, DBAPIError) as exc:
+        except DatabaseUnavailableError as exc:
+            logger.critical(
+                "the worker starts without its database; what it has to say waits for %g s at most: %s",
+                self.settings.keep_facts_seconds,
+                exc,
+            )
+        except (SchemaError, DBAPIError) as exc:
             logger.critical("task states cannot be recorded: %s", exc)
         finally:
             # Nothing of the parent's may be open when pool children are forked.
             self.database.dispose()
         worker_requests.install(self.app, _find)
+        holdings.install()
 
     def on_pool_process_start(self) -> None:
         """Forget the connections of the parent process, and take part in upkeep."""
         self.database.after_fork()
+        self.tracker.backlog.forget_parent()
         self.on_ready()
+
+    def on_parent_ready(self, timer: Any) -> None:
+        """Write what waits for the database from the event loop of a prefork pool's parent.
+
+        Not from a thread: a child that is forked while a thread talks to the database is broken. Celery says that it
+        is ready again after each reconnection, and may have emptied the timer before.
+        """
+        if self._catching_up is None or self._catching_up.canceled:
+            self._catching_up = timer.call_repeatedly(_CATCH_UP_SECONDS, self.tracker.catch_up)
+
+    def on_leaving(self) -> None:
+        """Write what waits for the database; what cannot be written is logged whole."""
+        if self._tracker is not None:
+            self._tracker.leave()
+            self._tell_at_exit(self._tracker)
 
     def on_ready(self) -> None:
         """Take part in upkeep, and listen to the log now that Celery has set it up."""
         _capture_log(self.settings.capture_log_level)
         self.tracker.serve_upkeep()
+
+
+def _messages_of(result: Any) -> Iterator[Any]:
+    """Go through the results of single messages in what Celery notes as sent by a task."""
+    if isinstance(result, GroupResult):
+        for member in result.results or ():
+            yield from _messages_of(member)
+    else:
+        yield result
+        # A chord is noted as its body, whose header stands before it.
+        if isinstance(result.parent, GroupResult):
+            yield from _messages_of(result.parent)
 
 
 def _register_deliver(app: Celery) -> None:

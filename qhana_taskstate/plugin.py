@@ -23,6 +23,9 @@ from .states import TaskEvent
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
+#: Names of the tasks declared `resend=True` in this process.
+resent: set[str] = set()
+
 #: Name of the parameter and keyword by which today's plugins pass the id of their task.
 TASK_ID_PARAMETER = "db_id"
 
@@ -40,6 +43,8 @@ class PluginTask(Task[Any, Any]):
     checks_arguments: bool = True
     #: Whether `start` copies the arguments into `ProcessingTask.parameters`.
     store_parameters: bool = False
+    #: Whether its messages are kept, to be sent again if the broker loses them.
+    resend: bool = False
 
     @property
     def processing_task(self) -> ProcessingTask:
@@ -147,7 +152,12 @@ def plugin_task(function: Callable[P, R], /) -> StartableTask[P, R]: ...
 
 @overload
 def plugin_task(
-    *, name: str | None = None, bind: bool = False, store_parameters: bool = False, **options: Any
+    *,
+    name: str | None = None,
+    bind: bool = False,
+    store_parameters: bool = False,
+    resend: bool = False,
+    **options: Any,
 ) -> Callable[[Callable[..., R]], StartableTask[..., R]]: ...
 
 
@@ -158,6 +168,8 @@ def plugin_task(function: Callable[..., Any] | None = None, /, **options: Any) -
         function: The function, when used without brackets.
         options: Celery's options for tasks (`name`, `bind`, `autoretry_for`, …) pass through. Ours:
             `store_parameters=True` lets `start` copy the arguments, as JSON, into `ProcessingTask.parameters`.
+            `resend=True` keeps each message, with the arguments in it, until its execution has ended, and sends it
+            again if the broker loses it before a worker began it. The process that publishes has to know the task.
 
     Returns:
         The task of the current app, as `shared_task` does.
@@ -179,7 +191,7 @@ def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
         base = options.get("base") or app.Task
         if not issubclass(base, PluginTask):
             base = type("PluginTask", (PluginTask, base), {"abstract": True, "__module__": base.__module__})
-        return app._task_from_fun(
+        task = app._task_from_fun(
             body,
             **{
                 **options,
@@ -187,6 +199,7 @@ def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
                 "plugin_function": staticmethod(function),
                 "plugin_signature": signature,
                 "store_parameters": bool(options.get("store_parameters", False)),
+                "resend": bool(options.get("resend", False)),
                 "checks_arguments": getattr(app, "strict_typing", True)
                 if options.get("typing") is None
                 else options["typing"],
@@ -196,6 +209,9 @@ def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
                 "__header__": _header(function, bind),
             },
         )
+        if options.get("resend"):
+            resent.add(task.name)
+        return task
 
     # As shared_task does (celery 5.5 to 5.7): apps that are finalised later, and those that already are.
     _state.connect_on_app_finalize(register)
@@ -259,6 +275,10 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
     """
     if execution.task_ended:
         raise Ignore(f"task {execution.ref.task_id} has already ended")
+    if execution.elsewhere or execution.closed:
+        # Its message was delivered again (kombu's visibility timeout, a connection that broke before it was
+        # acknowledged): what it did once is not done twice.
+        raise Ignore("its message was delivered again; it " + ("runs already" if execution.elsewhere else "has ended"))
     sessions = current_sessions()
     task: PluginTask = execution.task
     kwargs = task.with_task_id(args[1:] if _is_bound(task) else args, kwargs, execution.ref.task_id)

@@ -1,4 +1,4 @@
-"""What the command line prints of tasks: text for people, JSON for scripts. Pure."""
+"""What the command line prints of tasks and deliveries: text for people, JSON for scripts. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 from . import history
 from .bars import note, progress_words
+from .deliveries import DeliveryView
 from .history import Paint, clock, duration, first_line, visible
 from .reader import ExecutionView, OutputView, StepView, TaskDetail, TaskView
+from .targets import shown_href
 
 
 def task_json(task: TaskView) -> dict[str, Any]:
@@ -25,6 +27,15 @@ def detail_json(detail: TaskDetail) -> dict[str, Any]:
     return {**task_json(detail.task), **rest}
 
 
+def delivery_json(delivery: DeliveryView) -> dict[str, Any]:
+    """Return a delivery for `json.dumps`; the names are those of `DeliveryView`.
+
+    Of its URL neither credentials nor values of the query are shown; it is None if nobody subscribes there any more.
+    """
+    shown = shown_href(delivery.webhook_href) if delivery.webhook_href else None
+    return {**dict(_fields(delivery)), "webhook_href": shown}
+
+
 def task_table(
     tasks: Sequence[TaskView], moment: datetime, *, width: int | None = None, paint: Paint = str
 ) -> list[str]:
@@ -37,14 +48,18 @@ def task_table(
         paint: Decorates the word of a status.
     """
     head = ("ID", "STATUS", "NAME", "STARTED", "TOOK", "PROGRESS", "NOTE")
-    rows = [_task_row(task, moment, width) for task in tasks]
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    rendered = [_padded(head, widths)]
-    for row in rows:
-        line = _padded(row, widths)
-        begin = widths[0] + 2
-        rendered.append(line[:begin] + paint(row[1]) + line[begin + len(row[1]) :])
-    return rendered
+    return _table(head, [_task_row(task, moment, width) for task in tasks], 1, paint)
+
+
+def delivery_table(deliveries: Sequence[DeliveryView], *, paint: Paint = str) -> list[str]:
+    """Render deliveries as a table; of their URLs neither credentials nor values of the query are shown.
+
+    Args:
+        deliveries: One a line.
+        paint: Decorates the word of a state.
+    """
+    head = ("ID", "TASK", "EVENT", "STATE", "SEQUENCE", "ATTEMPTS", "NEXT CALL", "LAST CALL", "ANSWER", "WEBHOOK")
+    return _table(head, [_delivery_row(delivery) for delivery in deliveries], 3, paint)
 
 
 def detail_lines(
@@ -132,6 +147,34 @@ def _task_row(task: TaskView, moment: datetime, width: int | None) -> tuple[str,
         progress_words(task),
         note(task) if task.tracked or task.finished else "not tracked",
     )
+
+
+def _delivery_row(delivery: DeliveryView) -> tuple[str, ...]:
+    href = visible(shown_href(delivery.webhook_href)) if delivery.webhook_href else "nobody subscribes any more"
+    return (
+        str(delivery.id),
+        str(delivery.task_id),
+        visible(delivery.event),
+        delivery.state,
+        str(delivery.sequence),
+        str(delivery.attempts),
+        # While a call is under way, this is when somebody else may make it.
+        "" if delivery.due_at is None or delivery.state == "calling" else clock(delivery.due_at),
+        "" if delivery.called_at is None else clock(delivery.called_at),
+        first_line(delivery.answer or ""),
+        href,
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], painted: int, paint: Paint) -> list[str]:
+    """Align columns; the words of one of them are painted."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    begin = sum(widths[:painted]) + 2 * painted
+    rendered = [_padded(head, widths)]
+    for row in rows:
+        line = _padded(row, widths)
+        rendered.append(line[:begin] + paint(row[painted]) + line[begin + len(row[painted]) :])
+    return rendered
 
 
 def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -6,18 +6,13 @@ import logging
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from celery import Celery
 from kombu import Connection
 
 logger = logging.getLogger(__name__)
-
-#: How often `Sender.finish` looks whether all was sent, in seconds.
-_LOOK_SECONDS: Final = 0.01
 
 
 @contextmanager
@@ -57,7 +52,8 @@ class Sender:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._asked = self._done = 0
+        self._unsent = 0
+        self._sent = threading.Condition()
         self._thread: threading.Thread | None = None
 
     def send(self, message: Callable[[], None]) -> None:
@@ -66,27 +62,42 @@ class Sender:
         Args:
             message: Sends it; may take long and may raise.
         """
+        self.begin()
+        with self._sent:
+            self._unsent += 1
+        self._waiting.put(message)
+
+    def begin(self) -> None:
+        """Make the thread if there is none; once Python exits, none can be made any more (3.12)."""
         if self._pid != os.getpid():
             # The parent's lock may be held by a thread that does not exist here.
             self._guard = threading.Lock()
             self._begin()
         with self._guard:
-            self._asked += 1
-            self._waiting.put(message)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="qhana_taskstate-sender", daemon=True)
                 self._thread.start()
 
-    def finish(self, seconds: float) -> None:
-        """Wait until all is sent, but not for longer than so many seconds; for the end of a process."""
-        until = time.monotonic() + seconds
-        while self._pid == os.getpid() and self._done < self._asked and time.monotonic() < until:
-            time.sleep(_LOOK_SECONDS)
+    def drain(self, seconds: float) -> bool:
+        """Wait until all is sent that this process was asked to send.
+
+        Args:
+            seconds: For how long at most.
+
+        Returns:
+            Whether it was.
+        """
+        if self._pid != os.getpid():
+            return True
+        with self._sent:
+            return self._sent.wait_for(lambda: not self._unsent, timeout=seconds)
 
     def _run(self) -> None:
         while True:
             send(self._waiting.get())
-            self._done += 1
+            with self._sent:
+                self._unsent -= 1
+                self._sent.notify_all()
 
 
 def send(message: Callable[[], None]) -> None:

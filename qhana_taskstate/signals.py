@@ -11,7 +11,7 @@ import functools
 import logging
 import sys
 import traceback as traceback_module
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from celery import Celery, signals
 from celery.exceptions import Reject
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
+from . import messages
 from .belonging import (
     HEADER,
     OWN_TASK_PREFIX,
@@ -35,10 +36,12 @@ from .belonging import (
     current_execution,
     current_publisher,
     enter,
+    nesting_of,
     ref_of_request,
 )
+from .broker import queue_of
 from .errors import SettingsError
-from .plugin import find_plugin_task, is_plugin_task
+from .plugin import find_plugin_task, is_plugin_task, resent
 from .states import CLOSING_POSTRUN_STATES, ExecutionState
 from .store import Failure
 from .tables import now
@@ -72,6 +75,12 @@ class Listener(Protocol):
     def on_ready(self) -> None:
         """Take part in upkeep from this process."""
 
+    def on_parent_ready(self, timer: Any) -> None:
+        """Let the event loop of a prefork pool's parent write what waits for the database."""
+
+    def on_leaving(self) -> None:
+        """Write what waits for the database before this process ends."""
+
 
 _find: Callable[[Celery | None], Listener | None]
 
@@ -97,6 +106,8 @@ def connect(find: Callable[[Celery | None], Listener | None]) -> None:
         (signals.worker_init, on_worker_init),
         (signals.worker_process_init, on_worker_process_init),
         (signals.worker_ready, on_worker_ready),
+        (signals.worker_process_shutdown, on_leaving),
+        (signals.worker_shutdown, on_leaving),
     ):
         # Receivers are held weakly by default, and so would vanish (celery 5.7).
         signal.connect(handler, weak=False, dispatch_uid=f"qhana_taskstate.{handler.__name__}")
@@ -117,9 +128,19 @@ def _never_fails(handler: Callable[..., None]) -> Callable[..., None]:
 
 @_never_fails
 def on_before_task_publish(
-    sender: str, headers: dict[str, Any], body: Any, routing_key: str | None = None, **_: Any
+    sender: str,
+    headers: dict[str, Any],
+    body: Any,
+    exchange: Any = None,
+    routing_key: str | None = None,
+    properties: Mapping[str, Any] | None = None,
+    declare: Sequence[Any] | None = None,
+    **_: Any,
 ) -> None:
     """Put the task's header into a message, and note the message for registration."""
+    publisher = current_publisher()
+    if isinstance(publisher, Execution) and headers.get("id") and not sender.startswith(OWN_TASK_PREFIX):
+        headers["replaced_task_nesting"] = nesting_of(headers, body, publisher)
     key = ExecutionKey.of_headers(headers)
     if key is None or sender.startswith(OWN_TASK_PREFIX):
         return
@@ -127,11 +148,22 @@ def on_before_task_publish(
         key=key,
         name=sender,
         parent_id=headers.get("parent_id"),
-        queue=routing_key,
+        queue=queue_of(exchange, routing_key, declare),
         published_at=now(),
         eta=_moment(headers.get("eta")),
+        expires=_moment(headers.get("expires")),
     )
-    publisher = current_publisher()
+    listener = _find(None) if sender in resent else None
+    if listener is not None:
+        publication.message = messages.keep(
+            listener.app,
+            sender,
+            body=body,
+            headers=headers,
+            properties=properties or {},
+            exchange=exchange,
+            routing_key=routing_key,
+        )
     ref = TaskRef.decode(headers.get(HEADER))
     if isinstance(publisher, Publisher) and (ref is None or ref == publisher.ref):
         headers[HEADER] = publisher.ref.encode()
@@ -150,6 +182,10 @@ def _note(publisher: Publisher, publication: Publication) -> None:
     if isinstance(publisher, Submission):
         publisher.published += 1
         if publication.key == publisher.registered:
+            listener = _find(None) if publication.message is not None else None
+            if listener is not None:
+                # Before it goes out: afterwards the broker may lose it at any moment.
+                listener.tracker.keep(publisher.ref, publication)
             return
     publisher.publications.append(publication)
 
@@ -232,6 +268,9 @@ def on_task_prerun(sender: Any, task: Any, kwargs: Mapping[str, Any] | None = No
     if not execution.known:
         # Another task's token: what runs here must not reach that task.
         leave()
+    elif execution.elsewhere:
+        # What ends here is not the execution.
+        execution.known = False
     elif not execution.closed:
         listener.tracker.watch(execution)
 
@@ -332,11 +371,21 @@ def _end(
         tracker.close(execution, ExecutionState(state), execution.failure)
     elif isinstance(retval, Reject):
         _close_rejected(tracker, execution, retval)
-    elif isinstance(in_flight, SystemExit) and not _in_pool_child():
-        # A prefork child ends with it, and the parent tells why; in threads nobody does.
+    elif _escapes(in_flight) and not _in_pool_child():
+        # A prefork child ends with it, and the parent tells why; in threads and greenlets nobody does.
         tracker.close(execution, ExecutionState.FAILURE, _failure(in_flight, None, None))
     else:
         tracker.flush(execution)
+
+
+def _escapes(exception: BaseException | None) -> bool:
+    """Tell whether an exception is one that Celery lets pass (SystemExit, asyncio.CancelledError, …).
+
+    Those with which gevent ends a greenlet are left to the worker, which knows why it does.
+    """
+    if exception is None or isinstance(exception, Exception):
+        return False
+    return not type(exception).__module__.startswith(("gevent", "greenlet"))
 
 
 def _in_pool_child() -> bool:
@@ -441,8 +490,20 @@ def on_worker_ready(sender: Any, **_: Any) -> None:
     Never the parent of a prefork pool: a child forked while a thread there talks to the database is broken.
     """
     listener = _find(sender.app)
-    if listener is not None and not type(sender.pool).__module__.endswith("prefork"):
+    if listener is None:
+        return
+    if type(sender.pool).__module__.endswith("prefork"):
+        listener.on_parent_ready(sender.timer)
+    else:
         listener.on_ready()
+
+
+@_never_fails
+def on_leaving(sender: Any = None, **_: Any) -> None:
+    """Let a process that ends say what it still has to say."""
+    listener = _find(None)
+    if listener is not None:
+        listener.on_leaving()
 
 
 def _failure(exception: BaseException | None, traceback: Any, einfo: Any) -> Failure:

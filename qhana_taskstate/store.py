@@ -6,9 +6,10 @@ Lock order: job row, executions by key, `ProcessingTask` last. Whoever holds a j
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
@@ -34,15 +35,30 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from . import outbox, tasklog
-from .belonging import ExecutionKey, Progress, Publication, TaskRef
-from .database import LOCK_SECONDS
+from .belonging import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
+from .database import LOCK_SECONDS, database_clock, moment_of_clock
 from .models import ProcessingTask
 from .rows import is_open_step, step_row
 from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
-from .tables import ID_LENGTH, NAME_LENGTH, execution_table, hold_table, job_table, log_table, now, upkeep_table
+from .tables import (
+    ID_LENGTH,
+    NAME_LENGTH,
+    change_table,
+    delivery_table,
+    execution_table,
+    hold_table,
+    job_table,
+    log_table,
+    message_table,
+    now,
+    upkeep_table,
+)
 
 _task = cast(Table, ProcessingTask.__table__)
 _RESCUE = "rescue"
+
+#: Seconds that a worker has to say that a message expired, the difference of two clocks included.
+_AFTER_EXPIRY_SECONDS: Final = 30.0
 
 #: Unit of the progress that a canvas of several members shows by itself.
 CANVAS_UNIT: Final = "tasks"
@@ -87,11 +103,14 @@ class Begun:
         known: False if the token belongs to no task, so that nothing was written.
         task_ended: The task had already ended.
         closed: This very execution had already ended (its message was delivered again).
+        running: This very execution runs in a process that lives (its message was delivered again), so that nothing
+            was written.
     """
 
     known: bool
     task_ended: bool = False
     closed: bool = False
+    running: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +140,7 @@ class Closing:
         lines: Log entries not written yet.
         progress: Its last progress if that is not written yet.
         counts_members: Whether a canvas that reports nothing itself shows "n of m".
+        kept: Whether its message may have been kept.
     """
 
     key: ExecutionKey
@@ -131,6 +151,7 @@ class Closing:
     lines: Sequence[str] = ()
     progress: Progress | None = None
     counts_members: bool = True
+    kept: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +217,9 @@ _BEGIN = (
         }
     )
 )
-_BEGIN_OF_TOKEN = _BEGIN.where(
+_is_not_running = execution_table.c.state != ExecutionState.RUNNING.value
+_BEGIN_ANEW = _BEGIN.where(_is_not_running)
+_BEGIN_OF_TOKEN = _BEGIN_ANEW.where(
     job_table.c.task_id == execution_table.c.task_id, job_table.c.token == bindparam("of_token")
 ).returning(
     job_table.c.end_status,
@@ -348,7 +371,7 @@ def take_new(connection: Connection, task_id: int, *, since: datetime, finishes:
     """
     token = _insert_job(connection, task_id, finishes)
     if token is None:
-        for table in (execution_table, hold_table, job_table):
+        for table in (execution_table, message_table, hold_table, job_table):
             connection.execute(delete(table).where(table.c.task_id == task_id))
         connection.execute(delete(log_table).where(log_table.c.task_id == task_id, log_table.c.created_at < since))
         token = _insert_job(connection, task_id, finishes)
@@ -396,7 +419,11 @@ def has_task(connection: Connection, task_id: int) -> bool:
 
 
 def register(
-    connection: Connection, task_id: int, publications: Iterable[Publication], *, deadline_seconds: float = 7 * 86400.0
+    connection: Connection,
+    task_id: int,
+    publications: Collection[Publication],
+    *,
+    deadline_seconds: float = 7 * 86400.0,
 ) -> None:
     """Record published messages as QUEUED executions; those that are known already only learn what they lack.
 
@@ -404,7 +431,8 @@ def register(
         connection: In whose transaction to write.
         task_id: Id of their task.
         publications: The messages.
-        deadline_seconds: How long after its publication or eta a message that nobody has begun counts as lost.
+        deadline_seconds: How long after its publication or eta a message that nobody has begun counts as lost; one
+            that expires before that counts as lost soon after its expiry.
     """
     rows = [
         {
@@ -420,7 +448,7 @@ def register(
             "eta": publication.eta,
             "deliveries": 0,
             "losses": 0,
-            "deadline_at": _later(publication.published_at, publication.eta) + timedelta(seconds=deadline_seconds),
+            "deadline_at": _deadline(publication, deadline_seconds),
         }
         for publication in publications
     ]
@@ -428,6 +456,29 @@ def register(
         # By key, the order in which everybody locks executions.
         rows.sort(key=lambda row: (str(row["celery_id"]), row["retries"], row["nesting"]))
         connection.execute(_registration(connection.dialect.name), rows if len(rows) > 1 else rows[0])
+    for publication in publications:
+        if publication.message is not None:
+            keep_message(connection, task_id, publication.key, publication.message)
+
+
+def keep_message(connection: Connection, task_id: int, key: ExecutionKey, message: KeptMessage) -> None:
+    """Keep a message, so that it can be sent again if the broker loses it, until its execution is closed."""
+    row = {
+        **_named_columns(task_id, key),
+        **dataclasses.asdict(message),
+        "resends": 0,
+        "created_at": now(),
+    }
+    _insert_absent(connection, message_table, [row])
+
+
+def _named_columns(task_id: int, key: ExecutionKey) -> dict[str, Any]:
+    return {
+        "task_id": task_id,
+        "celery_id": key.celery_id[:ID_LENGTH],
+        "retries": key.retries,
+        "nesting": key.nesting,
+    }
 
 
 def is_registered(connection: Connection, task_id: int, key: ExecutionKey) -> bool:
@@ -445,6 +496,8 @@ def begin(
     parent_id: str | None = None,
     acks_late: bool = False,
     max_retries: int | None = None,
+    moment: datetime | None = None,
+    lives: Callable[[Connection, Lease], bool] | None = None,
 ) -> Begun:
     """Record that an execution runs; it is inserted if its publication is not recorded yet, or never was.
 
@@ -457,11 +510,14 @@ def begin(
         parent_id: Celery id of the execution that published it.
         acks_late: Whether the broker keeps its message until it ended.
         max_retries: Celery's limit, None for no limit.
+        moment: When it began, aware UTC; None is now.
+        lives: Tells whether the process lives that runs this very execution already; it then stays with that one.
+            None lets it be taken over.
 
     Returns:
         What was found. A closed execution is not opened again.
     """
-    moment = now()
+    moment = moment or now()
     facts: dict[str, Any] = {
         "state": ExecutionState.RUNNING.value,
         "heartbeat_at": moment,
@@ -482,8 +538,10 @@ def begin(
     if job is None or job.ref != ref:
         return Begun(known=False)
     ended = job.end_status is not None
-    if connection.dialect.name != "postgresql" and connection.execute(_BEGIN, values).rowcount:
+    if connection.dialect.name != "postgresql" and connection.execute(_BEGIN_ANEW, values).rowcount:
         return Begun(known=True, task_ended=ended)
+    if lives is not None and any(lives(connection, lease) for lease in _leases(connection, _is(ref.task_id, key))):
+        return Begun(known=True, task_ended=ended, running=True)
     inserted = _insert_absent(
         connection,
         execution_table,
@@ -568,6 +626,8 @@ def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
         "traceback": failure and failure.traceback and tasklog.clean(failure.traceback),
     }
     key = closing.key
+    if closing.kept:
+        connection.execute(delete(message_table).where(_is_message(task_id, key)))
     if connection.execute(_CLOSE, {**_named(task_id, key), **facts}).rowcount:
         return True
     row = {
@@ -588,6 +648,14 @@ def _failure_entry(closing: Closing) -> str:
     return f"{closing.name} failed: {told}"
 
 
+def _deadline(publication: Publication, seconds: float) -> datetime:
+    deadline = _later(publication.published_at, publication.eta) + timedelta(seconds=seconds)
+    if publication.expires is None:
+        return deadline
+    # A worker that gets an expired message says so; but RabbitMQ drops it in the queue and tells nobody (celery 5.7).
+    return min(deadline, publication.expires + timedelta(seconds=_AFTER_EXPIRY_SECONDS))
+
+
 def _later(published_at: datetime, eta: datetime | None) -> datetime:
     return max(published_at, eta) if eta is not None else published_at
 
@@ -600,6 +668,7 @@ def hand_back(
     deadline: datetime,
     lost: bool,
     heartbeat_at: datetime | None = None,
+    process: tuple[str, int] | None = None,
 ) -> int | None:
     """Record that the broker will deliver a message again, so that its execution waits once more.
 
@@ -610,6 +679,7 @@ def hand_back(
         deadline: When it counts as lost if nobody has begun it by then; aware UTC.
         lost: Whether it lost its worker, rather than asking to be delivered again.
         heartbeat_at: Only if its lease still is this one.
+        process: Only if it runs in this process: host and process id. Another one may have begun it meanwhile.
 
     Returns:
         How often it has lost its worker by now; None if it is not running (any more), or was renewed.
@@ -617,6 +687,9 @@ def hand_back(
     condition = [_is(ref.task_id, key), _is_running()]
     if heartbeat_at is not None:
         condition.append(execution_table.c.heartbeat_at == heartbeat_at)
+    if process is not None:
+        host, pid = process
+        condition += [execution_table.c.host == host[:NAME_LENGTH], execution_table.c.pid == pid]
     handed_back = connection.execute(
         update(execution_table)
         .where(*condition)
@@ -654,10 +727,14 @@ class Lease:
 
 def running(connection: Connection) -> list[Lease]:
     """Return all running executions."""
+    return _leases(connection)
+
+
+def _leases(connection: Connection, *conditions: ColumnElement[bool]) -> list[Lease]:
     rows = connection.execute(
         select(execution_table, job_table.c.token)
         .join(job_table, job_table.c.task_id == execution_table.c.task_id)
-        .where(_is_running(), execution_table.c.heartbeat_at.is_not(None))
+        .where(_is_running(), execution_table.c.heartbeat_at.is_not(None), *conditions)
     )
     return [
         Lease(
@@ -707,6 +784,120 @@ def overdue(connection: Connection, moment: datetime, limit: int = 100) -> list[
         (TaskRef(row.task_id, row.token), ExecutionKey(row.celery_id, row.retries, row.nesting), row.name)
         for row in rows
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """An execution that was published to a known queue and that nobody has begun."""
+
+    ref: TaskRef
+    key: ExecutionKey
+    name: str
+    queue: str
+    published_at: datetime
+    eta: datetime | None
+    deliveries: int
+
+
+def waiting(connection: Connection, before: datetime, after: datetime | None, limit: int) -> list[Waiting]:
+    """Return executions that nobody has begun, oldest publication first.
+
+    Args:
+        connection: Where to read.
+        before: Only those published before this moment.
+        after: Only those published at this moment or later; None for all.
+        limit: How many at most.
+    """
+    published_at = execution_table.c.published_at
+    conditions = [
+        execution_table.c.closed_at.is_(None),
+        published_at < before,
+        execution_table.c.state == ExecutionState.QUEUED.value,
+        execution_table.c.queue.is_not(None),
+    ]
+    if after is not None:
+        conditions.append(published_at >= after)
+    names = ("task_id", "celery_id", "retries", "nesting", "name", "queue", "published_at", "eta", "deliveries")
+    rows = connection.execute(
+        select(*(execution_table.c[name] for name in names), job_table.c.token)
+        .join(job_table, job_table.c.task_id == execution_table.c.task_id)
+        .where(*conditions)
+        .order_by(published_at)
+        .limit(limit)
+    )
+    return [
+        Waiting(
+            ref=TaskRef(row.task_id, row.token),
+            key=ExecutionKey(row.celery_id, row.retries, row.nesting),
+            name=row.name,
+            queue=row.queue,
+            published_at=row.published_at,
+            eta=row.eta,
+            deliveries=row.deliveries,
+        )
+        for row in rows
+    ]
+
+
+def settle_missing(
+    connection: Connection, missing: Waiting, failure: Failure, *, most_resends: int, deadline_seconds: float
+) -> tuple[Outcome, KeptMessage | None]:
+    """Let a message that is nowhere be sent again, or end its execution as LOST.
+
+    Nothing happens if it was begun, or was sent again, since it was seen to wait.
+
+    Args:
+        connection: In whose transaction to write.
+        missing: The execution as it was when its message was looked for.
+        failure: Why it ends, if it does.
+        most_resends: How often one message is sent again at most.
+        deadline_seconds: How long after it was sent again it counts as lost.
+
+    Returns:
+        What it led to; and the message, to be sent after the commit, if it was kept and its task has not ended.
+    """
+    ref, key = missing.ref, missing.key
+    job = lock_job(connection, ref.task_id)
+    if job is None or job.ref != ref or not _still_waits(connection, missing):
+        return Outcome(), None
+    kept = connection.execute(select(message_table).where(_is_message(ref.task_id, key))).one_or_none()
+    if kept is not None and kept.resends < most_resends and job.end_status is None:
+        moment = now()
+        deadline = _later(moment, missing.eta) + timedelta(seconds=deadline_seconds)
+        connection.execute(
+            update(message_table).where(_is_message(ref.task_id, key)).values(resends=message_table.c.resends + 1)
+        )
+        connection.execute(
+            update(execution_table).where(_is(ref.task_id, key)).values(published_at=moment, deadline_at=deadline)
+        )
+        names = [name.name for name in dataclasses.fields(KeptMessage)]
+        return Outcome(changed=True), KeptMessage(**{name: getattr(kept, name) for name in names})
+    closing = Closing(key=key, name=missing.name, state=ExecutionState.LOST, failure=failure)
+    return close(connection, ref, closing), None
+
+
+def _is_message(task_id: int, key: ExecutionKey) -> ColumnElement[bool]:
+    return and_(
+        message_table.c.task_id == task_id,
+        message_table.c.celery_id == key.celery_id[:ID_LENGTH],
+        message_table.c.retries == key.retries,
+        message_table.c.nesting == key.nesting,
+    )
+
+
+def _still_waits(connection: Connection, missing: Waiting) -> bool:
+    return (
+        connection.execute(
+            select(literal(1)).where(
+                _is(missing.ref.task_id, missing.key),
+                execution_table.c.closed_at.is_(None),
+                execution_table.c.state == ExecutionState.QUEUED.value,
+                execution_table.c.deliveries == missing.deliveries,
+                execution_table.c.published_at == missing.published_at,
+            )
+        ).first()
+        is not None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -780,12 +971,43 @@ def lead(connection: Connection, owner: str, moment: datetime, seconds: float) -
     return taken.rowcount > 0
 
 
-def leader_until(connection: Connection) -> tuple[str, datetime] | None:
-    """Return who does the chores of upkeep, and until when; None if nobody ever did."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What upkeep sees at first.
+
+    Attributes:
+        moment: Now, by the database's clock.
+        owner: Who does the chores; None if nobody ever did.
+        until: How long.
+        idle: Nothing is open, nothing is to be shown, and nobody is to be told: there are no chores.
+    """
+
+    moment: datetime
+    owner: str | None
+    until: datetime | None
+    idle: bool
+
+
+def glance(connection: Connection) -> Glance:
+    """Look whether there is anything for upkeep to do, in one statement that does not grow with the tables."""
+    clock = database_clock(connection.dialect.name)
+    chores = or_(
+        select(literal(1)).where(execution_table.c.closed_at.is_(None)).exists(),
+        select(literal(1)).select_from(hold_table).exists(),
+        select(literal(1)).where(job_table.c.end_copied.is_(False), job_table.c.end_status.is_not(None)).exists(),
+        select(literal(1)).select_from(change_table).exists(),
+        select(literal(1)).where(delivery_table.c.due_at.is_not(None)).exists(),
+    )
+    ours = upkeep_table.c.name == _RESCUE
     row = connection.execute(
-        select(upkeep_table.c.owner, upkeep_table.c.until).where(upkeep_table.c.name == _RESCUE)
-    ).one_or_none()
-    return None if row is None else (row.owner, row.until)
+        select(
+            clock,
+            select(upkeep_table.c.owner).where(ours).scalar_subquery().label("owner"),
+            select(upkeep_table.c.until).where(ours).scalar_subquery().label("until"),
+            case((chores, 1), else_=0).label("busy"),
+        )
+    ).one()
+    return Glance(moment=moment_of_clock(row[0]), owner=row.owner, until=row.until, idle=not row.busy)
 
 
 def hold(connection: Connection, task_id: int) -> str:
@@ -810,6 +1032,26 @@ def release(connection: Connection, ref: TaskRef, hold_id: str, publications: Se
         return Outcome()
     ended = _look(connection, job).ended
     return Outcome(changed=True, ended=ended, shown=_finish(connection, ref.task_id, ended))
+
+
+def withdraw(connection: Connection, ref: TaskRef, *, key: ExecutionKey | None, hold_id: str | None) -> Outcome:
+    """End a task as ERROR if its last start was committed although that failed; its messages were not sent.
+
+    Args:
+        connection: In whose transaction to write.
+        ref: The task.
+        key: Key of the message that the start registered, if it was one.
+        hold_id: The hold of the start, if it had one.
+    """
+    job = find_job(connection, ref.task_id)
+    if job is None or job.ref != ref:
+        return Outcome()
+    held = select(hold_table.c.id).where(hold_table.c.id == hold_id)
+    committed = connection.execute(held).first() is not None if hold_id is not None else False
+    if not committed and (key is None or not is_registered(connection, ref.task_id, key)):
+        return Outcome()
+    entry = "its start was not completed: the connection to the database broke while it was committed"
+    return end(connection, ref.task_id, TaskStatus.ERROR, entry=entry)
 
 
 def end(
@@ -839,6 +1081,14 @@ def end(
         tasklog.append(connection, task_id, [entry], column=False)
     shown = _finish(connection, task_id, status, log=bool(entry))
     return Outcome(changed=True, ended=status, shown=shown)
+
+
+def remove(connection: Connection, task_id: int) -> None:
+    """Remove a task that has no steps, outputs, links or subscribers, with all that was recorded of it."""
+    lock_job(connection, task_id)
+    for table in (execution_table, hold_table, log_table, job_table):
+        connection.execute(delete(table).where(table.c.task_id == task_id))
+    connection.execute(delete(_task).where(_task.c.id == task_id))
 
 
 def evaluate(connection: Connection, task_id: int) -> Outcome:
@@ -1078,6 +1328,14 @@ def find_task(connection: Connection, celery_id: str) -> TaskRef | None:
         .limit(1)
     ).first()
     return None if row is None else TaskRef(row.task_id, row.token)
+
+
+def known_messages(connection: Connection, task_id: int, parent_id: str) -> tuple[set[str], set[str]]:
+    """Return the Celery ids of all executions of a task, and of those that one of them has published."""
+    rows = connection.execute(
+        select(execution_table.c.celery_id, execution_table.c.parent_id).where(execution_table.c.task_id == task_id)
+    ).all()
+    return {row.celery_id for row in rows}, {row.celery_id for row in rows if row.parent_id == parent_id}
 
 
 def open_celery_ids(connection: Connection, task_id: int) -> list[str]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from numbers import Real
 from typing import Any
 
 from celery import Celery, Task
@@ -14,12 +15,15 @@ from celery.utils import uuid
 from kombu import serialization
 from kombu.exceptions import EncodeError, KombuError
 from kombu.utils.url import maybe_sanitize_url
-from sqlalchemy import inspect, select
+from sqlalchemy import Connection, inspect, select
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from . import outbox, store
+from .backlog import Fact
 from .belonging import ExecutionKey, Publication, Submission, TaskRef, submitting
+from .broker import queue_for
+from .database import is_gone
 from .errors import (
     ArgumentsError,
     BrokerUnavailableError,
@@ -30,6 +34,7 @@ from .errors import (
     TaskFinishedError,
     TaskNotFoundError,
     TextTooLongError,
+    WebhookTargetError,
 )
 from .faults import explain
 from .models import HREF_LENGTH, ProcessingTask, TaskUpdateSubscription
@@ -37,7 +42,7 @@ from .plugin import PluginTask, check_arguments, find_plugin_task
 from .sender import brief_connection
 from .states import TaskEvent, TaskStatus
 from .tables import ID_LENGTH, now
-from .targets import AllowedNetworks, check_href
+from .targets import AllowedNetworks, check_href, shown_href
 from .tracker import Tracker
 
 #: What a signature has that came as a plain dict, for example out of JSON.
@@ -173,11 +178,30 @@ class Submitter:
                 hold_id = store.hold(connection, row.id)
             if subscriber is not None:
                 self.subscribe(session, row, subscriber)
-            session.commit()
+            try:
+                session.commit()
+            except DBAPIError as exc:
+                if is_gone(exc):
+                    # Nobody knows whether it was committed; if it was, its messages will not come.
+                    self._withdraw(submission, hold_id)
+                raise
         except BaseException:
             session.rollback()
             raise
         return submission, hold_id
+
+    def _withdraw(self, submission: Submission, hold_id: str | None) -> None:
+        """End, once the database is back, a task whose start failed while it was committed."""
+        ref, key = submission.ref, submission.registered
+
+        def work(connection: Connection) -> store.Outcome:
+            return store.withdraw(connection, ref, key=key, hold_id=hold_id)
+
+        def written(outcome: store.Outcome) -> None:
+            self._tracker.finish_showing(ref.task_id, outcome)
+
+        self._tracker.backlog.add(Fact(ref.task_id, f"the start of task {ref.task_id} failed", work, written))
+        self._tracker.pulse()
 
     def _canvas(self, work: Any) -> Signature:
         if isinstance(work, Task):
@@ -269,8 +293,17 @@ class Submitter:
         key = ExecutionKey(celery_id)
         connection = session.connection()
         chosen_options = {**first.options, **options}
+        queue = None
+        if not self._app.conf.task_always_eager:
+            queue = queue_for(self._app, str(first.task), first.args, first.kwargs, chosen_options)
         publication = Publication(
-            key, str(first.task), None, chosen_options.get("queue"), now(), _earliest(chosen_options)
+            key,
+            str(first.task),
+            None,
+            queue,
+            now(),
+            _moment(chosen_options, "countdown", "eta"),
+            expires=_moment(chosen_options, "expires", "expires"),
         )
         store.register(connection, task_id, [publication])
         return key
@@ -317,6 +350,7 @@ class Submitter:
             TextTooLongError: If a URL is longer than its column.
             WebhookTargetError: If the URL is unusable, or leads where webhooks may not go in any case.
             EventError: If the event is none of the three.
+            ArgumentsError: If the `task_href` is no text, or one that no column can hold.
             SettingsError: If no `task_href` was given and `taskstate_public_url` is not set.
         """
         settings = self._tracker.settings
@@ -324,10 +358,11 @@ class Submitter:
             if isinstance(href, str) and len(href) > HREF_LENGTH:
                 raise TextTooLongError(f"{name} of {len(href)} characters is too long; its column holds {HREF_LENGTH}")
         check_href(subscriber.webhook_href, AllowedNetworks.parse(settings.webhook_allowed_networks))
-        if subscriber.event is not None and subscriber.event not in set(TaskEvent):
-            raise EventError(subscriber.event)
+        check_event(subscriber.event)
         if subscriber.task_href is None and settings.public_url is None:
             raise SettingsError("a subscription needs a task_href, or the setting taskstate_public_url")
+        if subscriber.task_href is not None and not _is_storable(subscriber.task_href):
+            raise ArgumentsError(f"task_href {subscriber.task_href!r} is no URL of a task; pass a text, or None")
 
     def probe_broker(self) -> None:
         """Ask the broker for a sign of life.
@@ -363,13 +398,15 @@ class Submitter:
                 # Celery raises a member's failure here for some canvases (a chain) and not for others.
                 self._release(submission, hold_id)
                 return
-            self._give_up(submission.ref, exc)
+            self._give_up(submission.ref, exc, hold_id)
             if isinstance(exc, self._broker_errors()) and not isinstance(exc, EncodeError):
                 raise self._unreachable(exc) from exc
             raise
-        finally:
+        except BaseException:
+            # Interrupted: nobody goes on with this submission.
             if hold_id is not None:
                 self._tracker.pulse().remove_hold(hold_id)
+            raise
         self._release(submission, hold_id)
 
     def _has_ended(self, ref: TaskRef) -> bool:
@@ -385,18 +422,34 @@ class Submitter:
         if hold_id is None:
             self._tracker.register(submission.ref, publications)
             return
-        released = hold_id
-        outcome = self._tracker.write(
-            lambda connection: store.release(connection, submission.ref, released, publications)
-        )
-        self._tracker.finish_showing(submission.ref.task_id, outcome)
+        ref, released = submission.ref, hold_id
 
-    def _give_up(self, ref: TaskRef, exc: Exception) -> None:
+        def work(connection: Connection) -> store.Outcome:
+            return store.release(connection, ref, released, publications)
+
+        def written(outcome: store.Outcome) -> None:
+            self._tracker.pulse().remove_hold(released)
+            self._tracker.finish_showing(ref.task_id, outcome)
+
+        # Its lease is renewed until then: what was sent is not to be given up for want of the database.
+        try:
+            self._tracker.record(Fact(ref.task_id, publications, work, written))
+        except DBAPIError:
+            self._tracker.pulse().remove_hold(released)
+            raise
+
+    def _give_up(self, ref: TaskRef, exc: Exception, hold_id: str | None) -> None:
         entry = f"could not be sent to the broker: {type(exc).__name__}: {exc}"
-        outcome = self._tracker.write(
-            lambda connection: store.end(connection, ref.task_id, TaskStatus.ERROR, entry=entry)
-        )
-        self._tracker.finish_showing(ref.task_id, outcome)
+
+        def work(connection: Connection) -> store.Outcome:
+            return store.end(connection, ref.task_id, TaskStatus.ERROR, entry=entry)
+
+        def written(outcome: store.Outcome) -> None:
+            self._tracker.finish_showing(ref.task_id, outcome)
+
+        if hold_id is not None:
+            self._tracker.pulse().remove_hold(hold_id)
+        self._tracker.record(Fact(ref.task_id, entry, work, written))
 
 
 def _chosen_ids(leaves: list[_Leaf]) -> list[str]:
@@ -408,20 +461,58 @@ def _check_id(celery_id: object) -> None:
         raise ArgumentsError(f"task_id {celery_id!r} is no text of 1 to {ID_LENGTH} characters; nothing was sent")
 
 
-def _earliest(options: Mapping[str, Any]) -> datetime | None:
-    """Return when a message with these options may begin, aware UTC, None for at once."""
-    if options.get("countdown"):
-        return now() + timedelta(seconds=float(options["countdown"]))
-    eta = options.get("eta")
-    if isinstance(eta, str):
-        eta = datetime.fromisoformat(eta)
-    if not isinstance(eta, datetime):
+def _moment(options: Mapping[str, Any], seconds: str, moment: str) -> datetime | None:
+    """Return a moment that options for a message name, aware UTC, None if they name none.
+
+    Args:
+        options: The options.
+        seconds: The option that may give it as seconds from now.
+        moment: The option that may give it as a moment.
+    """
+    given = options.get(seconds)
+    if isinstance(given, Real) and given:
+        return now() + timedelta(seconds=float(given))
+    given = options.get(moment)
+    if isinstance(given, str):
+        given = datetime.fromisoformat(given)
+    if not isinstance(given, datetime):
         return None
-    return eta.replace(tzinfo=UTC) if eta.tzinfo is None else eta.astimezone(UTC)
+    return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
 
 
 def _name_of(canvas: Signature, leaves: list[_Leaf]) -> str:
     return str(leaves[0].signature.task if leaves else canvas.subtask_type or canvas.task)
+
+
+def check_event(event: object) -> None:
+    """Check what to be told of.
+
+    Raises:
+        EventError: If it is neither one of the three nor None.
+    """
+    if event is not None and not (isinstance(event, str) and event in set(TaskEvent)):
+        raise EventError(event)
+
+
+def check_known_webhook(webhook_href: object) -> None:
+    """Check a URL that may have been subscribed before, whatever is allowed by now.
+
+    Raises:
+        WebhookTargetError: If it is no text, or one that no column can hold.
+    """
+    if not _is_storable(webhook_href):
+        raise WebhookTargetError(shown_href(webhook_href), "a text is needed, as it was subscribed")
+
+
+def _is_storable(text: object) -> bool:
+    """Tell whether this is a text that says something and that every database takes."""
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_answer(row: ProcessingTask, answers: str | int) -> None:

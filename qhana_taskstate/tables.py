@@ -163,6 +163,36 @@ Index(
     postgresql_where=execution_table.c.closed_at.is_(None),
     sqlite_where=execution_table.c.closed_at.is_(None),
 )
+#: The look for what nobody has begun yet, oldest first.
+Index(
+    "ix_taskstate_execution_waiting",
+    execution_table.c.closed_at,
+    execution_table.c.published_at,
+    postgresql_where=execution_table.c.closed_at.is_(None),
+    sqlite_where=execution_table.c.closed_at.is_(None),
+)
+
+#: The messages of plugin tasks declared `resend=True`, as they were published, until their execution has ended.
+message_table = Table(
+    "taskstate_message",
+    metadata,
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("celery_id", String(ID_LENGTH), primary_key=True),
+    Column("retries", Integer, primary_key=True, autoincrement=False),
+    Column("nesting", Integer, primary_key=True, autoincrement=False),
+    Column("exchange", String(NAME_LENGTH), nullable=False),
+    Column("routing_key", String(NAME_LENGTH), nullable=False),
+    Column("content_type", String(NAME_LENGTH), nullable=False),
+    #: Character set of the body; `binary` for one that is no text, which is kept as base64.
+    Column("content_encoding", String(32), nullable=False),
+    Column("body", _LONG_TEXT, nullable=False),
+    #: JSON.
+    Column("headers", _LONG_TEXT, nullable=False),
+    Column("properties", _LONG_TEXT, nullable=False),
+    #: How often it was sent again.
+    Column("resends", Integer, nullable=False, default=0),
+    Column("created_at", UtcTime, nullable=False, default=now),
+)
 
 #: Who does the chores of upkeep now, so that one process at a time does them.
 upkeep_table = Table(
@@ -212,8 +242,8 @@ delivery_table = Table(
     #: Whose call is under way, and until when nobody else may make one.
     Column("lease", String(32), nullable=True),
     Column("leased_until", UtcTime, nullable=True),
-    #: Where the call under way goes.
-    Column("host", String(NAME_LENGTH), nullable=True),
+    #: Host and port that it is called at.
+    Column("host", String(NAME_LENGTH), nullable=False),
     Column("called_at", UtcTime, nullable=True),
     Column("answered_at", UtcTime, nullable=True),
     #: What the last call led to, for people.
@@ -229,10 +259,10 @@ Index(
     sqlite_where=delivery_table.c.due_at.is_not(None),
 )
 Index(
-    "ix_taskstate_delivery_host",
-    delivery_table.c.host,
-    postgresql_where=delivery_table.c.host.is_not(None),
-    sqlite_where=delivery_table.c.host.is_not(None),
+    "ix_taskstate_delivery_leased_until",
+    delivery_table.c.leased_until,
+    postgresql_where=delivery_table.c.leased_until.is_not(None),
+    sqlite_where=delivery_table.c.leased_until.is_not(None),
 )
 
 #: How a host of receivers behaves: failures in a row, and until when it is left alone.

@@ -8,17 +8,17 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from . import store
+from . import store, vouching
+from .backlog import Backlog, Fact
 from .belonging import Execution, ExecutionKey, Publication, TaskRef
-from .database import Database
+from .database import IMPATIENT_SECONDS, Database, is_gone, passes
 from .errors import DatabaseUnavailableError
 from .processes import started_at, this_host
 from .sessions import Sessions
@@ -34,11 +34,23 @@ T = TypeVar("T")
 
 #: Pauses in seconds before a short transaction is tried again after a deadlock, a lost connection or a lock that
 #: was not had.
-_PAUSES = (0.05, 0.2, 0.5, 1.0)
+_PAUSES = (0.05, 0.2, 0.5)
+
+#: Seconds after which a short transaction is not tried again, and for which it waits for SQLite's write lock.
+_PATIENCE: Final = 2.0
+
+#: Stands for the task of a fact that does not say which.
+_UNKNOWN_TASK: Final = -1
+
+#: Seconds that a process takes at its end for what waits for the database.
+_FAREWELL_SECONDS: Final = 3.0
 
 
 #: Between two messages of one process that wake the deliveries, in seconds.
 _WAKE_GAP_SECONDS = 0.5
+
+#: Between two looks of a process that ends, in seconds.
+_EXIT_PAUSE_SECONDS = 0.01
 
 
 class Tracker:
@@ -56,6 +68,8 @@ class Tracker:
         self.sessions = sessions
         self.settings = settings
         self.upkeep = upkeep
+        #: What waits for the database.
+        self.backlog = Backlog(database, settings.keep_facts_seconds)
         #: Lets some worker tell subscribers; set by whoever knows how.
         self.wake_deliveries: Callable[[], None] = lambda: None
         #: The process in which a Celery worker was started, if this is one.
@@ -72,24 +86,80 @@ class Tracker:
 
         Raises:
             DatabaseUnavailableError: If it cannot be reached after a few tries.
-            sqlalchemy.exc.DBAPIError: If it refuses the work after a few tries.
+            sqlalchemy.exc.DBAPIError: If it refuses the work: at once if trying again cannot help, else after a few
+                tries.
         """
         transaction = self.database.single if single else self.database.transaction
+        deadline = time.monotonic() + _PATIENCE
         for pause in _PAUSES:
             try:
-                with transaction() as connection:
+                with transaction(patience=_PATIENCE) as connection:
                     return work(connection)
             except (DBAPIError, DatabaseUnavailableError) as exc:
+                if not passes(exc) or time.monotonic() + pause > deadline:
+                    raise
                 logger.debug("trying again in %s s: %s", pause, type(exc).__name__)
                 time.sleep(pause)
-        with transaction() as connection:
+        with transaction(patience=_PATIENCE) as connection:
             return work(connection)
 
+    def record(self, fact: Fact, *, single: bool = False) -> bool:
+        """Write a fact now or, if the database is away or another one of the task waits, later and in order.
+
+        Takes a few seconds at most, and nearly none once it is known that the database is away.
+
+        Args:
+            fact: What happened.
+            single: As for `write`.
+
+        Returns:
+            Whether it is written.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: If the database is there and refuses it.
+        """
+        if not self._has_pulse():
+            self.backlog.catch_up_if_due()
+        if not self.backlog.must_wait(fact.task_id):
+            try:
+                result = self.write(fact.write, single=single)
+            except (SQLAlchemyError, DatabaseUnavailableError) as exc:
+                if not passes(exc):
+                    raise
+                self.backlog.note(exc)
+                logger.info("a fact of task %s waits: %s", fact.task_id, type(exc).__name__)
+            else:
+                fact.written(result)
+                return True
+        self.backlog.add(fact)
+        if self.parent_pid != os.getpid():
+            # The parent of a prefork pool must have no thread that talks to the database.
+            self.pulse()
+        return False
+
+    def _has_pulse(self) -> bool:
+        return self._pulse is not None and self._pulse.alive
+
+    def catch_up(self) -> None:
+        """Write what waits, if that is possible now. For processes without a thread for it."""
+        if self.backlog.away or len(self.backlog):
+            self.backlog.catch_up_if_due()
+            self._leave_nothing_open()
+
+    def leave(self) -> None:
+        """Write what waits, before this process ends; what cannot be written is logged whole."""
+        self.backlog.finish(_FAREWELL_SECONDS)
+
     def begin(self, execution: Execution) -> None:
-        """Record that an execution runs, and learn whether its task has already ended."""
+        """Record that an execution runs, and learn whether its task has already ended.
+
+        While the database is away nothing is learnt: the execution runs.
+        """
         request = execution.request
-        begun = self.write(
-            lambda connection: store.begin(
+        moment = now()
+
+        def work(connection: Connection) -> store.Begun:
+            return store.begin(
                 connection,
                 execution.ref,
                 execution.key,
@@ -98,14 +168,27 @@ class Tracker:
                 parent_id=getattr(request, "parent_id", None),
                 acks_late=bool(execution.acks_late),
                 max_retries=execution.max_retries,
-            ),
-            single=True,
-        )
+                moment=moment,
+                # Only a plugin task can be kept from running twice.
+                lives=partial(self._lives, execution) if execution.function is not None else None,
+            )
+
+        told = f"{execution.name} began at {moment.isoformat()}: {execution.key}"
+        self.record(Fact(execution.ref.task_id, told, work, partial(self._begun, execution)), single=True)
+
+    def _begun(self, execution: Execution, begun: store.Begun) -> None:
         if not begun.known:
             self._note_stranger(execution.ref, execution.name)
         execution.known = begun.known
         execution.task_ended = begun.task_ended
         execution.closed = begun.closed
+        execution.elsewhere = begun.running
+
+    def _lives(self, execution: Execution, connection: Connection, lease: store.Lease) -> bool:
+        """Tell whether the process lives, for certain, in which another run of an execution goes on."""
+        if lease.host == this_host() and lease.pid == os.getpid():
+            return self._pulse is not None and self._pulse.runs_twice(execution)
+        return vouching.lives(connection, lease.host, lease.pid, lease.pid_started)
 
     def _note_stranger(self, ref: TaskRef, name: str) -> None:
         if ref not in self._strangers:
@@ -120,6 +203,8 @@ class Tracker:
         """Renew the lease of an execution and write its reports, until `unwatch`."""
         pulse = self.pulse()
         pulse.add(execution)
+        if self.backlog.away:
+            return
         # Before the task runs: from its first line on, it may keep every other thread from running.
         pulse.voucher.stand_first(self.database, _own_key())
 
@@ -136,21 +221,25 @@ class Tracker:
     @property
     def makes_no_threads(self) -> bool:
         """Whether this is the parent of a prefork pool: a child that is forked while a thread works is broken."""
-        return self.parent_pid == os.getpid() and (self._pulse is None or not self._pulse.alive)
+        return self.parent_pid == os.getpid() and not self._has_pulse()
 
     def owe(self) -> None:
         """Let subscribers be told soon, after a commit that owes them something. Waits for nothing."""
         if self.makes_no_threads:
-            _attempt(self.wake_deliveries)
+            _attempt(self.backlog, self.wake_deliveries)
         else:
             self.pulse().owe()
 
-    def tell_at_exit(self) -> None:
-        """Let subscribers be told of what this process still owes them, before it ends."""
-        if self._pulse is not None and self._pulse.alive:
-            self._pulse.wake_if_owed(self)
+    def tell_at_exit(self, seconds: float) -> None:
+        """Wait until the deliveries were woken of what this process owes, before it ends.
 
-    def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool) -> None:
+        Args:
+            seconds: For how long at most; upkeep wakes them then.
+        """
+        if self._pulse is not None and self._pulse.alive:
+            self._pulse.wake_now(seconds)
+
+    def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool, pid: int | None = None) -> None:
         """Record that the broker will deliver the message of an execution again.
 
         Args:
@@ -158,11 +247,19 @@ class Tracker:
             key: Its key.
             name: Name of the Celery task.
             lost: Whether it lost its worker; too often, and it is given up.
+            pid: The process on this machine that ran it; None for the calling one.
         """
         deadline = now() + self.upkeep.redelivery
-        losses = self.write(lambda connection: store.hand_back(connection, ref, key, deadline=deadline, lost=lost))
-        if losses is not None and losses > self.settings.max_redeliveries:
-            self.upkeep.give_up_poison(ref, key, name, losses)
+        process = (this_host(), pid or os.getpid())
+
+        def work(connection: Connection) -> int | None:
+            return store.hand_back(connection, ref, key, deadline=deadline, lost=lost, process=process)
+
+        def written(losses: int | None) -> None:
+            if losses is not None and losses > self.settings.max_redeliveries:
+                self.upkeep.give_up_poison(ref, key, name, losses)
+
+        self.record(Fact(ref.task_id, f"{name} goes back to the broker: {key}", work, written))
         self._leave_nothing_open()
 
     def _leave_nothing_open(self) -> None:
@@ -189,6 +286,7 @@ class Tracker:
             lines=execution.take_lines(),
             progress=execution.take_progress(),
             counts_members=self.settings.canvas_progress,
+            kept=bool(getattr(execution.task, "resend", False)),
         )
 
     def close(self, execution: Execution, state: ExecutionState, failure: store.Failure | None = None) -> None:
@@ -206,40 +304,33 @@ class Tracker:
                     store.close(connection, execution.ref, inner)
                 return store.close(connection, execution.ref, closing)
 
+            written = partial(self._closed, execution)
+            bare = Fact(
+                execution.ref.task_id,
+                f"{execution.name} ended: {execution.key}",
+                partial(_close_bare, execution.ref, execution.key, execution.name),
+                written,
+            )
+            execution.postponed = True
             try:
-                outcome = self.write(work)
-            except (OperationalError, InterfaceError, DatabaseUnavailableError) as exc:
-                self._postpone(execution, work, exc)
-                return
+                self.record(Fact(execution.ref.task_id, closing, work, written, instead=bare))
             except DBAPIError as exc:
                 # The database is there and refuses these very values: without them at least the end is told.
                 logger.exception("the end of %s could not be recorded: %r", execution.name, closing)
-                told = store.Failure(type=type(exc.orig).__name__, message="its end could not be recorded")
-                bare = store.Closing(key=execution.key, name=execution.name, state=ExecutionState.LOST, failure=told)
-                outcome = self.write(lambda connection: store.close(connection, execution.ref, bare))
-            execution.closed = True
+                logger.debug("refused: %s", type(exc.orig).__name__)
+                try:
+                    self.record(bare)
+                except DBAPIError:
+                    # Nobody vouches for it any more, so that upkeep settles it.
+                    execution.postponed = False
+                    raise
+
+    def _closed(self, execution: Execution, outcome: store.Outcome) -> None:
+        execution.closed, execution.postponed = True, False
+        self.unwatch(execution)
         if outcome.members_open and self.settings.canvas_progress:
             self.pulse().note_canvas(execution.ref.task_id)
         self.finish_showing(execution.ref.task_id, outcome)
-
-    def _postpone(self, execution: Execution, work: Callable[[Connection], store.Outcome], exc: Exception) -> None:
-        logger.warning(
-            "the end of %s[%s] of task %s waits until the database is back: %s",
-            execution.name,
-            execution.key.celery_id,
-            execution.ref.task_id,
-            type(exc).__name__,
-        )
-        execution.postponed = True
-
-        def again() -> None:
-            with self.database.transaction() as connection:
-                outcome = work(connection)
-            execution.closed, execution.postponed = True, False
-            self.unwatch(execution)
-            self.finish_showing(execution.ref.task_id, outcome)
-
-        self.pulse().postpone(again)
 
     def close_elsewhere(
         self,
@@ -271,9 +362,12 @@ class Tracker:
             closing = store.Closing(key=execution_key, name=task_name or "task", state=state, failure=failure)
             return task.task_id, store.close(connection, task, closing)
 
-        written = self.write(work)
-        if written is not None:
-            self.finish_showing(*written)
+        def written(found: tuple[int, store.Outcome] | None) -> None:
+            if found is not None:
+                self.finish_showing(*found)
+
+        told = f"{name} ended as {state.value}: {key or celery_id}, {failure!r}"
+        self.record(Fact(ref.task_id if ref is not None else _UNKNOWN_TASK, told, work, written))
         self._leave_nothing_open()
 
     def flush(self, execution: Execution) -> None:
@@ -289,7 +383,7 @@ class Tracker:
             written = False
             try:
                 # A plugin with an open write on SQLite must not wait for this thread, which waits for that write.
-                with self.database.transaction(patient=False) as connection:
+                with self.database.transaction(patience=IMPATIENT_SECONDS) as connection:
                     shown = store.report(
                         connection,
                         execution.ref,
@@ -310,11 +404,19 @@ class Tracker:
 
     def register(self, ref: TaskRef, publications: list[Publication]) -> None:
         """Record messages that were published outside of any execution or submission."""
-        self.write(
-            lambda connection: store.register(
+
+        def work(connection: Connection) -> None:
+            store.register(
                 connection, ref.task_id, publications, deadline_seconds=self.settings.publish_deadline_seconds
             )
-        )
+
+        self.record(Fact(ref.task_id, publications, work))
+
+    def keep(self, ref: TaskRef, publication: Publication) -> None:
+        """Keep the message of a publication whose execution is registered already."""
+        message = publication.message
+        if message is not None:
+            self.write(lambda connection: store.keep_message(connection, ref.task_id, publication.key, message))
 
     def finish_showing(self, task_id: int, outcome: store.Outcome) -> None:
         """Bring the `ProcessingTask` row up to date if it was locked; upkeep does it if it still is."""
@@ -325,6 +427,12 @@ class Tracker:
                 store.show(connection, task_id)
         except (DBAPIError, DatabaseUnavailableError):
             logger.info("the row of task %s is locked; its end is shown later", task_id)
+
+
+def _close_bare(ref: TaskRef, key: ExecutionKey, name: str, connection: Connection) -> store.Outcome:
+    """End an execution of which nothing more is known than that it ended."""
+    failure = store.Failure(type="FactLostError", message="how it ended could not be recorded; see the worker's log")
+    return store.close(connection, ref, store.Closing(key=key, name=name, state=ExecutionState.LOST, failure=failure))
 
 
 def runner(worker: str | None) -> store.Runner:
@@ -353,9 +461,8 @@ class Pulse:
         self._running: set[Execution] = set()
         self._holds: set[str] = set()
         self._canvases: set[int] = set()
-        self._postponed: deque[Callable[[], None]] = deque()
         self._owes = False
-        self._waking = threading.Lock()
+        self._is_waking = False
         self._woke = 0.0
         self.does_upkeep = False
         #: Holds the lock that proves to other machines that this process lives.
@@ -381,14 +488,13 @@ class Pulse:
         with self._guard:
             self._running.discard(execution)
 
-    def postpone(self, fact: Callable[[], None]) -> None:
-        """Try to write a fact again at every turn, in the order in which facts came, until it succeeds."""
-        self._postponed.append(fact)
-
-    def _write_postponed(self) -> None:
-        while self._postponed:
-            self._postponed[0]()
-            self._postponed.popleft()
+    def runs_twice(self, execution: Execution) -> bool:
+        """Whether another run of an execution goes on in this process."""
+        with self._guard:
+            return any(
+                other is not execution and (other.ref, other.key) == (execution.ref, execution.key)
+                for other in self._running
+            )
 
     def owe(self) -> None:
         """Wake the deliveries at the next turn, which comes at once unless they were woken a moment ago."""
@@ -396,13 +502,23 @@ class Pulse:
         if time.monotonic() - self._woke >= _WAKE_GAP_SECONDS:
             self._wake.set()
 
-    def wake_if_owed(self, tracker: Tracker) -> None:
-        """Wake the deliveries if that is still to be done; returns only after another thread that does so has."""
-        with self._waking:
-            owes, self._owes = self._owes, False
-            if owes:
+    def wake_now(self, seconds: float) -> None:
+        """Wake the deliveries if they are still to be woken, and wait until that is done, so many seconds at most."""
+        deadline = time.monotonic() + seconds
+        self._wake.set()
+        # In this order: the thread says that it wakes them before it says that nothing is owed.
+        while (self._owes or self._is_waking) and self.alive and time.monotonic() < deadline:
+            time.sleep(_EXIT_PAUSE_SECONDS)
+
+    def _wake_owed(self, tracker: Tracker) -> None:
+        self._is_waking = True
+        try:
+            if self._owes:
+                self._owes = False
                 self._woke = time.monotonic()
-                _attempt(tracker.wake_deliveries)
+                _attempt(tracker.backlog, tracker.wake_deliveries)
+        finally:
+            self._is_waking = False
 
     def note_canvas(self, task_id: int) -> None:
         """Show "n of m" of a task at the next turn."""
@@ -440,31 +556,41 @@ class Pulse:
                 canvases, self._canvases = self._canvases, set()
             beats = bool(running or holds) and time.monotonic() - beaten >= self._settings.heartbeat_seconds
             looks = self.does_upkeep and time.monotonic() - looked >= tracker.upkeep.interval_seconds
+            if not tracker.backlog.catch_up():
+                # What follows would only wait for the same database.
+                with self._guard:
+                    self._canvases |= canvases
+                del tracker
+                continue
+            attempt = partial(_attempt, tracker.backlog)
             if beats and running:
-                _attempt(partial(self.voucher.stand, tracker.database, _own_key()))
+                attempt(partial(self.voucher.stand, tracker.database, _own_key()))
             # So that a pool child needs two connections: the one of its task and this one.
             with tracker.database.lending(self.voucher.connection):
                 for execution in running:
                     if execution.dirty:
-                        _attempt(partial(tracker.flush, execution))
-                if self._postponed:
-                    _attempt(self._write_postponed)
+                        attempt(partial(tracker.flush, execution))
                 for task_id in canvases:
-                    _attempt(partial(_show_canvas, tracker, task_id))
-                self.wake_if_owed(tracker)
+                    attempt(partial(_show_canvas, tracker, task_id))
+                self._wake_owed(tracker)
                 if beats:
                     beaten = time.monotonic()
-                    _attempt(partial(_beat, tracker, running, holds))
+                    attempt(partial(_beat, tracker, running, holds))
                 if looks:
                     looked = time.monotonic()
-                    _attempt(tracker.upkeep.tick)
+                    attempt(tracker.upkeep.tick)
             del tracker
 
 
-def _attempt(work: Callable[[], object]) -> None:
+def _attempt(backlog: Backlog, work: Callable[[], object]) -> None:
+    if backlog.away:
+        return
     try:
         work()
     except Exception as exc:
+        if is_gone(exc):
+            backlog.note(exc)
+            return
         logger.warning("what this process reports could not be written, trying again: %s: %s", type(exc).__name__, exc)
 
 

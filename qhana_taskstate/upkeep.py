@@ -6,8 +6,11 @@ database's clock, while it could itself write; and then asks the process for pro
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import secrets
+import time
+from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,10 +20,12 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from . import store, vouching
-from .belonging import ExecutionKey, TaskRef
+from .belonging import ExecutionKey, KeptMessage, TaskRef
 from .database import Database, database_time
 from .errors import DatabaseUnavailableError
+from .lookout import Finder, Lookout
 from .processes import is_alive
+from .pruning import Pruner
 from .settings import Settings
 from .states import ExecutionState
 
@@ -31,6 +36,9 @@ T = TypeVar("T")
 #: Seconds between two looks, as a share of the time after which silence counts; and how many looks long the right
 #: to look lasts.
 _LOOKS, _LEAD = 6, 2.5
+
+#: Seconds of one look that are spent on settling missing messages; the thread has other things to do.
+_SETTLING_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -50,9 +58,26 @@ class Settled:
     overdue: int = 0
     abandoned: int = 0
     shown: int = 0
+    missing: int = 0
+    resent: int = 0
+    pruned: int = 0
 
     def __bool__(self) -> bool:
-        return any((self.lost, self.handed_back, self.overdue, self.abandoned, self.shown))
+        return any(dataclasses.astuple(self))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSuccess:
+    """A success in Celery's result backend.
+
+    Attributes:
+        sent: Celery ids of the messages that the execution sent before its success was stored.
+        in_group: Whether it is a member of a group or of the header of a chord; the last of those sends the body of
+            the chord after its success is stored.
+    """
+
+    sent: frozenset[str]
+    in_group: bool
 
 
 class Upkeep:
@@ -62,8 +87,11 @@ class Upkeep:
         database: Where the rows are.
         settings: Settings of the same `TaskState`.
         redelivery_seconds: After how long at the latest the broker delivers an unacknowledged message again.
-        has_succeeded: Tells whether Celery's result backend holds a success for a Celery id; None is never asked.
+        stored_success: Gives the success that Celery's result backend holds for a Celery id, None if it holds none.
         revoke: Asks the workers to drop a message.
+        finder: Where messages can be looked for.
+        send: Sends a kept message of a task to a queue again.
+        pruner: Removes old tasks.
         wake_deliveries: Lets some worker tell subscribers, if somebody is to be told now.
     """
 
@@ -73,15 +101,22 @@ class Upkeep:
         settings: Settings,
         *,
         redelivery_seconds: float,
-        has_succeeded: Callable[[str], bool],
+        stored_success: Callable[[str], StoredSuccess | None],
         revoke: Callable[[str], None],
+        finder: Finder,
+        send: Callable[[KeptMessage, TaskRef, str], None],
+        pruner: Pruner,
         wake_deliveries: Callable[[], None],
     ) -> None:
         self._database = database
         self._settings = settings
         self._redelivery = timedelta(seconds=redelivery_seconds)
-        self._has_succeeded = has_succeeded
+        self._stored_success = stored_success
         self._revoke = revoke
+        self._send = send
+        self._pruner = pruner
+        self._lookout = Lookout(finder, settings)
+        self._missing: deque[store.Waiting] = deque()
         self._wake_deliveries = wake_deliveries
         self._owner = secrets.token_hex(8)
         self._notes: dict[Hashable, _Note] = {}
@@ -98,7 +133,7 @@ class Upkeep:
         return self._settings.lost_after_seconds / _LOOKS
 
     def tick(self, *, force: bool = False) -> Settled | None:
-        """Look once; one cheap query if somebody else does the chores.
+        """Look once; one cheap query if somebody else does the chores, or if there are none.
 
         Args:
             force: Take the chores over from whoever does them.
@@ -110,12 +145,13 @@ class Upkeep:
             DatabaseUnavailableError: If the database cannot be reached.
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
-        with self._database.reading() as connection:
-            moment = database_time(connection)
-            leader = store.leader_until(connection)
-        if not force and leader is not None and leader[0] != self._owner and leader[1] > moment:
+        seen = self._database.read(store.glance)
+        if not force and seen.until is not None and seen.owner != self._owner and seen.until > seen.moment:
             self._forget()
             return None
+        if seen.idle and not self._pruner.due:
+            self._forget()
+            return Settled()
         with self._database.transaction() as connection:
             # Writing is part of the look: who cannot write must not take the silence of others for death.
             moment = database_time(connection)
@@ -139,8 +175,10 @@ class Upkeep:
                 self._guarded(settled, lambda hold=hold: self._abandon(hold, settled))  # type: ignore[misc]
         for ref, key, name in late:
             self._guarded(settled, lambda ref=ref, key=key, name=name: self._give_up(ref, key, name, settled))  # type: ignore[misc]
+        self._guarded(settled, lambda: self._look_for_messages(moment, settled))
         for task_id in uncopied:
             self._guarded(settled, lambda task_id=task_id: self._show(task_id, settled))  # type: ignore[misc]
+        self._guarded(settled, lambda: self._prune(settled))
         # Last: what was settled owes calls too.
         self._guarded(settled, self._wake_deliveries)
         return settled
@@ -148,6 +186,8 @@ class Upkeep:
     def _forget(self) -> None:
         self._notes.clear()
         self._last = None
+        self._missing.clear()
+        self._lookout.forget()
 
     def _silent(self, leases: dict[Hashable, datetime], moment: datetime, kind: str) -> set[Hashable]:
         """Return those whose lease has not changed for long enough, and remember the others."""
@@ -195,7 +235,7 @@ class Upkeep:
             if losses > self._settings.max_redeliveries:
                 self.give_up_poison(lease.ref, lease.key, lease.name, losses)
             return
-        if self._has_succeeded(lease.key.celery_id):
+        if self._has_succeeded(lease):
             closing = store.Closing(key=lease.key, name=lease.name, state=ExecutionState.SUCCESS)
             outcome = self._write(lambda connection: store.close(connection, lease.ref, closing))
         else:
@@ -205,6 +245,19 @@ class Upkeep:
             settled.lost += 1
             logger.warning("%s was lost with %s: %s", lease.name, who, silence)
         self._finish(lease.ref.task_id, outcome)
+
+    def _has_succeeded(self, lease: store.Lease) -> bool:
+        """Tell whether a lost execution is known to have succeeded, and all that it sent is known too.
+
+        It sends what follows before its success is stored, and records it afterwards: what is not known may wait in a
+        queue, and the task must not end as SUCCESS before that.
+        """
+        stored = self._stored_success(lease.key.celery_id)
+        if stored is None:
+            return False
+        with self._database.reading() as connection:
+            known, children = store.known_messages(connection, lease.ref.task_id, lease.key.celery_id)
+        return stored.sent <= known and (not stored.in_group or bool(children - stored.sent))
 
     def give_up_poison(self, ref: TaskRef, key: ExecutionKey, name: str, losses: int) -> None:
         """End an execution whose message has killed its worker too often."""
@@ -223,12 +276,52 @@ class Upkeep:
 
     def _give_up(self, ref: TaskRef, key: ExecutionKey, name: str, settled: Settled) -> None:
         failure = store.Failure(
-            type="MessageLostError", message="nobody began it before its deadline; its message seems to be lost"
+            type="MessageLostError",
+            message="nobody began it before its deadline; it expired in the queue, or its message was lost",
         )
         closing = store.Closing(key=key, name=name, state=ExecutionState.LOST, failure=failure)
         outcome = self._write(lambda connection: store.close(connection, ref, closing))
         settled.overdue += outcome.changed
         self._finish(ref.task_id, outcome)
+
+    def _look_for_messages(self, moment: datetime, settled: Settled) -> None:
+        self._missing.extend(self._lookout.turn(moment, self._waiting))
+        until = time.monotonic() + _SETTLING_SECONDS
+        while self._missing and time.monotonic() < until:
+            # Whatever happens to this one, it is looked for anew if it stays.
+            self._lose(self._missing.popleft(), settled)
+
+    def _waiting(self, before: datetime, after: datetime | None, limit: int) -> list[store.Waiting]:
+        with self._database.reading() as connection:
+            return store.waiting(connection, before, after, limit)
+
+    def _lose(self, missing: store.Waiting, settled: Settled) -> None:
+        failure = store.Failure(
+            type="MessageLostError",
+            message=f"its message is neither in the queue {missing.queue!r} nor with a worker any more; the broker "
+            "lost its data, or the queue was purged",
+        )
+        outcome, message = self._write(
+            lambda connection: store.settle_missing(
+                connection,
+                missing,
+                failure,
+                most_resends=self._settings.max_redeliveries,
+                deadline_seconds=self._settings.publish_deadline_seconds,
+            )
+        )
+        if message is None:
+            settled.missing += outcome.changed
+            if outcome.changed:
+                logger.warning("%s[%s] was lost: %s", missing.name, missing.key.celery_id, failure.message)
+            self._finish(missing.ref.task_id, outcome)
+            return
+        self._send(message, missing.ref, missing.queue)
+        settled.resent += 1
+        logger.warning("%s[%s] was lost by the broker and sent again", missing.name, missing.key.celery_id)
+
+    def _prune(self, settled: Settled) -> None:
+        settled.pruned += self._pruner.turn()
 
     def _show(self, task_id: int, settled: Settled) -> None:
         settled.shown += self._write(lambda connection: store.show(connection, task_id))

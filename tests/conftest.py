@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Any
+
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ("pytester", "qhana_taskstate.testing.plugin")
@@ -9,3 +13,24 @@ pytest_plugins = ("pytester", "qhana_taskstate.testing.plugin")
 # The machine is shared with servers and workers, so how long one example takes says nothing.
 settings.register_profile("taskstate", deadline=None, print_blob=True)
 settings.load_profile("taskstate")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, dict[str, Any] | None, dict[str, Any] | None]:
+    """Escape what UTF-8 cannot hold: some tests log it, and pytest-xdist cannot send a report with it (xdist 3.8)."""
+    data: dict[str, Any] | None = yield
+    return data if data is None else {key: _escaped(value) for key, value in data.items()}
+
+
+def _escaped(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {key: _escaped(found) for key, found in value.items()}
+        case list():
+            return [_escaped(found) for found in value]
+        case tuple():
+            return tuple(_escaped(found) for found in value)
+        case _:
+            return value

@@ -14,7 +14,12 @@ from celery import Celery, group
 from qhana_taskstate import TaskState, add_log, plugin_task, report_progress
 from qhana_taskstate import taskstate as current_taskstate
 
-app = Celery("crash", broker=os.environ["CELERY_BROKER_URL"], backend=os.environ.get("CELERY_RESULT_BACKEND"))
+app = Celery(
+    "crash",
+    broker=os.environ["CELERY_BROKER_URL"],
+    backend=os.environ.get("CELERY_RESULT_BACKEND"),
+    include=["tests.apps.messages"],
+)
 app.conf.update(
     task_default_queue="crash",
     broker_connection_retry_on_startup=True,
@@ -47,7 +52,14 @@ def waits(folder: str) -> str:
     _note(folder, "waits")
     add_log("began")
     _wait_for(f"{folder}/go")
+    Path(folder, "ended").touch()
     return "went on"
+
+
+@plugin_task
+def counts(folder: str) -> None:
+    """Say that it runs."""
+    _note(folder, "counts")
 
 
 @plugin_task
@@ -135,6 +147,41 @@ class DiesAfterSuccess(app.Task):  # type: ignore[name-defined,misc]  # made by 
 def dies_after_success() -> str:
     """Succeed, and die then."""
     return "done"
+
+
+@plugin_task(base=DiesAfterSuccess)
+def spawns_and_dies_after_success(folder: str) -> str:
+    """Send a child, succeed, and die then."""
+    waits.delay(folder)
+    return "done"
+
+
+class KillsTheWorkerAfterSuccess(app.Task):  # type: ignore[name-defined,misc]  # made by the app
+    """Takes the whole worker along after its success is stored."""
+
+    abstract = True
+
+    def on_success(self, *_: Any) -> None:
+        """Kill it."""
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(30)
+
+
+@plugin_task(base=KillsTheWorkerAfterSuccess)
+def kills_the_worker_after_success() -> None:
+    """Succeed, and take the worker along then."""
+
+
+@plugin_task(acks_late=True, acks_on_failure_or_timeout=False, time_limit=1)
+def meets_its_limit(folder: str) -> None:
+    """Last longer than allowed, every time."""
+    _note(folder, "limit")
+    time.sleep(30)
+
+
+@plugin_task
+def nothing_now(result: object) -> None:
+    """Do nothing with what came before."""
 
 
 @plugin_task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,25 +11,22 @@ from celery import _state
 from sqlalchemy import func, select
 
 from qhana_taskstate import TaskState, tables
+from qhana_taskstate.testing.sql_server import SqlServer
 from tests.apps.factory import make_app
 
 MakeState = Callable[..., TaskState]
 
 
 @pytest.fixture
-def make_state(taskstate_database_url: str) -> Iterator[MakeState]:
+def make_state(migrated_database_url: str) -> Iterator[MakeState]:
     """Make a `TaskState` on the test's database: `make_state(eager=True, broker="memory://", **settings)`."""
     made: list[TaskState] = []
 
-    def make(
-        *, eager: bool = False, broker: str = "memory://", url: str | None = None, upgrade: bool = True, **settings: Any
-    ) -> TaskState:
-        app, state = make_app(broker, "cache+memory://", url or taskstate_database_url, **settings)
+    def make(*, eager: bool = False, broker: str = "memory://", url: str | None = None, **settings: Any) -> TaskState:
+        app, state = make_app(broker, "cache+memory://", url or migrated_database_url, **settings)
         app.conf.task_always_eager = eager
         app.set_current()
         made.append(state)
-        if upgrade:
-            state.upgrade()
         return state
 
     yield make
@@ -37,6 +35,12 @@ def make_state(taskstate_database_url: str) -> Iterator[MakeState]:
             state.session.close()
         state.database.dispose()
         state.app.close()
+
+
+@pytest.fixture
+def empty_database_url(database_server: SqlServer | None, tmp_path: Path) -> str:
+    """URL of a database without tables, on the server of the test's database."""
+    return f"sqlite:///{tmp_path / 'empty.db'}" if database_server is None else database_server.create_database()
 
 
 @pytest.fixture

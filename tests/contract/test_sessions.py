@@ -154,6 +154,7 @@ def test_web_request_has_its_own_session(queued: TaskState) -> None:
 @pytest.mark.databases("sqlite")
 def test_memory_database_is_shared_by_threads(make_state: MakeState) -> None:
     state = make_state(url="sqlite://", eager=True)
+    state.upgrade()
     ids: list[int] = []
 
     def run() -> None:
@@ -174,6 +175,7 @@ def test_memory_database_is_shared_by_threads(make_state: MakeState) -> None:
 @pytest.mark.databases("sqlite")
 def test_memory_database_survives_an_untracked_task_that_fails(make_state: MakeState) -> None:
     state = make_state(url="sqlite://", eager=True)
+    state.upgrade()
     task = ProcessingTask("kept")
     task.save(commit=True)
     state.session.close()
@@ -221,13 +223,12 @@ def test_session_used_before_and_after_a_fork_gets_a_connection_of_its_own(
 
 
 @pytest.fixture
-def hosted(make_state: MakeState, taskstate_database_url: str) -> Any:
+def hosted(make_state: MakeState, migrated_database_url: str) -> Any:
     """A Flask app with Flask-SQLAlchemy, whose session was handed in."""
-    make_state().database.dispose()
     web = flask.Flask("host")
-    web.config["SQLALCHEMY_DATABASE_URI"] = taskstate_database_url
+    web.config["SQLALCHEMY_DATABASE_URI"] = migrated_database_url
     db = SQLAlchemy(web)
-    state = make_state(upgrade=False, session=db.session)
+    state = make_state(session=db.session)
     yield web, db, state
     with web.app_context():
         db.session.remove()
@@ -275,6 +276,6 @@ def test_files_of_a_relative_sqlite_url_are_made_by_upgrade_alone(
     make_state: MakeState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    make_state(url="sqlite:///nobody.db", upgrade=False)
+    make_state(url="sqlite:///nobody.db")
 
     assert not (tmp_path / "nobody.db").exists()

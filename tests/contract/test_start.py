@@ -508,7 +508,7 @@ CALLS: dict[str, Any] = {
     "url", ["sqlite:////no/such/folder/x.db", "postgresql+psycopg://joe:hunter2@127.0.0.1:1/x"], ids=["sqlite", "pg"]
 )
 def test_database_that_cannot_be_reached_is_named(make_state: MakeState, call: str, url: str) -> None:
-    state = make_state(url=url, upgrade=False)
+    state = make_state(url=url)
 
     with pytest.raises(DatabaseUnavailableError, match=r"no/such/folder|127\.0\.0\.1") as caught:
         CALLS[call](state)
@@ -516,8 +516,10 @@ def test_database_that_cannot_be_reached_is_named(make_state: MakeState, call: s
 
 
 @pytest.mark.parametrize("call", list(CALLS))
-def test_schema_that_is_not_there_is_named_with_what_to_run(make_state: MakeState, call: str) -> None:
-    state = make_state(upgrade=False)
+def test_schema_that_is_not_there_is_named_with_what_to_run(
+    make_state: MakeState, empty_database_url: str, call: str
+) -> None:
+    state = make_state(url=empty_database_url)
 
     with pytest.raises(SchemaError, match="taskstate upgrade"):
         CALLS[call](state)

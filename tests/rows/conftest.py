@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from qhana_taskstate import schema, sessions
+from qhana_taskstate import sessions
 from qhana_taskstate.database import Database
 from qhana_taskstate.models import ProcessingTask
 from qhana_taskstate.sessions import Sessions
@@ -25,9 +25,8 @@ def bare_database(taskstate_database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def database(bare_database: Database) -> Database:
+def database(bare_database: Database, migrated_database_url: str) -> Database:
     """A database with our schema."""
-    schema.upgrade(bare_database)
     return bare_database
 
 

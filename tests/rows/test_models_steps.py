@@ -55,6 +55,13 @@ class TestAddNextStep:
         ]
         assert (read.multi_step, read.current_step) == (True, 1)
 
+    def test_open_steps_can_be_asked_for_as_sqlalchemy_says_it(self, current: Session, task: ProcessingTask) -> None:
+        task.add_next_step(href="href", ui_href="ui", step_id="one", commit=True)
+
+        open_steps = select(Step.step_id).where(Step.cleared.is_(False))
+        assert current.execute(open_steps).scalars().all() == ["one"]
+        assert current.execute(select(Step.step_id).where(Step.cleared.is_(True))).all() == []
+
     def test_it_works_before_the_task_is_saved(self, current: Session, elsewhere: MakeSession) -> None:
         task = ProcessingTask("new")
         task.add_next_step("href", "ui", "one")

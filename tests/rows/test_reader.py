@@ -22,14 +22,13 @@ MakeTaskState = Callable[..., TaskState]
 
 
 @pytest.fixture
-def make_taskstate(taskstate_database_url: str) -> Iterator[MakeTaskState]:
-    """Make a `TaskState` on the empty database, its tables made."""
+def make_taskstate(migrated_database_url: str) -> Iterator[MakeTaskState]:
+    """Make a `TaskState` on the database."""
     made: list[TaskState] = []
 
     def make(**settings: Any) -> TaskState:
         app = Celery("reader-tests", broker="memory://", set_as_current=True)
-        state = TaskState(app, database_url=taskstate_database_url, **settings)
-        state.upgrade()
+        state = TaskState(app, database_url=migrated_database_url, **settings)
         made.append(state)
         return state
 

@@ -99,10 +99,10 @@ def test_lock_that_is_not_had_in_time_is_an_error_of_sqlalchemy(tmp_path: Path) 
     holder = sqlite3.connect(tmp_path / "d.sqlite", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
 
-    with pytest.raises(OperationalError, match="locked"), database.transaction(patient=False):
+    with pytest.raises(OperationalError, match="locked"), database.transaction(patience=0.1):
         pass
     holder.execute("ROLLBACK")
-    with database.transaction(patient=False) as connection:
+    with database.transaction(patience=0.1) as connection:
         connection.execute(text("INSERT INTO t VALUES (7)"))
     holder.close()
     database.dispose()

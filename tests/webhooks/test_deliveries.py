@@ -398,11 +398,11 @@ def test_receiver_that_is_not_there_is_given_up_and_can_be_called_again(make_sta
 
     with WebhookReceiver(secrets=[SECRET], port=gone.port) as back:
         replay = state.tracker.write(lambda connection: deliveries.replay(connection, database_time(connection)))
-        assert replay == 1
+        assert len(replay) == 1
         state.deliverer.run()
         assert [call.sequence for call in back.calls] == [2]
         assert views(state, dead=True) == []
-        assert state.tracker.write(lambda connection: deliveries.replay(connection, database_time(connection))) == 0
+        assert state.tracker.write(lambda connection: deliveries.replay(connection, database_time(connection))) == []
 
 
 def test_change_after_a_delivery_was_given_up_is_told(make_state: MakeState, receiver: WebhookReceiver) -> None:

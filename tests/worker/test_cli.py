@@ -72,9 +72,8 @@ def bare(taskstate_database_url: str) -> Iterator[Offline]:
 
 
 @pytest.fixture
-def offline(bare: Offline) -> Offline:
+def offline(bare: Offline, migrated_database_url: str) -> Offline:
     """With tables."""
-    bare.taskstate.upgrade()
     return bare
 
 

@@ -13,7 +13,16 @@ def test_one_look_says_what_it_settled(run_celery: RunCelery, taskstate_database
     looked = run_celery("-A", "tests.apps.worker", "taskstate", "upkeep", "--once", "--json")
 
     assert looked.returncode == 0, looked.stderr
-    assert json.loads(looked.stdout) == {"lost": 0, "handed_back": 0, "overdue": 0, "abandoned": 0, "shown": 0}
+    assert json.loads(looked.stdout) == {
+        "lost": 0,
+        "handed_back": 0,
+        "overdue": 0,
+        "abandoned": 0,
+        "shown": 0,
+        "missing": 0,
+        "resent": 0,
+        "pruned": 0,
+    }
 
 
 def test_loop_ends_by_itself_after_some_seconds(run_celery: RunCelery, taskstate_database_url: str) -> None:

@@ -44,6 +44,7 @@ def upgrade() -> None:
     _create_change()
     _create_delivery()
     _create_host()
+    _create_message()
 
 
 def _runner_time() -> sa.types.TypeEngine[Any]:
@@ -234,6 +235,13 @@ def _create_execution() -> None:
         postgresql_where=is_open,
         sqlite_where=is_open,
     )
+    op.create_index(
+        "ix_taskstate_execution_waiting",
+        "taskstate_execution",
+        ["closed_at", "published_at"],
+        postgresql_where=is_open,
+        sqlite_where=is_open,
+    )
 
 
 def _create_upkeep() -> None:
@@ -297,7 +305,7 @@ def _create_delivery() -> None:
         sa.Column("due_at", _our_time(), nullable=True),
         sa.Column("lease", sa.String(32), nullable=True),
         sa.Column("leased_until", _our_time(), nullable=True),
-        sa.Column("host", sa.String(255), nullable=True),
+        sa.Column("host", sa.String(255), nullable=False),
         sa.Column("called_at", _our_time(), nullable=True),
         sa.Column("answered_at", _our_time(), nullable=True),
         sa.Column("answer", sa.String(255), nullable=True),
@@ -308,7 +316,7 @@ def _create_delivery() -> None:
     table = "taskstate_delivery"
     op.create_index("uq_taskstate_delivery_subscription_id", table, ["subscription_id", "event"], unique=True)
     op.create_index("ix_taskstate_delivery_task_id", table, ["task_id"])
-    for name in ("due_at", "host"):
+    for name in ("due_at", "leased_until"):
         there = sa.column(name).is_not(None)
         op.create_index(f"ix_{table}_{name}", table, [name], postgresql_where=there, sqlite_where=there)
 
@@ -320,5 +328,26 @@ def _create_host() -> None:
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("closed_until", _our_time(), nullable=True),
         sa.PrimaryKeyConstraint("name", name="pk_taskstate_host"),
+        **_OURS,
+    )
+
+
+def _create_message() -> None:
+    op.create_table(
+        "taskstate_message",
+        sa.Column("task_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("celery_id", sa.String(155), nullable=False),
+        sa.Column("retries", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("nesting", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("exchange", sa.String(255), nullable=False),
+        sa.Column("routing_key", sa.String(255), nullable=False),
+        sa.Column("content_type", sa.String(255), nullable=False),
+        sa.Column("content_encoding", sa.String(32), nullable=False),
+        sa.Column("body", _long_text(), nullable=False),
+        sa.Column("headers", _long_text(), nullable=False),
+        sa.Column("properties", _long_text(), nullable=False),
+        sa.Column("resends", sa.Integer(), nullable=False),
+        sa.Column("created_at", _our_time(), nullable=False),
+        sa.PrimaryKeyConstraint("task_id", "celery_id", "retries", "nesting", name="pk_taskstate_message"),
         **_OURS,
     )
