@@ -370,6 +370,7 @@ def _prepare(engine: Engine) -> None:
         return
     event.listen(engine, "connect", _sqlite_connect)
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "savepoint", _begin_before_savepoint)
 
 
 def _sqlite_connect(connection: Any, record: object) -> None:
@@ -412,6 +413,14 @@ def _ask_if_idle(engine: Engine, connection: Any, record: ConnectionPoolEntry, p
         alive = False
     if not alive:
         raise DisconnectionError("the connection broke while it lay idle")
+
+
+def _begin_before_savepoint(connection: Connection, name: str) -> None:
+    # The driver begins a transaction only before a change. A savepoint outside of one would be committed by its
+    # release (sqlite3 of Python 3.11 to 3.14).
+    driver = connection.connection.driver_connection
+    if isinstance(driver, sqlite3.Connection) and not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN")
 
 
 def _begin(connection: Connection) -> None:
