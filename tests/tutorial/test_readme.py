@@ -20,8 +20,7 @@ from qhana_taskstate.testing.server import free_port
 from ..waiting import wait_until
 from . import first_command
 from .conftest import MakeProject
-from .project import Project
-from .project import README_BROKER
+from .project import README_BROKER, Project
 from .readme import ROOT, Block, blocks_of, command, normalised, read_blocks, read_text
 
 #: The README's blocks and what of it they show; a new one needs a test below.
