@@ -19,15 +19,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from qhana_taskstate import ProcessingTask, TaskState
 from qhana_taskstate.tables import execution_table, job_table
 from qhana_taskstate.testing.container import LocalWorker
+from qhana_taskstate.testing.mariadb_server import MariaDBServer
 from qhana_taskstate.testing.postgres_server import PostgresServer
 from qhana_taskstate.testing.redis_server import RedisServer
 from tests.apps.factory import make_app
-from tests.apps.nests import Tree, build, leaves, random_tree, succeeds
+from tests.apps.nests import Tree, build, leaves, messages, random_tree, succeeds
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,6 +45,7 @@ class Report:
         early: Tasks that were SUCCESS while an execution of theirs was open.
         twice: Tasks whose end changed after it was first seen.
         left_open: Executions that never closed, of tasks that ended.
+        miscounted: Tasks with more or fewer executions than their tree takes: some were taken for one.
         seconds: How long it took.
     """
 
@@ -54,6 +56,7 @@ class Report:
     early: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
     left_open: list[str] = field(default_factory=list)
+    miscounted: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -65,6 +68,7 @@ class Report:
             "too early": self.early,
             "twice": self.twice,
             "left open": self.left_open,
+            "miscounted": self.miscounted,
         }
         return [f"{kind}: {line}" for kind, lines in found.items() for line in lines]
 
@@ -158,6 +162,7 @@ class Run:
                     select(
                         execution_table.c.task_id,
                         func.count().label("messages"),
+                        func.count(case((execution_table.c.name.not_like("celery.%"), 1))).label("members"),
                         func.max(execution_table.c.closed_at).label("last"),
                     )
                     .where(execution_table.c.task_id.in_(list(self._trees)))
@@ -174,6 +179,11 @@ class Run:
                 report.wrong.append(self._line(task_id, f"{status}, shown as {shown}, must be {predicted}"))
             if (jobs[task_id].end_status, jobs[task_id].ended_at) != (status, ended_at):
                 report.twice.append(self._line(task_id, f"{status} first, then {jobs[task_id].end_status}"))
+            expected = messages(self._trees[task_id])
+            if expected not in (None, closes[task_id].members):
+                report.miscounted.append(
+                    self._line(task_id, f"{closes[task_id].members} executions, must be {expected}")
+                )
             if status == "SUCCESS" and closes[task_id].last > ended_at:
                 self._early.add(task_id)
         report.early = [self._line(task_id, "an execution closed later") for task_id in sorted(self._early)]
@@ -196,6 +206,8 @@ def deployed(kind: str, concurrency: int) -> Iterator[TaskState]:
         redis = stack.enter_context(RedisServer())
         if kind == "postgresql":
             database_url = stack.enter_context(PostgresServer()).create_database()
+        elif kind == "mariadb":
+            database_url = stack.enter_context(MariaDBServer()).create_database()
         else:
             database_url = f"sqlite:///{folder / 'taskstate.db'}"
         app, taskstate = make_app(redis.database_url(0), redis.database_url(1), database_url)
@@ -230,7 +242,7 @@ def main() -> int:
     parser.add_argument("--failing", type=float, default=0.06, help="how likely a leaf fails (default 0.06)")
     parser.add_argument("--at-once", type=int, default=40, help="tasks under way at the same time (default 40)")
     parser.add_argument("--concurrency", type=int, default=2, help="processes of the worker (default 2)")
-    parser.add_argument("--database", choices=["postgresql", "sqlite"], default="postgresql", help="kind of database")
+    parser.add_argument("--database", choices=["postgresql", "mariadb", "sqlite"], default="postgresql")
     arguments = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
     trees = random_trees(seed, arguments.nests, depth=arguments.depth, failing=arguments.failing)
@@ -249,6 +261,7 @@ def main() -> int:
         "too early": len(report.early),
         "ended twice": len(report.twice),
         "left open": len(report.left_open),
+        "miscounted": len(report.miscounted),
         "seconds": round(report.seconds, 1),
     }
     for name, value in counts.items():

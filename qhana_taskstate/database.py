@@ -94,21 +94,23 @@ class Database:
             try:
                 self._url: URL = _shared_memory(make_url(url), id(self))
                 self._url.get_dialect()
-            except (ArgumentError, NoSuchModuleError) as exc:
+            except (ArgumentError, NoSuchModuleError, ValueError):
+                # Without the cause, which may quote a part of the URL.
                 raise SettingsError(
                     "taskstate_database_url is no SQLAlchemy URL or names an unknown database; "
                     "use for example 'sqlite:///taskstate.db' or 'postgresql+psycopg://user@host/name'"
-                ) from exc
+                ) from None
         else:
             self._url = engine.url
 
     def __repr__(self) -> str:
-        return f"<Database {self._url.render_as_string(hide_password=True)}>"
+        return f"<Database {self.name}>"
 
     @property
     def name(self) -> str:
         """The database without its password, for messages to people."""
-        return self._url.render_as_string(hide_password=True)
+        # Drivers take a password in the query too.
+        return self._url.set(query={}).render_as_string(hide_password=True)
 
     @property
     def dialect(self) -> str:
@@ -368,6 +370,7 @@ def _prepare(engine: Engine) -> None:
         return
     event.listen(engine, "connect", _sqlite_connect)
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "savepoint", _begin_before_savepoint)
 
 
 def _sqlite_connect(connection: Any, record: object) -> None:
@@ -410,6 +413,14 @@ def _ask_if_idle(engine: Engine, connection: Any, record: ConnectionPoolEntry, p
         alive = False
     if not alive:
         raise DisconnectionError("the connection broke while it lay idle")
+
+
+def _begin_before_savepoint(connection: Connection, name: str) -> None:
+    # The driver begins a transaction only before a change. A savepoint outside of one would be committed by its
+    # release (sqlite3 of Python 3.11 to 3.14).
+    driver = connection.connection.driver_connection
+    if isinstance(driver, sqlite3.Connection) and not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN")
 
 
 def _begin(connection: Connection) -> None:

@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from celery import Celery, _state
 from celery.local import Proxy
+from celery.result import GroupResult
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
@@ -27,6 +28,7 @@ from . import (
     messages,
     models,
     plugin,
+    probe,
     reader,
     schema,
     sessions,
@@ -48,9 +50,9 @@ from .sender import Sender, send
 from .sessions import Sessions
 from .settings import Settings, read_settings, setting_names
 from .states import TaskStatus, check_status, is_terminal
-from .submission import Submitter, Subscriber
+from .submission import Submitter, Subscriber, check_event, check_known_webhook
 from .tracker import Tracker
-from .upkeep import Settled, Upkeep
+from .upkeep import Settled, StoredSuccess, Upkeep
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +158,7 @@ class TaskState:
         _of_app[app] = self
         _all.append(self)
         _register_deliver(app)
+        probe.register(app)
         signals.connect(_listener_of)
         sessions.install(lambda: current().sessions)
         plugin.install_starter(lambda signature: current().start(signature), lambda: current().app)
@@ -202,7 +205,7 @@ class TaskState:
             database,
             settings,
             redelivery_seconds=self._redelivery_seconds(),
-            has_succeeded=self._has_succeeded,
+            stored_success=self._stored_success,
             revoke=self._revoke,
             finder=Broker(self.app),
             send=self._send_again,
@@ -285,13 +288,19 @@ class TaskState:
             return float(options.get("visibility_timeout", _VISIBILITY_SECONDS)) + _SWEEP_SECONDS + _MARGIN_SECONDS
         return _MARGIN_SECONDS
 
-    def _has_succeeded(self, celery_id: str) -> bool:
+    def _stored_success(self, celery_id: str) -> StoredSuccess | None:
         try:
-            return str(self.app.AsyncResult(celery_id).state) == _SUCCESS
+            result = self.app.AsyncResult(celery_id)
+            if str(result.state) != _SUCCESS:
+                return None
+            sent = frozenset(str(node.id) for child in result.children or () for node in _messages_of(child))
+            # Celery stores the id of the group of a chord's member too (celery 5.5 to 5.7).
+            meta = result._get_task_meta()  # type: ignore[attr-defined]  # not in the stubs
+            return StoredSuccess(sent=sent, in_group=bool(meta.get("group_id")))
         except Exception as exc:
             # The absence of a stored result proves nothing, so that a backend that is away is no reason to stop.
             logger.debug("no result of %s: %s", celery_id, type(exc).__name__)
-            return False
+            return None
 
     def _send_again(self, message: KeptMessage, ref: TaskRef, queue: str) -> None:
         try:
@@ -378,6 +387,7 @@ class TaskState:
                 `answers`, where nothing was changed.
             WebhookTargetError: If the webhook's URL is unusable; nothing was written.
             EventError: If the event is none of the three; nothing was written.
+            SettingsError: If there is a webhook, but neither a `task_href` nor a public URL; nothing was written.
         """
         subscriber = None
         if webhook_href is not None:
@@ -592,6 +602,8 @@ class TaskState:
             TaskNotFoundError: If there is no such task.
             WebhookTargetError: If the URL is unusable, or leads where webhooks may not go in any case.
             EventError: If the event is none of the three.
+            ArgumentsError: If the `task_href` is no text.
+            TextTooLongError: If a URL is longer than its column.
             SettingsError: If there is no `task_href` and no public URL.
         """
         subscriber = Subscriber(webhook_href=webhook_href, task_href=task_href, event=event)
@@ -617,7 +629,15 @@ class TaskState:
 
         Returns:
             How many were removed.
+
+        Raises:
+            TaskNotFoundError: If this can be no task.
+            WebhookTargetError: If the URL is no text.
+            EventError: If the event is none of the three.
         """
+        check_known_webhook(webhook_href)
+        if event is not ...:
+            check_event(event)
         found = TaskUpdateSubscription.get_by_task_and_subscriber(_id_of(task), webhook_href, event=event)
         for subscription in found:
             self.session.delete(subscription)
@@ -708,6 +728,18 @@ class TaskState:
         """Take part in upkeep, and listen to the log now that Celery has set it up."""
         _capture_log(self.settings.capture_log_level)
         self.tracker.serve_upkeep()
+
+
+def _messages_of(result: Any) -> Iterator[Any]:
+    """Go through the results of single messages in what Celery notes as sent by a task."""
+    if isinstance(result, GroupResult):
+        for member in result.results or ():
+            yield from _messages_of(member)
+    else:
+        yield result
+        # A chord is noted as its body, whose header stands before it.
+        if isinstance(result.parent, GroupResult):
+            yield from _messages_of(result.parent)
 
 
 def _register_deliver(app: Celery) -> None:

@@ -36,6 +36,7 @@ from .belonging import (
     current_execution,
     current_publisher,
     enter,
+    nesting_of,
     ref_of_request,
 )
 from .broker import queue_of
@@ -137,6 +138,9 @@ def on_before_task_publish(
     **_: Any,
 ) -> None:
     """Put the task's header into a message, and note the message for registration."""
+    publisher = current_publisher()
+    if isinstance(publisher, Execution) and headers.get("id") and not sender.startswith(OWN_TASK_PREFIX):
+        headers["replaced_task_nesting"] = nesting_of(headers, body, publisher)
     key = ExecutionKey.of_headers(headers)
     if key is None or sender.startswith(OWN_TASK_PREFIX):
         return
@@ -147,6 +151,7 @@ def on_before_task_publish(
         queue=queue_of(exchange, routing_key, declare),
         published_at=now(),
         eta=_moment(headers.get("eta")),
+        expires=_moment(headers.get("expires")),
     )
     listener = _find(None) if sender in resent else None
     if listener is not None:
@@ -159,7 +164,6 @@ def on_before_task_publish(
             exchange=exchange,
             routing_key=routing_key,
         )
-    publisher = current_publisher()
     ref = TaskRef.decode(headers.get(HEADER))
     if isinstance(publisher, Publisher) and (ref is None or ref == publisher.ref):
         headers[HEADER] = publisher.ref.encode()
@@ -364,11 +368,21 @@ def _end(
         tracker.close(execution, ExecutionState(state), execution.failure)
     elif isinstance(retval, Reject):
         _close_rejected(tracker, execution, retval)
-    elif isinstance(in_flight, SystemExit) and not _in_pool_child():
-        # A prefork child ends with it, and the parent tells why; in threads nobody does.
+    elif _escapes(in_flight) and not _in_pool_child():
+        # A prefork child ends with it, and the parent tells why; in threads and greenlets nobody does.
         tracker.close(execution, ExecutionState.FAILURE, _failure(in_flight, None, None))
     else:
         tracker.flush(execution)
+
+
+def _escapes(exception: BaseException | None) -> bool:
+    """Tell whether an exception is one that Celery lets pass (SystemExit, asyncio.CancelledError, …).
+
+    Those with which gevent ends a greenlet are left to the worker, which knows why it does.
+    """
+    if exception is None or isinstance(exception, Exception):
+        return False
+    return not type(exception).__module__.startswith(("gevent", "greenlet"))
 
 
 def _in_pool_child() -> bool:

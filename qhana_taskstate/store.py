@@ -55,6 +55,9 @@ from .tables import (
 _task = cast(Table, ProcessingTask.__table__)
 _RESCUE = "rescue"
 
+#: Seconds that a worker has to say that a message expired, the difference of two clocks included.
+_AFTER_EXPIRY_SECONDS: Final = 30.0
+
 #: Unit of the progress that a canvas of several members shows by itself.
 CANVAS_UNIT: Final = "tasks"
 _is_open_step_of_task = and_(
@@ -421,7 +424,8 @@ def register(
         connection: In whose transaction to write.
         task_id: Id of their task.
         publications: The messages.
-        deadline_seconds: How long after its publication or eta a message that nobody has begun counts as lost.
+        deadline_seconds: How long after its publication or eta a message that nobody has begun counts as lost; one
+            that expires before that counts as lost soon after its expiry.
     """
     rows = [
         {
@@ -437,7 +441,7 @@ def register(
             "eta": publication.eta,
             "deliveries": 0,
             "losses": 0,
-            "deadline_at": _later(publication.published_at, publication.eta) + timedelta(seconds=deadline_seconds),
+            "deadline_at": _deadline(publication, deadline_seconds),
         }
         for publication in publications
     ]
@@ -632,6 +636,14 @@ def _failure_entry(closing: Closing) -> str:
     return f"{closing.name} failed: {told}"
 
 
+def _deadline(publication: Publication, seconds: float) -> datetime:
+    deadline = _later(publication.published_at, publication.eta) + timedelta(seconds=seconds)
+    if publication.expires is None:
+        return deadline
+    # A worker that gets an expired message says so; but RabbitMQ drops it in the queue and tells nobody (celery 5.7).
+    return min(deadline, publication.expires + timedelta(seconds=_AFTER_EXPIRY_SECONDS))
+
+
 def _later(published_at: datetime, eta: datetime | None) -> datetime:
     return max(published_at, eta) if eta is not None else published_at
 
@@ -644,6 +656,7 @@ def hand_back(
     deadline: datetime,
     lost: bool,
     heartbeat_at: datetime | None = None,
+    process: tuple[str, int] | None = None,
 ) -> int | None:
     """Record that the broker will deliver a message again, so that its execution waits once more.
 
@@ -654,6 +667,7 @@ def hand_back(
         deadline: When it counts as lost if nobody has begun it by then; aware UTC.
         lost: Whether it lost its worker, rather than asking to be delivered again.
         heartbeat_at: Only if its lease still is this one.
+        process: Only if it runs in this process: host and process id. Another one may have begun it meanwhile.
 
     Returns:
         How often it has lost its worker by now; None if it is not running (any more), or was renewed.
@@ -661,6 +675,9 @@ def hand_back(
     condition = [_is(ref.task_id, key), _is_running()]
     if heartbeat_at is not None:
         condition.append(execution_table.c.heartbeat_at == heartbeat_at)
+    if process is not None:
+        host, pid = process
+        condition += [execution_table.c.host == host[:NAME_LENGTH], execution_table.c.pid == pid]
     handed_back = connection.execute(
         update(execution_table)
         .where(*condition)
@@ -1019,6 +1036,14 @@ def end(
     return Outcome(changed=True, ended=status, shown=shown)
 
 
+def remove(connection: Connection, task_id: int) -> None:
+    """Remove a task that has no steps, outputs, links or subscribers, with all that was recorded of it."""
+    lock_job(connection, task_id)
+    for table in (execution_table, hold_table, log_table, job_table):
+        connection.execute(delete(table).where(table.c.task_id == task_id))
+    connection.execute(delete(_task).where(_task.c.id == task_id))
+
+
 def evaluate(connection: Connection, task_id: int) -> Outcome:
     """Look once more whether a task has ended; for upkeep."""
     job = lock_job(connection, task_id)
@@ -1256,6 +1281,14 @@ def find_task(connection: Connection, celery_id: str) -> TaskRef | None:
         .limit(1)
     ).first()
     return None if row is None else TaskRef(row.task_id, row.token)
+
+
+def known_messages(connection: Connection, task_id: int, parent_id: str) -> tuple[set[str], set[str]]:
+    """Return the Celery ids of all executions of a task, and of those that one of them has published."""
+    rows = connection.execute(
+        select(execution_table.c.celery_id, execution_table.c.parent_id).where(execution_table.c.task_id == task_id)
+    ).all()
+    return {row.celery_id for row in rows}, {row.celery_id for row in rows if row.parent_id == parent_id}
 
 
 def open_celery_ids(connection: Connection, task_id: int) -> list[str]:

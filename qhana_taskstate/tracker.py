@@ -225,7 +225,7 @@ class Tracker:
         if self._pulse is not None and self._pulse.alive:
             self._pulse.wake_now(seconds)
 
-    def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool) -> None:
+    def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool, pid: int | None = None) -> None:
         """Record that the broker will deliver the message of an execution again.
 
         Args:
@@ -233,11 +233,13 @@ class Tracker:
             key: Its key.
             name: Name of the Celery task.
             lost: Whether it lost its worker; too often, and it is given up.
+            pid: The process on this machine that ran it; None for the calling one.
         """
         deadline = now() + self.upkeep.redelivery
+        process = (this_host(), pid or os.getpid())
 
         def work(connection: Connection) -> int | None:
-            return store.hand_back(connection, ref, key, deadline=deadline, lost=lost)
+            return store.hand_back(connection, ref, key, deadline=deadline, lost=lost, process=process)
 
         def written(losses: int | None) -> None:
             if losses is not None and losses > self.settings.max_redeliveries:

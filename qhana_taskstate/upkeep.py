@@ -66,6 +66,20 @@ class Settled:
         return any(dataclasses.astuple(self))
 
 
+@dataclass(frozen=True, slots=True)
+class StoredSuccess:
+    """A success in Celery's result backend.
+
+    Attributes:
+        sent: Celery ids of the messages that the execution sent before its success was stored.
+        in_group: Whether it is a member of a group or of the header of a chord; the last of those sends the body of
+            the chord after its success is stored.
+    """
+
+    sent: frozenset[str]
+    in_group: bool
+
+
 class Upkeep:
     """The chores of one process. Many processes may have one; one at a time does the chores.
 
@@ -73,7 +87,7 @@ class Upkeep:
         database: Where the rows are.
         settings: Settings of the same `TaskState`.
         redelivery_seconds: After how long at the latest the broker delivers an unacknowledged message again.
-        has_succeeded: Tells whether Celery's result backend holds a success for a Celery id; None is never asked.
+        stored_success: Gives the success that Celery's result backend holds for a Celery id, None if it holds none.
         revoke: Asks the workers to drop a message.
         finder: Where messages can be looked for.
         send: Sends a kept message of a task to a queue again.
@@ -87,7 +101,7 @@ class Upkeep:
         settings: Settings,
         *,
         redelivery_seconds: float,
-        has_succeeded: Callable[[str], bool],
+        stored_success: Callable[[str], StoredSuccess | None],
         revoke: Callable[[str], None],
         finder: Finder,
         send: Callable[[KeptMessage, TaskRef, str], None],
@@ -97,7 +111,7 @@ class Upkeep:
         self._database = database
         self._settings = settings
         self._redelivery = timedelta(seconds=redelivery_seconds)
-        self._has_succeeded = has_succeeded
+        self._stored_success = stored_success
         self._revoke = revoke
         self._send = send
         self._pruner = pruner
@@ -220,7 +234,7 @@ class Upkeep:
             if losses > self._settings.max_redeliveries:
                 self.give_up_poison(lease.ref, lease.key, lease.name, losses)
             return
-        if self._has_succeeded(lease.key.celery_id):
+        if self._has_succeeded(lease):
             closing = store.Closing(key=lease.key, name=lease.name, state=ExecutionState.SUCCESS)
             outcome = self._write(lambda connection: store.close(connection, lease.ref, closing))
         else:
@@ -230,6 +244,19 @@ class Upkeep:
             settled.lost += 1
             logger.warning("%s was lost with %s: %s", lease.name, who, silence)
         self._finish(lease.ref.task_id, outcome)
+
+    def _has_succeeded(self, lease: store.Lease) -> bool:
+        """Tell whether a lost execution is known to have succeeded, and all that it sent is known too.
+
+        It sends what follows before its success is stored, and records it afterwards: what is not known may wait in a
+        queue, and the task must not end as SUCCESS before that.
+        """
+        stored = self._stored_success(lease.key.celery_id)
+        if stored is None:
+            return False
+        with self._database.reading() as connection:
+            known, children = store.known_messages(connection, lease.ref.task_id, lease.key.celery_id)
+        return stored.sent <= known and (not stored.in_group or bool(children - stored.sent))
 
     def give_up_poison(self, ref: TaskRef, key: ExecutionKey, name: str, losses: int) -> None:
         """End an execution whose message has killed its worker too often."""
@@ -248,7 +275,8 @@ class Upkeep:
 
     def _give_up(self, ref: TaskRef, key: ExecutionKey, name: str, settled: Settled) -> None:
         failure = store.Failure(
-            type="MessageLostError", message="nobody began it before its deadline; its message seems to be lost"
+            type="MessageLostError",
+            message="nobody began it before its deadline; it expired in the queue, or its message was lost",
         )
         closing = store.Closing(key=key, name=name, state=ExecutionState.LOST, failure=failure)
         outcome = self._write(lambda connection: store.close(connection, ref, closing))

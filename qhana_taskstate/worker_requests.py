@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
 from billiard.exceptions import WorkerLostError
 from celery import Celery
+from celery.exceptions import Reject
 from celery.worker.request import Request
 
 from .belonging import ExecutionKey, Submission, TaskRef, ref_of_request, submitting
@@ -47,6 +48,8 @@ class TrackedRequest(Request):
     """Tells the tracker what Celery does not signal, and lets errbacks of the parent belong to their task."""
 
     _handed_back = False
+    _rejected_by_task = False
+    _retried = False
 
     def _ref(self) -> TaskRef | None:
         return ref_of_request(self)
@@ -83,23 +86,31 @@ class TrackedRequest(Request):
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """As Celery's; tells of losses that no signal tells of."""
-        was_acknowledged = self.acknowledged
-        self._handed_back = False
+        exc = exc_info.exception
+        exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+        self._rejected_by_task = isinstance(exc, Reject)
         with self._belonging():
             result = super().on_failure(exc_info, send_failed_event, return_ok)
         ref = self._ref()
-        exc = exc_info.exception
-        exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
-        if ref is None:
-            return result
-        if isinstance(exc, (WorkerLostError, SystemExit)):
-            self._after_loss(ref, was_acknowledged)
+        if ref is not None and isinstance(exc, (WorkerLostError, SystemExit, KeyboardInterrupt)):
+            self._after_loss(ref, exc)
         return result
 
-    def _after_loss(self, ref: TaskRef, was_acknowledged: bool) -> None:
+    def _retry_worker_lost(self, *args: Any, **kwargs: Any) -> Any:
+        """As Celery's (5.7); remembers that the lost attempt is followed by another one."""
+        self._retried = bool(super()._retry_worker_lost(*args, **kwargs))  # type: ignore[misc]  # not in the stubs
+        return self._retried
+
+    def _after_loss(self, ref: TaskRef, exc: BaseException) -> None:
         key, name = self._key(), self.name
-        if self._handed_back and not was_acknowledged:
-            self._tell(lambda tracker: tracker.hand_back(ref, key, name, lost=True))
+        if self._retried:
+            # Its next attempt is registered by now, so that nobody finds the task at its end in between.
+            cause = Failure(type=type(exc).__name__, message=str(exc))
+            self._tell(
+                lambda tracker: tracker.close_elsewhere(ref, key, key.celery_id, name, ExecutionState.RETRY, cause)
+            )
+            return
+        if self._handed_back:
             return
         stored = getattr(self, "_success_was_stored", None)
         if stored is not None and stored() and not self._is_followed():
@@ -116,19 +127,25 @@ class TrackedRequest(Request):
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
         """As Celery's; a second errback that it publishes here belongs to the task too."""
-        self._handed_back = False
         with self._belonging():
-            result = super().on_timeout(soft, timeout)
-        ref = self._ref()
-        if self._handed_back and ref is not None:
-            key, name = self._key(), self.name
-            self._tell(lambda tracker: tracker.hand_back(ref, key, name, lost=True))
-        return result
+            return super().on_timeout(soft, timeout)
 
     def reject(self, requeue: bool = False) -> Any:
-        """As Celery's; remembers whether the broker delivers the message again."""
-        self._handed_back = requeue and not self.acknowledged
+        """As Celery's; tells before it goes back to the broker that the message will be delivered again.
+
+        Afterwards another worker may have begun it. A message that the task itself rejected was told of there.
+        """
+        ref = self._ref()
+        if requeue and not self.acknowledged and not self._rejected_by_task:
+            self._handed_back = True
+            if ref is not None:
+                self._hand_back(ref, lost=True)
         return super().reject(requeue=requeue)
+
+    def _hand_back(self, ref: TaskRef, *, lost: bool) -> None:
+        key, name, pid = self._key(), self.name, self.worker_pid
+        process = int(pid) if pid is not None else None
+        self._tell(lambda tracker: tracker.hand_back(ref, key, name, lost=lost, pid=process))
 
     def cancel(self, *args: Any, **kwargs: Any) -> Any:
         """As Celery's (cold shutdown, connection loss); what was acknowledged early is lost by it."""
@@ -144,7 +161,7 @@ class TrackedRequest(Request):
                     lambda tracker: tracker.close_elsewhere(ref, key, key.celery_id, name, ExecutionState.LOST, failure)
                 )
             else:
-                self._tell(lambda tracker: tracker.hand_back(ref, key, name, lost=False))
+                self._hand_back(ref, lost=False)
         return result
 
     def revoked(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -57,6 +58,10 @@ def do_as_told(task: Any, what: str, path: str = "") -> Any:
                 raise Reject("not here", requeue=True)
         case "unwritable result":
             return Unwritable()
+        case "cancel":
+            raise asyncio.CancelledError("by the loop")
+        case "interrupt":
+            raise KeyboardInterrupt()
         case "exit":
             sys.exit(3)
         case "kill":
@@ -126,6 +131,18 @@ def short(self: Any, what: str = "sleep", path: str = "") -> Any:
 @plugin_task(bind=True, time_limit=1)
 def strict(self: Any, what: str = "sleep", path: str = "") -> Any:
     """A plugin task with a hard limit of one second."""
+    return do_as_told(self, what, path)
+
+
+@plugin_task(bind=True, acks_late=True, time_limit=1)
+def strict_late(self: Any, what: str = "sleep", path: str = "") -> Any:
+    """A plugin task with a hard limit of one second, acknowledged at its end."""
+    return do_as_told(self, what, path)
+
+
+@plugin_task(bind=True, max_retries=1, default_retry_delay=0, retry_on_worker_lost=True)
+def retrying(self: Any, what: str = "ok", path: str = "") -> Any:
+    """A plugin task that the worker tries again if its child was killed (celery 5.7)."""
     return do_as_told(self, what, path)
 
 

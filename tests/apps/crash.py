@@ -149,6 +149,34 @@ def dies_after_success() -> str:
     return "done"
 
 
+class KillsTheWorkerAfterSuccess(app.Task):  # type: ignore[name-defined,misc]  # made by the app
+    """Takes the whole worker along after its success is stored."""
+
+    abstract = True
+
+    def on_success(self, *_: Any) -> None:
+        """Kill it."""
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(30)
+
+
+@plugin_task(base=KillsTheWorkerAfterSuccess)
+def kills_the_worker_after_success() -> None:
+    """Succeed, and take the worker along then."""
+
+
+@plugin_task(acks_late=True, acks_on_failure_or_timeout=False, time_limit=1)
+def meets_its_limit(folder: str) -> None:
+    """Last longer than allowed, every time."""
+    _note(folder, "limit")
+    time.sleep(30)
+
+
+@plugin_task
+def nothing_now(result: object) -> None:
+    """Do nothing with what came before."""
+
+
 @plugin_task
 def nothing() -> None:
     """Do nothing."""

@@ -2,8 +2,9 @@
 
 A tree is a list whose first item is its kind:
 
-- `["leaf", outcome, seconds]`: a plugin task that sleeps and then does as `outcome` says: `ok`, `fail`, `ignore`, or
-  `retry:N:` and one of these (N attempts that retry, then the last word). `["plain", …]`: the same, no plugin task.
+- `["leaf", outcome, seconds]`: a plugin task that sleeps and then does as `outcome` says: `ok`, `fail`, `reject`,
+  `ignore`, or `retry:N:` and one of these (N attempts that retry, then the last word). `["plain", …]`: the same, no
+  plugin task.
 - `["chain", tree, …]`, `["group", tree, …]`, `["chord", body, tree, …]`
 - `["link", leaf, tree, …]`: a leaf with callbacks.
 - `["replace", tree]`: a task that replaces itself.
@@ -18,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import chain, chord, group, shared_task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
+from celery.utils import uuid
 
 from qhana_taskstate import plugin_task
 
@@ -34,6 +36,8 @@ def _obey(task: Any, outcome: str, seconds: float) -> None:
             raise task.retry(countdown=0)
     if word == "fail":
         raise ValueError("as the tree says")
+    if word == "reject":
+        raise Reject("as the tree says", requeue=False)
     if word == "ignore":
         raise Ignore()
 
@@ -74,7 +78,8 @@ def build(tree: Tree) -> Any:
         case "link":
             first = build(rest[0])
             for callback in rest[1:]:
-                first.link(build(callback))
+                # Celery links a callback once, and two that do the same are equal to it but for their ids.
+                first.link(build(callback).set(task_id=uuid()))
             return first
         case "chain":
             return chain(*(build(part) for part in rest))
@@ -109,7 +114,8 @@ def judge(tree: Tree) -> Verdict:
     match kind:
         case "leaf" | "plain":
             # Celery sends nothing after a task that raised Ignore, as after one that failed.
-            return Verdict(rest[0].endswith("fail"), not rest[0].endswith(("fail", "ignore")))
+            word = rest[0].rpartition(":")[2]
+            return Verdict(word in {"fail", "reject"}, word == "ok")
         case "replace":
             return judge(rest[0])
         case "spawn":
@@ -156,6 +162,22 @@ def leaves(tree: Tree) -> int:
     return sum(leaves(part) for part in rest) + (kind in {"replace", "spawn"})
 
 
+def messages(tree: Tree) -> int | None:
+    """Count the messages that a tree takes, retries included and Celery's own helpers left out.
+
+    Returns:
+        None if a leaf of it does not end well: then the number depends on who is first.
+    """
+    kind, *rest = tree
+    if kind in {"leaf", "plain"}:
+        if not rest[0].endswith("ok"):
+            return None
+        return 1 + (int(rest[0].split(":")[1]) if rest[0].startswith("retry:") else 0)
+    parts = [messages(part) for part in rest]
+    counts = [part for part in parts if part is not None]
+    return sum(counts) + (kind in {"replace", "spawn"}) if len(counts) == len(parts) else None
+
+
 def random_tree(random_source: random.Random, depth: int = 3, *, failing: float = 0.06) -> Tree:
     """Make a tree.
 
@@ -181,7 +203,10 @@ def _leaf(random_source: random.Random, failing: float) -> Tree:
 
 
 def _outcome(random_source: random.Random, failing: float) -> str:
-    word = "fail" if random_source.random() < failing else "ignore" if random_source.random() < failing / 3 else "ok"
+    chance = random_source.random()
+    word = "fail" if chance < failing * 0.7 else "reject" if chance < failing else "ok"
+    if random_source.random() < failing / 3:
+        word = "ignore"
     if random_source.random() < 0.15:
         return f"retry:{random_source.randint(1, 2)}:{word}"
     return word

@@ -65,6 +65,19 @@ def deployment(request: pytest.FixtureRequest, deploy: Deploy) -> Iterator[Deplo
         yield found
 
 
+@pytest.fixture
+def mortal(request: pytest.FixtureRequest, deployment: Deployment, deploy: Deploy) -> Iterator[Deployment]:
+    """The same, for tests after which a worker of the solo pool has exited."""
+    pool = request.node.callspec.params["deployment"]
+    if pool != "solo":
+        yield deployment
+        return
+    with deploy("postgresql", pool=pool) as found:
+        found.app.set_current()
+        yield found
+    deployment.app.set_current()
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}: {case.status}")
 def test_canvas_ends_as_on_prefork(deployment: Deployment, case: Case, tmp_path: Path) -> None:
     deployment.app.set_current()
@@ -79,13 +92,21 @@ def test_canvas_ends_as_on_prefork(deployment: Deployment, case: Case, tmp_path:
         assert len(deployment.executions(task.id)) == case.executions
 
 
-def test_sys_exit_ends_as_error(deployment: Deployment, request: pytest.FixtureRequest) -> None:
-    pool = request.node.callspec.params["deployment"]
-    if pool == "solo":
-        pytest.skip("SystemExit ends a worker of the solo pool; what it leaves behind is a lost worker's")
-    task = deployment.taskstate.start(member.si("exit"))
+@pytest.mark.parametrize("what", ["cancel", "interrupt"])
+def test_exception_that_celery_lets_pass_ends_as_error(mortal: Deployment, what: str) -> None:
+    task = mortal.taskstate.start(chain(member.si(what), _ok()))
 
-    task = deployment.taskstate.wait(task, timeout=4 if pool in {"threads", "gevent"} else 8)
+    task = mortal.taskstate.wait(task, timeout=8)
 
     assert task.status == "ERROR"
-    assert task.task_log.strip()
+    assert {"cancel": "CancelledError", "interrupt": "KeyboardInterrupt"}[what] in task.task_log
+    mortal.check_end(task)
+
+
+def test_sys_exit_ends_as_error(mortal: Deployment) -> None:
+    task = mortal.taskstate.start(member.si("exit"))
+
+    task = mortal.taskstate.wait(task, timeout=8)
+
+    assert task.status == "ERROR"
+    assert {"SystemExit", "WorkerLostError"} & set(task.task_log.replace(":", " ").split())

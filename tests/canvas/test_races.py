@@ -175,3 +175,30 @@ def test_execution_that_begins_while_its_publication_is_being_registered_is_runn
     with taskstate.database.reading() as connection:
         query = select(execution_table.c.state).where(execution_table.c.celery_id == key.celery_id)
         assert (found.closed, connection.execute(query).scalar_one()) == (False, "RUNNING")
+
+
+@pytest.mark.mariadb
+@pytest.mark.databases("sqlite", "postgresql", "mariadb")
+def test_loss_of_a_process_is_told_too_late_once_another_one_has_begun(taskstate: TaskState) -> None:
+    tracker = taskstate.tracker
+    ref, (key,) = tracker.write(lambda connection: _new_task(connection, 1))
+
+    def begin(pid: int) -> None:
+        runner = store.Runner(worker="w", host="h", pid=pid, pid_started=None)
+        tracker.write(lambda connection: store.begin(connection, ref, key, name="member", runner=runner))
+
+    def hand_back(pid: int) -> int | None:
+        return tracker.write(
+            lambda connection: store.hand_back(connection, ref, key, deadline=now(), lost=True, process=("h", pid))
+        )
+
+    def state() -> tuple[str, int]:
+        with taskstate.database.reading() as connection:
+            query = select(execution_table.c.state, execution_table.c.losses)
+            row = connection.execute(query.where(execution_table.c.celery_id == key.celery_id)).one()
+        return row.state, row.losses
+
+    begin(1)
+    begin(2)
+    assert (hand_back(1), state()) == (None, ("RUNNING", 0))
+    assert (hand_back(2), state()) == (1, ("QUEUED", 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import pytest
 from celery import Signature, chain, chord, group, signature
 from celery.beat import ScheduleEntry, Scheduler
 from celery.schedules import schedule
+from celery.worker.request import Request
 from sqlalchemy import update
 
 from qhana_taskstate import ProcessingTask
@@ -27,6 +30,7 @@ from tests.apps.canvases import (
     note_error,
     plain,
     report_to,
+    retrying,
     risky,
     send,
     send_at_the_end,
@@ -37,6 +41,7 @@ from tests.apps.canvases import (
     start_another,
     start_more,
     strict,
+    strict_late,
 )
 from tests.canvas.deployment import Deployment
 from tests.waiting import wait_until
@@ -95,6 +100,7 @@ class Row:
         executions: How many executions it has at its end; None for any number.
         absent: A file that must not be there, since the member that writes it must not run.
         both: Whether the row also runs on SQLite; all run on PostgreSQL.
+        settle_seconds: How long what still runs of a failed task may take.
     """
 
     shape: str
@@ -106,6 +112,7 @@ class Row:
     executions: int | None = None
     absent: str | None = None
     both: bool = False
+    settle_seconds: float = 10
 
     def __str__(self) -> str:
         return f"{self.shape}, {self.what}: {self.status} within {self.seconds:g} s"
@@ -158,6 +165,13 @@ SHAPES: dict[str, tuple[int, Build, int]] = {
     "chord in a chain": (5, lambda a, b, c, body, z: chain(a, chord([b, c], body), z), 5),
     "chain in a chord": (4, lambda a, b, c, body: chord([chain(a, b), c], body), 4),
     "chord in a chord": (5, lambda a, b, inner, c, body: chord([chord([a, b], inner), c], body), 5),
+    "chain in a group": (3, lambda a, b, c: group(chain(a, b), c), 3),
+    "chord in a chain in a group": (
+        6,
+        lambda a, b, c, body, z, d: group(chain(a, chord([b, c], body), z), d),
+        6,
+    ),
+    "link in a chord": (4, lambda a, b, c, body: chord([_linked(a, b), c], body), 4),
     "group in a group": (3, lambda a, b, c: group(group(a, b), c), 3),
     "group after a group": (4, lambda a, b, c, d: chain(group(a, b), group(c, d)), 4),
     "chord whose body sends more": (4, lambda a, b, c, d: chord([a, b], send.si([chain(c, d)])), 5),
@@ -165,6 +179,13 @@ SHAPES: dict[str, tuple[int, Build, int]] = {
     "replaced by a chain": (2, lambda a, b: become.si(chain(a, b)), 3),
     "replaced by a group": (2, lambda a, b: become.si(group(a, b)), 4),
     "replaced by a chord": (3, lambda a, b, body: become.si(chord([a, b], body)), 4),
+    "replaced by a chord and a chain": (
+        5,
+        lambda a, b, body, c, d: become.si(chain(chord([a, b], body), chain(c, d))),
+        6,
+    ),
+    "replaced by a chord that ends in a chain": (4, lambda a, b, c, d: become.si(chord([a, b], chain(c, d))), 5),
+    "replaced twice": (3, lambda a, b, c: become.si(chain(a, become.si(chain(b, c)))), 5),
     "replaced in a chord": (3, lambda a, b, body: chord([become.si(chain(a, b)), a.clone()], body), 5),
     "delay, three levels deep": (3, lambda a, b, c: send.si([send.si([send.si([a]), b]), c]), 6),
     "link": (2, lambda a, b: _linked(a, b), 2),
@@ -190,6 +211,10 @@ def _shapes() -> Iterator[Row]:
         yield Row(shape, "all is well", _begin(shape, None), "SUCCESS", "", 5, executions, both=True)
         plainly = _begin(shape, None, others=told("ok", plain))
         yield Row(shape, "no plugin tasks", plainly, "SUCCESS", "", 5, executions)
+        plain_last = _begin(shape, count - 1, told("raise", plain), told("ok", plain))
+        yield Row(shape, "no plugin tasks, the last raises", plain_last, "ERROR", "ValueError: on purpose", 5)
+        tired = _begin(shape, 0, told("retry always"))
+        yield Row(shape, "its first runs out of retries", tired, "ERROR", "ConnectionError: attempt 2", 5)
         retried = _begin(shape, count - 1, told("retry once"))
         yield Row(shape, "its last retries once", retried, "SUCCESS", "", 5, executions + 1)
         for at in range(count):
@@ -216,11 +241,23 @@ WAYS: tuple[tuple[str, Way, str, str, float], ...] = (
     ("meets its soft limit", told("sleep", short), "ERROR", "SoftTimeLimitExceeded", 5),
     ("tidies up at its soft limit", told("sleep and tidy up", short), "SUCCESS", "", 5),
     ("meets its hard limit", told("sleep", strict), "ERROR", "TimeLimitExceeded", 8),
+    ("meets its hard limit, late ack", told("sleep", strict_late), "ERROR", "TimeLimitExceeded", 8),
+    ("is cancelled by asyncio", told("cancel"), "ERROR", "CancelledError", 8),
+    ("is interrupted", told("interrupt"), "ERROR", "KeyboardInterrupt", 8),
     ("calls sys.exit", told("exit"), "ERROR", "WorkerLostError", 8),
     ("calls sys.exit, late ack", told("exit", late), "ERROR", "WorkerLostError", 8),
     ("loses its child", told("kill"), "ERROR", "WorkerLostError", 8),
     ("loses its child, late ack", told("kill", late), "ERROR", "WorkerLostError", 8),
     ("loses its child and comes again", told("kill once", again), "SUCCESS", "", 8),
+    *(
+        # New in celery 5.7.
+        (
+            ("loses its child and retries", told("kill once", retrying), "SUCCESS", "", 10),
+            ("loses its child and runs out of retries", told("kill", retrying), "ERROR", "WorkerLostError", 16),
+        )
+        if hasattr(Request, "_retry_worker_lost")
+        else ()
+    ),
 )
 
 #: Ways that take a second or more each: only in these places.
@@ -302,6 +339,18 @@ def _found(scene: Scene, celery_id: str) -> ProcessingTask:
     task = wait_until("the task is found", lambda: scene.deployment.taskstate.find(celery_id), timeout=10)
     assert task is not None
     return task
+
+
+def _by_stranger(scene: Scene) -> ProcessingTask:
+    """A client that knows the broker and the task's name, and nothing of this package."""
+    conf = scene.deployment.app.conf
+    code = (
+        "from celery import Celery\n"
+        f"app = Celery(broker={conf.broker_url!r})\n"
+        f"print(app.send_task({member.name!r}, ['raise'], queue={conf.task_default_queue!r}).id)"
+    )
+    sent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    return _found(scene, sent.stdout.strip())
 
 
 def _by_beat(scene: Scene) -> ProcessingTask:
@@ -453,6 +502,15 @@ def alone(task: Any) -> Callable[[Scene], ProcessingTask]:
     return lambda scene: scene.start(task.si())
 
 
+def _chunked(last: int) -> Callable[[Scene], ProcessingTask]:
+    parts = [(1,), (2,), (last,)]
+    return lambda scene: scene.start(chord(risky.chunks(parts, 1).group(), ok(scene)))
+
+
+def _replaced_by_chunks(last: int) -> Callable[[Scene], ProcessingTask]:
+    return lambda scene: scene.start(become.si(risky.chunks([(1,), (last,)], 1).group()))
+
+
 def _thousand(fail_at: int | None) -> Callable[[Scene], ProcessingTask]:
     return lambda s: s.start(group(plain.si("raise" if i == fail_at else "ok") for i in range(1000)))
 
@@ -463,9 +521,14 @@ OTHERS = (
     Row("empty group", "nothing is sent", lambda s: s.start(group([])), "SUCCESS", "", 1, 0, both=True),
     Row("empty group in a chain", "nothing is sent", lambda s: s.start(chain(group([]), group([]))), "SUCCESS", "", 5),
     Row("group of 1,000", "all is well", _thousand(None), "SUCCESS", "", 60, 1000),
+    Row("group of 1,000", "one raises", _thousand(500), "ERROR", "on purpose", 60, settle_seconds=60),
     Row("chunks", "all is well", lambda s: s.start(risky.chunks([(4, i) for i in range(5)], 2)), "SUCCESS", "", 5, 4),
     Row("chunks", "one raises", lambda s: s.start(risky.chunks([(i, i) for i in range(5)], 2)), "ERROR", "three is"),
     Row("chunks as a group", "one raises", lambda s: s.start(risky.chunks([(3,)], 1).group()), "ERROR", "three is"),
+    Row("chunks in a chord", "one raises", _chunked(3), "ERROR", "three is"),
+    Row("chunks in a chord", "all is well", _chunked(4), "SUCCESS", "", 5, 4),
+    Row("replaced by chunks", "all is well", _replaced_by_chunks(4), "SUCCESS", "", 5),
+    Row("replaced by chunks", "one raises", _replaced_by_chunks(3), "ERROR", "three is"),
     Row("map", "all is well", lambda s: s.start(risky.map([1, 2])), "SUCCESS", "", 5, 1),
     Row("map", "one raises", lambda s: s.start(risky.map([1, 2, 3])), "ERROR", "ValueError: three is too many"),
     Row("starmap", "all is well", lambda s: s.start(risky.starmap([(1, 2)])), "SUCCESS", "", 5, 1),
@@ -480,6 +543,7 @@ OTHERS = (
     Row("delay", "all is well", lambda s: _found(s, member.delay().id), "SUCCESS", "", 5, 1, both=True),
     Row("delay", "raises", lambda s: _found(s, member.delay("raise").id), "ERROR", "on purpose", 5, 1),
     Row("send_task", "raises", lambda s: _found(s, s.deployment.app.send_task(member.name, ["raise"]).id), "ERROR"),
+    Row("send_task by a stranger", "raises", _by_stranger, "ERROR", "on purpose", 5, 1),
     Row("beat", "raises", _by_beat, "ERROR", "on purpose", 5, 1, both=True),
     Row("second start for the same task", "all is well", _second_start, "SUCCESS", "", 8, 5, both=True),
     Row("five canvases for one task", "all is well", _several_at_once, "SUCCESS", "", 8, 13, both=True),
@@ -512,6 +576,9 @@ OTHERS = (
     Row("errback", "single meets its hard limit", _errback_of_strict, "ERROR", "TimeLimitExceeded", 8),
     Row("eager", "single", _eagerly(ok), "SUCCESS", "", 1, 1, both=True),
     Row("eager", "single raises", _eagerly(bad), "ERROR", "on purpose", 1, 1, both=True),
+    Row("eager", "raises Ignore", _eagerly(told("ignore")), "SUCCESS", "", 1, 1),
+    Row("eager", "raises Reject", _eagerly(told("reject")), "ERROR", "unwanted", 1, 1),
+    Row("eager", "chord, header raises", _eagerly(lambda s: chord([ok(s), bad(s)], ok(s))), "ERROR", "on purpose", 1),
     Row("eager", "retries once", _eagerly(told("retry once")), "SUCCESS", "", 1, 2),
     Row("eager", "runs out of retries", _eagerly(told("retry always")), "ERROR", "ConnectionError: attempt 2", 1, 3),
     Row("eager", "replaced by a task", _eagerly(lambda s: become.si(ok(s))), "ERROR", "Never call result.get", 1),
@@ -564,7 +631,7 @@ def test_canvas_ends_as_the_table_says(deployment: Deployment, row: Row, tmp_pat
     assert row.log in task.task_log
     if row.status == "ERROR":
         assert task.task_log.strip()
-    deployment.check_end(task)
+    deployment.check_end(task, timeout=row.settle_seconds)
     if row.executions is not None:
         assert len(deployment.executions(task.id)) == row.executions
     if row.absent is not None:

@@ -6,12 +6,12 @@ import time
 from typing import Any
 
 import pytest
-from celery import signature
+from celery import chain, group, signature
 
-from qhana_taskstate import ProcessingTask, vouching
+from qhana_taskstate import ProcessingTask, store, vouching
 from qhana_taskstate import upkeep as upkeep_module
 from qhana_taskstate.tables import execution_table
-from tests.crash.conftest import Site
+from tests.crash.conftest import SOON, Site
 from tests.waiting import wait_until
 
 
@@ -42,6 +42,20 @@ def test_worker_killed_with_all_its_children_is_noticed_by_whoever_waits(site: S
     assert task.status == "ERROR"
     assert task.task_log.splitlines()[0] == "began"
     assert "WorkerLostError" in task.task_log
+    assert worker.node_name in task.task_log
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.parametrize("pool", ["threads", "solo", "gevent"])
+def test_killed_worker_of_another_pool_is_noticed(site: Site, pool: str) -> None:
+    worker = site.worker(pool=pool)
+    task = site.taskstate.start(work(site, "waits", str(site.folder)))
+    site.begun()
+
+    worker.kill_tree()
+    task = site.taskstate.wait(task.id, timeout=15)
+
+    assert task.status == "ERROR"
     assert worker.node_name in task.task_log
 
 
@@ -80,10 +94,16 @@ def test_loss_is_settled_within_a_minute_with_the_default_settings(site: Site) -
     # The one that is killed does the chores; the other has to take them over first.
     time.sleep(8)
     site.worker()
+    site.client("from tests.apps.crash import start_and_die; start_and_die(100, 30)")
 
     first.kill_tree()
     killed = time.monotonic()
-    wait_until("the loss is settled", lambda: status(task.id) == "ERROR", timeout=60, interval=0.2)
+    wait_until(
+        "worker and client are given up",
+        lambda: (status(task.id), status(task.id + 1)) == ("ERROR", "ERROR"),
+        timeout=60,
+        interval=0.2,
+    )
 
     assert time.monotonic() - killed <= 60
 
@@ -232,6 +252,78 @@ def test_child_lost_after_its_success_was_stored_is_a_success(site: Site) -> Non
     task = site.taskstate.start(work(site, "dies_after_success"))
 
     assert site.taskstate.wait(task.id, timeout=30).status == "SUCCESS"
+
+
+def test_worker_lost_after_its_success_was_stored_does_not_end_a_task_whose_next_member_waits(site: Site) -> None:
+    worker = site.worker()
+    chained = chain(work(site, "kills_the_worker_after_success"), work(site, "nothing_now"))
+    task = site.taskstate.start(chained)
+    wait_until("the worker is dead", lambda: worker.status != "running", timeout=20)
+
+    # Nobody knows of the second member, which waits in the queue.
+    task = site.taskstate.wait(task.id, timeout=15)
+
+    assert task.status == "ERROR"
+    assert worker.node_name in task.task_log
+
+
+def test_worker_lost_after_its_success_was_stored_is_a_success_if_nothing_follows(site: Site) -> None:
+    worker = site.worker()
+    task = site.taskstate.start(work(site, "kills_the_worker_after_success"))
+    wait_until("the worker is dead", lambda: worker.status != "running", timeout=20)
+
+    assert site.taskstate.wait(task.id, timeout=15).status == "SUCCESS"
+
+
+def test_worker_lost_after_its_success_was_stored_is_a_success_if_what_follows_is_known(site: Site) -> None:
+    first = site.worker()
+    task = site.taskstate.start(chain(work(site, "kills_the_worker_after_success"), work(site, "nothing_now")))
+    wait_until("the worker is dead", lambda: first.status != "running", timeout=20)
+    site.worker()
+
+    assert site.taskstate.wait(task.id, timeout=20).status == "SUCCESS"
+    assert [state for _, state, _ in site.executions(task.id)] == ["SUCCESS", "SUCCESS"]
+
+
+def test_message_that_meets_its_hard_limit_every_time_is_given_up(site: Site) -> None:
+    worker = site.worker()
+    task = site.taskstate.start(work(site, "meets_its_limit", str(site.folder)))
+
+    task = site.taskstate.wait(task.id, timeout=40)
+
+    assert task.status == "ERROR"
+    assert "is not tried again" in task.task_log
+    assert len((site.folder / "begun").read_text().splitlines()) <= SOON["max_redeliveries"] + 2
+    assert "could not be recorded" not in worker.logs()
+
+
+def test_cold_shutdown_of_late_acknowledged_work_hands_it_back(site: Site) -> None:
+    first = site.worker()
+    task = site.taskstate.start(work(site, "waits_late", str(site.folder)))
+    site.begun()
+    first.kill("SIGQUIT")
+    wait_until("the worker is gone", lambda: first.status != "running", timeout=20)
+    assert status(task.id) == "PENDING"
+
+    site.go()
+    site.worker()
+    assert site.taskstate.wait(task.id, timeout=30).status == "SUCCESS"
+    assert site.executions(task.id) == [("waits_late", "SUCCESS", 0)]
+
+
+def test_message_that_expired_in_a_queue_without_a_worker_ends_soon(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_AFTER_EXPIRY_SECONDS", 1.0)
+    alone = site.taskstate.start(work(site, "nothing"), expires=0.5)
+    grouped = site.taskstate.start(group([work(site, "nothing")]), expires=0.5)
+    later = site.taskstate.start(work(site, "nothing"), expires=600)
+
+    for task in (alone, grouped):
+        task = site.taskstate.wait(task.id, timeout=10)
+        assert task.status == "ERROR"
+        assert "expired in the queue" in task.task_log
+    assert status(later.id) == "PENDING"
 
 
 def test_client_killed_in_the_middle_of_a_start_ends_the_task(site: Site) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import subprocess
+from datetime import datetime
 
 import click
 import pytest
 from celery import Celery
 
-from qhana_taskstate import TaskState, cli
+from qhana_taskstate import TaskState, cli, webhooks
 from qhana_taskstate.settings import Settings, setting_names
 from qhana_taskstate.testing import LocalProcess
 from qhana_taskstate.testing.server import free_port
@@ -42,6 +45,10 @@ _BLOCKS = [
     ("steps", "file plugin.py"),
     ("steps", "file web.py"),
     ("hosted", "file worker.py"),
+    ("webhooks", "shell"),
+    ("webhooks", "file receiver.py"),
+    ("webhooks", "python"),
+    ("webhooks", "http"),
     ("canvas", "python"),
 ]
 
@@ -192,6 +199,72 @@ with web.app_context():
 """)
 
 
+def test_subscriber_is_told_as_shown(make_project: MakeProject) -> None:
+    project = make_project("webhooks")
+    for name, source in (("plugin.py", "first"), ("worker.py", "tutorial")):
+        (code,) = [block.code for block in blocks_of(source) if block.role == f"file {name}"]
+        project.write(name, code)
+    port = str(free_port())
+    (script,) = [block.code for block in project.blocks if block.role == "shell"]
+    (python,) = [block.code for block in project.blocks if block.role == "python"]
+    steps = f"{script}wait_for_receiver\npython - <<'END'\n{python}END\ntouch told\nwait"
+    waits = "wait_for_receiver() { until (exec 3<>/dev/tcp/127.0.0.1/5006) 2> /dev/null; do sleep 0.1; done; }\n"
+    shell = LocalProcess(
+        ["bash", "-euo", "pipefail", "-c", (waits + steps).replace("5006", port)],
+        log_path=project.folder / "log",
+        cwd=project.folder,
+        env=project.environment,
+    )
+    receiver = project.folder / "receiver.log"
+
+    shell.start()
+    try:
+        wait_until("the script has run", lambda: (project.folder / "told").exists() or not shell.running, timeout=90)
+        assert shell.running, shell.logs()
+        end = "http://localhost:5005/tasks/7/: status 1, SUCCESS"
+        wait_until("the end was told", lambda: end in receiver.read_text().splitlines())
+        listed = json.loads(project.run_celery("taskstate", "deliveries", "--json"))
+    finally:
+        shell.close()
+
+    assert "401" not in receiver.read_text()
+    assert all(delivery["webhook_href"] == f"http://127.0.0.1:{port}/told/" for delivery in listed)
+    assert ".> webhooks " in (project.folder / "webhooks.log").read_text()
+    assert ".> webhooks " not in (project.folder / "worker.log").read_text()
+
+
+def test_call_looks_as_shown() -> None:
+    (block,) = [block for block in blocks_of("webhooks") if block.role == "http"]
+    head, _, body = block.code.partition("\n\n")
+    request, *lines = head.splitlines()
+    headers = dict(line.split(": ", 1) for line in lines)
+    message = json.loads(body)
+    data = message["data"]
+    moment = datetime.fromisoformat(message["timestamp"])
+    sent = webhooks.message(
+        task_id=data["task_id"],
+        source=data["source"],
+        event=data["event"],
+        sequence=data["sequence"],
+        status=data["status"],
+        timestamp=moment,
+    )
+
+    assert request == f"POST {webhooks.call_url('/told/', data['source'], data['event'])} HTTP/1.1"
+    assert body.strip().encode() == sent
+    secret = "whsec_" + base64.b64encode(bytes(32)).decode()
+    assert headers == webhooks.headers(headers["webhook-id"], moment, sent, [secret])
+
+
+def test_waits_before_further_attempts_are_the_default_ones() -> None:
+    told = re.search(r"It is tried again after (.*?), each", read_text(), re.DOTALL)
+    assert told is not None
+    units = {"s": 1, "min": 60, "h": 3600}
+    waits = [float(number) * units[unit] for number, unit in re.findall(r"(\d+) (s|min|h)\b", told[1])]
+
+    assert tuple(waits) == Settings().webhook_retry_schedule
+
+
 def test_second_command_is_the_one_that_ci_runs() -> None:
     assert command("test") in [line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines()]
 
@@ -214,7 +287,13 @@ def test_settings_are_listed_with_their_defaults() -> None:
     assert set(setting_names()) <= listed.keys()
     for name in setting_names():
         value = getattr(defaults, name)
-        shown = "hours to days" if name == "webhook_retry_schedule" else f"`{value}`" if value or value == 0 else "none"
+        shown = (
+            "nine waits, 5 s to a day"
+            if name == "webhook_retry_schedule"
+            else f"`{value}`"
+            if value or value == 0
+            else "none"
+        )
         assert listed[name] == shown, name
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from qhana_taskstate import belonging
-from qhana_taskstate.belonging import HEADER, Execution, ExecutionKey, Publisher, Submission, TaskRef
+from qhana_taskstate.belonging import HEADER, Execution, ExecutionKey, Publisher, Submission, TaskRef, nesting_of
 
 
 def execution(task_id: int = 1) -> Execution:
@@ -85,3 +85,69 @@ def test_progress_reported_while_it_is_taken_is_not_lost() -> None:
     running.progress = belonging.Progress(2.0)
     running.progress_dirty = True
     assert running.take_progress() == belonging.Progress(2.0)
+
+
+def signature(celery_id: str, **more: object) -> dict[str, object]:
+    return {"task": "t", "args": [], "kwargs": {}, "options": {"task_id": celery_id}, "subtask_type": None, **more}
+
+
+def body_of(**follows: object) -> tuple[list[object], dict[str, object], dict[str, object]]:
+    return ([], {}, {"chain": None, "callbacks": None, "chord": None, **follows})
+
+
+OWN = signature("own")
+OTHER = signature("other")
+
+
+@pytest.mark.parametrize(
+    ("headers", "follows", "expected"),
+    [
+        pytest.param({"id": "new"}, {}, 2, id="what an execution sends is as deep as it is"),
+        pytest.param(
+            {"id": "new", "replaced_task_nesting": 5}, {}, 5, id="Celery's own number is kept if it is higher"
+        ),
+        pytest.param({"id": "own"}, {}, 3, id="its replacement"),
+        pytest.param({"id": "own", "retries": 2, "replaced_task_nesting": 2}, {}, 2, id="its next attempt"),
+        pytest.param({"id": "new"}, {"chain": [OWN, OTHER]}, 3, id="a chain that ends with its id"),
+        pytest.param({"id": "new"}, {"chain": [OTHER]}, 2, id="a chain that does not"),
+        pytest.param({"id": "new"}, {"callbacks": [OTHER, OWN]}, 3, id="a callback with its id"),
+        pytest.param({"id": "new"}, {"chord": OWN}, 3, id="a chord whose body has its id"),
+        pytest.param(
+            {"id": "new"},
+            {"chord": signature("b", subtask_type="chain", kwargs={"tasks": [OTHER, OWN]})},
+            3,
+            id="a chord whose body is a chain that ends with its id",
+        ),
+        pytest.param(
+            {"id": "new"},
+            {
+                "chain": [
+                    signature("g", subtask_type="group", kwargs={"tasks": [signature("m", options={"chord": OWN})]})
+                ]
+            },
+            3,
+            id="a group whose members lead to a chord with its id",
+        ),
+    ],
+)
+def test_message_is_nested_so_that_its_key_is_its_own(
+    headers: dict[str, object], follows: dict[str, object], expected: int
+) -> None:
+    publisher = Execution(TaskRef(1, "t"), key=ExecutionKey("own", retries=1, nesting=2), name="n")
+
+    assert nesting_of({"task": "t", "retries": 0, **headers}, body_of(**follows), publisher) == expected
+
+
+def test_helper_that_waits_for_a_chord_leads_to_its_body() -> None:
+    publisher = Execution(TaskRef(1, "t"), key=ExecutionKey("own"), name="n")
+    headers = {"id": "new", "task": "celery.chord_unlock"}
+
+    assert nesting_of(headers, (["group", OWN], {}, {}), publisher) == 1
+    assert nesting_of({**headers, "task": "mine"}, (["group", OWN], {}, {}), publisher) == 0
+
+
+@pytest.mark.parametrize("odd", [None, "text", {"x": 1}, [1, 2], (["a"], {}, {"chain": [None, 3, "x"], "chord": "y"})])
+def test_body_of_another_form_leads_nowhere(odd: object) -> None:
+    publisher = Execution(TaskRef(1, "t"), key=ExecutionKey("own"), name="n")
+
+    assert nesting_of({"id": "new", "task": "t"}, odd, publisher) == 0
