@@ -158,7 +158,9 @@ def test_own_file_and_url_are_clustered_and_outputs_are_registered(tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 clusters of 40 entities are drawn" in done.stdout
     assert "2 clusters of 342 entities are drawn" in done.stdout
-    assert len(re.findall(r"cluster (?:points|penguins)\.csv +│ SUCCESS", done.stdout)) == 2
+    # Both files are clustered and summarised; a further task fails on purpose.
+    assert len(re.findall(r"│ SUCCESS ", done.stdout)) == 4
+    assert len(re.findall(r"│ ERROR ", done.stdout)) == 1
     assert len(list(output.rglob("clusters.svg"))) == 2
     assert processes_of(tmp_path) == []
 
