@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     ArgumentError,
@@ -62,6 +62,10 @@ _CONNECT_SECONDS, _SILENCE_SECONDS = 3, 8
 
 #: What SQLite says where trying again later helps.
 _SQLITE_PASSES: Final = ("locked", "busy", "unable to open", "disk i/o error", "is full")
+
+#: What MariaDB says of wrong statements and missing rights, and PyMySQL calls an `OperationalError`: unknown column, no
+#: default value, command denied.
+_MYSQL_STAYS: Final = frozenset({1054, 1142, 1143, 1364})
 
 #: SQLSTATE of what passes and is no `OperationalError` of the driver: the server is a standby for the moment.
 _READ_ONLY: Final = "25006"
@@ -310,6 +314,8 @@ def passes(exc: BaseException) -> bool:
     if isinstance(exc.orig, sqlite3.Error):
         told = str(exc.orig).lower()
         return any(words in told for words in _SQLITE_PASSES)
+    if exc.orig is not None and exc.orig.args and exc.orig.args[0] in _MYSQL_STAYS:
+        return False
     return isinstance(exc, (OperationalError, InterfaceError))
 
 
@@ -333,16 +339,24 @@ def announce_after_commit(connection: Connection) -> None:
 
 def database_time(connection: Connection) -> datetime:
     """Return this moment by the database's clock, aware UTC."""
-    match connection.dialect.name:
+    return moment_of_clock(connection.execute(select(database_clock(connection.dialect.name))).scalar_one())
+
+
+def database_clock(dialect: str) -> ColumnElement[Any]:
+    """Return the expression for this moment by the database's clock; `moment_of_clock` reads what it gives."""
+    match dialect:
         case "postgresql":
-            moment = connection.execute(select(func.clock_timestamp())).scalar_one()
-            return cast(datetime, moment).astimezone(UTC)
+            return func.clock_timestamp()
         case "sqlite":
-            moment = connection.execute(select(func.strftime("%Y-%m-%dT%H:%M:%f", "now"))).scalar_one()
-            return datetime.fromisoformat(str(moment)).replace(tzinfo=UTC)
+            return func.strftime("%Y-%m-%dT%H:%M:%f", "now")
         case _:
-            moment = connection.execute(select(func.utc_timestamp(6))).scalar_one()
-            return cast(datetime, moment).replace(tzinfo=UTC)
+            return func.utc_timestamp(6)
+
+
+def moment_of_clock(value: object) -> datetime:
+    """Return what `database_clock` gave as an aware UTC moment."""
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _cause(exc: DBAPIError) -> str:

@@ -198,14 +198,17 @@ def check_heartbeats(beats: Collection[datetime], moment: datetime, lost_after_s
     return Finding("heartbeats", True, f"{len(beats)} running executions are alive")
 
 
-def check_upkeep(until: datetime | None, moment: datetime, interval_seconds: float) -> Finding:
+def check_upkeep(until: datetime | None, moment: datetime, interval_seconds: float, *, idle: bool) -> Finding:
     """Check that somebody looks for lost work.
 
     Args:
         until: How long the right of whoever looks lasts, by the database's clock; None if nobody ever looked.
         moment: Now, by the same clock.
         interval_seconds: Time between two looks.
+        idle: There is nothing to look for, so that nobody does.
     """
+    if idle:
+        return Finding("upkeep", True, "nothing is open that could be lost")
     if until is None or moment - until > timedelta(seconds=2 * interval_seconds):
         told = "nobody has ever looked" if until is None else f"nobody has looked since {until:%Y-%m-%d %H:%M:%S} UTC"
         return Finding(
@@ -357,8 +360,8 @@ class Doctor:
             ).scalars()
             # Who begins writes its first sign of life by its own clock.
             yield check_heartbeats(list(beats), moment, settings.lost_after_seconds + CLOCK_TOLERANCE_SECONDS)
-            leader = store.leader_until(connection)
-            yield check_upkeep(leader and leader[1], moment, state.tracker.upkeep.interval_seconds)
+            seen = store.glance(connection)
+            yield check_upkeep(seen.until, moment, state.tracker.upkeep.interval_seconds, idle=seen.idle)
             if inspect(connection).has_table(delivery_table.name):
                 due = connection.execute(select(func.min(delivery_table.c.due_at))).scalar()
                 yield check_deliveries(due, moment)

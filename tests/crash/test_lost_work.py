@@ -326,6 +326,14 @@ def test_message_that_expired_in_a_queue_without_a_worker_ends_soon(
     assert status(later.id) == "PENDING"
 
 
+def test_child_lost_after_its_success_with_more_to_come_is_no_success(site: Site) -> None:
+    site.worker()
+    task = site.taskstate.start(work(site, "spawns_and_dies_after_success", str(site.folder)))
+
+    # Its child waits for `go`: a success now would come too early.
+    assert site.taskstate.wait(task.id, timeout=30).status == "ERROR"
+
+
 def test_client_killed_in_the_middle_of_a_start_ends_the_task(site: Site) -> None:
     site.client("from tests.apps.crash import start_and_die; start_and_die(1000, 300)")
     task_id = 1

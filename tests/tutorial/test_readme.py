@@ -49,6 +49,7 @@ _BLOCKS = [
     ("webhooks", "file receiver.py"),
     ("webhooks", "python"),
     ("webhooks", "http"),
+    ("pruning", "file worker.py"),
     ("canvas", "python"),
 ]
 
@@ -263,6 +264,23 @@ def test_waits_before_further_attempts_are_the_default_ones() -> None:
     waits = [float(number) * units[unit] for number, unit in re.findall(r"(\d+) (s|min|h)\b", told[1])]
 
     assert tuple(waits) == Settings().webhook_retry_schedule
+
+
+def test_old_tasks_are_removed_and_the_application_removes_their_files(make_project: MakeProject) -> None:
+    project = make_project("pruning")
+    for block in blocks_of("tutorial"):
+        if block.role == "file plugin.py":
+            project.write("plugin.py", block.code)
+    project.run_celery("taskstate", "upgrade")
+    project.start_worker()
+    project.run_celery("taskstate", "start", "frequent_words", "--param", "path=plugin.py", "--wait")
+    assert (project.folder / "words.csv").exists()
+
+    told = project.run_celery("taskstate", "prune", "--older-than", "0s")
+
+    assert told == "1 task removed; 1 output file is reported to the application\n"
+    assert not (project.folder / "words.csv").exists()
+    assert project.run_celery("taskstate", "list", "--json") == "[]\n"
 
 
 def test_second_command_is_the_one_that_ci_runs() -> None:

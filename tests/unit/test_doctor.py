@@ -98,10 +98,11 @@ def test_silence_of_what_runs_is_told() -> None:
 
 
 def test_upkeep_that_nobody_does_is_told() -> None:
-    assert doctor.check_upkeep(NOW + timedelta(seconds=10), NOW, 5).ok
-    assert doctor.check_upkeep(NOW - timedelta(seconds=9), NOW, 5).ok
-    assert "ever" in told(doctor.check_upkeep(None, NOW, 5))
-    assert "2026-05-18" in told(doctor.check_upkeep(NOW - timedelta(seconds=11), NOW, 5))
+    assert doctor.check_upkeep(NOW + timedelta(seconds=10), NOW, 5, idle=False).ok
+    assert doctor.check_upkeep(NOW - timedelta(seconds=9), NOW, 5, idle=False).ok
+    assert doctor.check_upkeep(None, NOW, 5, idle=True).ok
+    assert "ever" in told(doctor.check_upkeep(None, NOW, 5, idle=False))
+    assert "2026-05-18" in told(doctor.check_upkeep(NOW - timedelta(seconds=11), NOW, 5, idle=False))
 
 
 def test_late_notification_is_told() -> None:

@@ -258,9 +258,8 @@ def test_unsubscribed_beside_a_call_hears_at_most_the_one_under_way(
 
 def _is_owed(state: TaskState) -> bool:
     with state.database.reading() as connection:
-        return deliveries.is_owed(connection, database_time(connection)) or bool(
-            deliveries.next_due(connection) is not None
-        )
+        moment = database_time(connection)
+        return deliveries.is_owed(connection, moment) or deliveries.next_due(connection, moment) is not None
 
 
 def test_gone_beside_changes_stops_nobody(make_state: MakeState, receiver: WebhookReceiver) -> None:

@@ -43,7 +43,8 @@ def examined(deployment: Deployment) -> Deployment:
 
     def looked() -> bool:
         with deployment.taskstate.database.reading() as connection:
-            return store.leader_until(connection) is not None
+            seen = store.glance(connection)
+        return seen.idle or seen.until is not None
 
     wait_until("somebody does the chores", looked, timeout=30)
     return deployment
