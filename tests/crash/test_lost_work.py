@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 from celery import chain, group, signature
+from sqlalchemy.exc import DBAPIError
 
 from qhana_taskstate import ProcessingTask, store, vouching
 from qhana_taskstate import upkeep as upkeep_module
+from qhana_taskstate.database import database_time
 from qhana_taskstate.tables import execution_table
+from qhana_taskstate.testing.container import LocalWorker
 from tests.crash.conftest import SOON, Site
 from tests.waiting import wait_until
 
@@ -148,13 +151,33 @@ def test_message_that_kills_its_child_every_time_is_given_up(site: Site) -> None
     assert site.taskstate.wait(site.taskstate.start(work(site, "nothing")).id, timeout=20).status == "SUCCESS"
 
 
+def freeze_between_writes(site: Site, worker: LocalWorker, task_id: int) -> None:
+    """Freeze a worker at a moment at which it holds no lock in the database.
+
+    One that really is elsewhere loses its connection, and the locks with it, once its machine answers no more.
+    """
+
+    def frozen() -> bool:
+        worker.freeze()
+        try:
+            with site.taskstate.database.transaction(patience=0.2) as connection:
+                store.lock_job(connection, task_id)
+        except DBAPIError:
+            worker.thaw()
+            return False
+        return True
+
+    wait_until("it is frozen and holds no lock", frozen, timeout=20, interval=0.1)
+
+
 def test_frozen_worker_elsewhere_is_given_up_and_its_late_result_changes_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = site.worker()
     task = site.taskstate.start(work(site, "waits", str(site.folder)))
-    site.begun()
-    worker.freeze()
+    wait_until("its log is written", lambda: log(task.id) == "began", timeout=15)
+    site.taskstate.session.close()
+    freeze_between_writes(site, worker, task.id)
     # As an observer on another machine sees it, who cannot ask for the process, and on a database without locks.
     monkeypatch.setattr(upkeep_module, "is_alive", lambda *_: False)
     monkeypatch.setattr(vouching, "held", lambda *_: set())
@@ -171,6 +194,22 @@ def test_frozen_worker_elsewhere_is_given_up_and_its_late_result_changes_nothing
     assert row.status == "ERROR"
     assert row.task_log.startswith(before)
     assert "could not be recorded" not in worker.logs()
+
+
+def test_observer_that_came_to_a_halt_while_it_looks_stops_nobody(site: Site) -> None:
+    task = site.taskstate.start(work(site, "waits", str(site.folder)))
+    database = site.taskstate.database
+    began = time.monotonic()
+
+    with database.engine.connect() as halted, halted.begin():
+        store.lead(halted, "halted", database_time(halted), 60)
+        with pytest.raises(TimeoutError):
+            site.taskstate.wait(task.id, timeout=2)
+        halted.get_transaction().rollback()  # type: ignore[union-attr]  # there is one
+
+    # It is waited for by an observer of its own, for the limit of a lock at most.
+    assert time.monotonic() - began < 30
+    assert site.taskstate.upkeep() is not None
 
 
 def test_frozen_worker_on_the_same_machine_is_alive(site: Site) -> None:
