@@ -197,6 +197,7 @@ class Execution(Publisher):
         closed: Its end is recorded.
         postponed: Its end waits in memory for the database; until then its lease is renewed.
         task_ended: The task had already ended when it began.
+        elsewhere: It runs already in a process that lives: its message was delivered again.
         entered: The body was entered; a further call of the function is a plain call.
         failure: Why it failed, as Celery reported it (a `store.Failure`).
         succeeded: Celery said so: its result is stored and what follows is published.
@@ -213,6 +214,7 @@ class Execution(Publisher):
     max_retries: int | None = field(kw_only=True, default=None)
     known: bool = field(kw_only=True, default=True)
     task_ended: bool = field(kw_only=True, default=False)
+    elsewhere: bool = field(kw_only=True, default=False)
     entered: bool = field(kw_only=True, default=False)
     closed: bool = field(kw_only=True, default=False)
     postponed: bool = field(kw_only=True, default=False)

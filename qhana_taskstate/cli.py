@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, NoReturn, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import click
 from celery import Celery
@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from . import deliveries, reader, schema
+from . import deliveries, doctor, reader, schema
 from .bars import Board, JsonBoard, LineBoard, LiveBoard, watch
 from .database import database_time
 from .errors import (
@@ -46,6 +46,9 @@ _LARGEST_DELIVERY_ID: Final = 2**63 - 1
 
 #: Longest name in the table of a terminal.
 _NAME_WIDTH: Final = 40
+
+#: Names under which drivers take a password in the query of a URL.
+_PASSWORD_KEYS: Final = frozenset({"password", "passwd", "sslpassword", "ssl_keyfile_password"})
 
 _EXIT_CODES: Final = (
     "Exit codes: 0 done, and yes; 1 no, or failed (no such task, already ended, a task ended as ERROR, the database or "
@@ -362,6 +365,40 @@ def upkeep(ctx: click.Context, /, once: bool, seconds: float | None, as_json: bo
         time.sleep(state.tracker.upkeep.interval_seconds)
 
 
+@_command("doctor")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    show_default=True,
+    help="Seconds to wait for workers, and for the probe.",
+)
+@click.option("--no-probe", is_flag=True, help="Send no probe canvas through the broker.")
+@_as_json
+@click.pass_context
+def doctor_(ctx: click.Context, /, timeout: float, no_probe: bool, as_json: bool, **_: Any) -> None:
+    """Examine the set-up, and say what to change. Exit code 1 if something is wrong.
+
+    It looks at the tables, the clocks of workers and database, time limits, late acknowledgement, who consumes the
+    queue of the webhooks, signs of life, late notifications and forgotten tasks, and sends a small canvas through the
+    broker and back. With --json an array of objects.
+    """
+    findings = doctor.Doctor(_taskstate(ctx, ready=False), timeout=timeout, sends_probe=not no_probe).examine()
+    told = [
+        {name: _without_passwords(ctx, value) if isinstance(value, str) else value for name, value in found.items()}
+        for found in map(dataclasses.asdict, findings)
+    ]
+    if as_json:
+        _print_json(told)
+    else:
+        for found in told:
+            click.echo(f"{'ok   ' if found['ok'] else 'WRONG'}  {found['check']}: {found['seen']}")
+            if found["advice"]:
+                click.echo(f"         {found['advice']}")
+    if not all(finding.ok for finding in findings):
+        ctx.exit(_Failure.exit_code)
+
+
 @_command("deliveries")
 @click.option("--task", "task_id", type=int, metavar="ID", help="Only those of this task.")
 @click.option("--dead", is_flag=True, help="Only those that were given up.")
@@ -666,12 +703,17 @@ def _passwords(app: Celery) -> set[str]:
     found: set[str] = set()
     for url in urls:
         try:
-            password = urlsplit(str(url or "")).password
+            parts = urlsplit(str(url or ""))
+            passwords = [parts.password, *_values_of(parts.query, _PASSWORD_KEYS)]
         except ValueError:
             continue
-        if password:
+        for password in filter(None, passwords):
             found |= {password, unquote(password)}
     return found
+
+
+def _values_of(query: str, keys: frozenset[str]) -> list[str]:
+    return [value for key, value in parse_qsl(query) if key.lower() in keys]
 
 
 def _painter(ctx: click.Context) -> Callable[[str], str]:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     ArgumentError,
@@ -63,6 +63,10 @@ _CONNECT_SECONDS, _SILENCE_SECONDS = 3, 8
 #: What SQLite says where trying again later helps.
 _SQLITE_PASSES: Final = ("locked", "busy", "unable to open", "disk i/o error", "is full")
 
+#: What MariaDB says of wrong statements and missing rights, and PyMySQL calls an `OperationalError`: unknown column, no
+#: default value, command denied.
+_MYSQL_STAYS: Final = frozenset({1054, 1142, 1143, 1364})
+
 #: SQLSTATE of what passes and is no `OperationalError` of the driver: the server is a standby for the moment.
 _READ_ONLY: Final = "25006"
 
@@ -94,21 +98,23 @@ class Database:
             try:
                 self._url: URL = _shared_memory(make_url(url), id(self))
                 self._url.get_dialect()
-            except (ArgumentError, NoSuchModuleError) as exc:
+            except (ArgumentError, NoSuchModuleError, ValueError):
+                # Without the cause, which may quote a part of the URL.
                 raise SettingsError(
                     "taskstate_database_url is no SQLAlchemy URL or names an unknown database; "
                     "use for example 'sqlite:///taskstate.db' or 'postgresql+psycopg://user@host/name'"
-                ) from exc
+                ) from None
         else:
             self._url = engine.url
 
     def __repr__(self) -> str:
-        return f"<Database {self._url.render_as_string(hide_password=True)}>"
+        return f"<Database {self.name}>"
 
     @property
     def name(self) -> str:
         """The database without its password, for messages to people."""
-        return self._url.render_as_string(hide_password=True)
+        # Drivers take a password in the query too.
+        return self._url.set(query={}).render_as_string(hide_password=True)
 
     @property
     def dialect(self) -> str:
@@ -308,6 +314,8 @@ def passes(exc: BaseException) -> bool:
     if isinstance(exc.orig, sqlite3.Error):
         told = str(exc.orig).lower()
         return any(words in told for words in _SQLITE_PASSES)
+    if exc.orig is not None and exc.orig.args and exc.orig.args[0] in _MYSQL_STAYS:
+        return False
     return isinstance(exc, (OperationalError, InterfaceError))
 
 
@@ -331,16 +339,24 @@ def announce_after_commit(connection: Connection) -> None:
 
 def database_time(connection: Connection) -> datetime:
     """Return this moment by the database's clock, aware UTC."""
-    match connection.dialect.name:
+    return moment_of_clock(connection.execute(select(database_clock(connection.dialect.name))).scalar_one())
+
+
+def database_clock(dialect: str) -> ColumnElement[Any]:
+    """Return the expression for this moment by the database's clock; `moment_of_clock` reads what it gives."""
+    match dialect:
         case "postgresql":
-            moment = connection.execute(select(func.clock_timestamp())).scalar_one()
-            return cast(datetime, moment).astimezone(UTC)
+            return func.clock_timestamp()
         case "sqlite":
-            moment = connection.execute(select(func.strftime("%Y-%m-%dT%H:%M:%f", "now"))).scalar_one()
-            return datetime.fromisoformat(str(moment)).replace(tzinfo=UTC)
+            return func.strftime("%Y-%m-%dT%H:%M:%f", "now")
         case _:
-            moment = connection.execute(select(func.utc_timestamp(6))).scalar_one()
-            return cast(datetime, moment).replace(tzinfo=UTC)
+            return func.utc_timestamp(6)
+
+
+def moment_of_clock(value: object) -> datetime:
+    """Return what `database_clock` gave as an aware UTC moment."""
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _cause(exc: DBAPIError) -> str:
@@ -368,6 +384,7 @@ def _prepare(engine: Engine) -> None:
         return
     event.listen(engine, "connect", _sqlite_connect)
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "savepoint", _begin_before_savepoint)
 
 
 def _sqlite_connect(connection: Any, record: object) -> None:
@@ -410,6 +427,14 @@ def _ask_if_idle(engine: Engine, connection: Any, record: ConnectionPoolEntry, p
         alive = False
     if not alive:
         raise DisconnectionError("the connection broke while it lay idle")
+
+
+def _begin_before_savepoint(connection: Connection, name: str) -> None:
+    # The driver begins a transaction only before a change. A savepoint outside of one would be committed by its
+    # release (sqlite3 of Python 3.11 to 3.14).
+    driver = connection.connection.driver_connection
+    if isinstance(driver, sqlite3.Connection) and not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN")
 
 
 def _begin(connection: Connection) -> None:

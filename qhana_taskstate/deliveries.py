@@ -34,7 +34,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from .answers import Verdict
 from .database import announce_after_commit
-from .outbox import forget, subscription_row
+from .outbox import subscription_row
 from .rows import task_row
 from .states import UNKNOWN, TaskEvent, TaskStatus, with_error_word
 from .tables import NAME_LENGTH, change_table, delivery_table, host_table, upkeep_table
@@ -163,7 +163,8 @@ def collect(connection: Connection, moment: datetime) -> bool:
                     update(delivery_table)
                     .where(delivery_table.c.id == row.id)
                     .values(
-                        changed_at=changed.changed_at,
+                        # Two who collect at once may do so in any order; time must not go back for a receiver.
+                        changed_at=max(filter(None, (changed.changed_at, row.changed_at, row.message_at))),
                         due_at=row.due_at or max(moment, row.not_before or moment),
                     )
                 )
@@ -315,7 +316,7 @@ def claim(
         .where(subscription_row.c.id == subscription_id)
     ).one_or_none()
     if subscription is None or subscription.task_id != row.task_id:
-        forget(connection, subscription_id)
+        _forget(connection, subscription_id)
         return None
     host = host_of(subscription.webhook_href)
     if not _may_be_called(connection, host, moment):
@@ -359,6 +360,14 @@ def claim(
         changed_at=message_at,
         status=_wire_status(subscription, error_word),
     )
+
+
+def _forget(connection: Connection, subscription_id: int) -> None:
+    """Remove the deliveries of a subscription that is gone, whose rows the caller has locked.
+
+    Its changes are left to `collect`, which drops them: who holds deliveries must not wait for changes.
+    """
+    connection.execute(delete(delivery_table).where(delivery_table.c.subscription_id == subscription_id))
 
 
 def _wire_status(task: Any, error_word: str) -> str:
@@ -408,7 +417,7 @@ def settle(
     if verdict.kind == "gone":
         from_subscription = subscription_row.c.id == row.subscription_id
         connection.execute(delete(subscription_row).where(from_subscription))
-        forget(connection, row.subscription_id)
+        _forget(connection, row.subscription_id)
         return
     connection.execute(
         update(delivery_table)

@@ -70,7 +70,7 @@ class StepNotOpenError(TaskStateError, RuntimeError):
 
 
 class ArgumentsError(TaskStateError, TypeError):
-    """The arguments for a task do not fit its signature or cannot be serialised; nothing was written."""
+    """Arguments make no sense: those of a task do not fit it or cannot be serialised; nothing was written."""
 
 
 class DuplicateExecutionError(TaskStateError, ValueError):

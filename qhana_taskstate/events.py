@@ -6,6 +6,7 @@ commit, so that a subscription made in between is seen, and so that no lock is h
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +16,8 @@ from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_session
 
 from . import outbox
 from .states import TaskEvent
+
+logger = logging.getLogger(__name__)
 
 #: Key in the info of a session: what its open transaction changed.
 _NOTED: Final = "qhana_taskstate_events"
@@ -27,7 +30,8 @@ class _Noted:
     Attributes:
         changes: By the transaction or savepoint in which it happened: a task and what happened to it.
         subscriptions: By the same: tasks that were subscribed to.
-        written: The changes are in the outbox; what a further flush of the same commit brings is added at once.
+        written: The changes are in the outbox; what handlers of others still change in the same commit is added at
+            once.
         owed: Somebody is to be told.
     """
 
@@ -50,6 +54,8 @@ def note(session: Session, task_id: int | None, *events: TaskEvent) -> None:
         return
     noted = session.info.setdefault(_NOTED, _Noted())
     noted.changes.setdefault(transaction, set()).update((task_id, told) for told in events)
+    if noted.written:
+        _write(session, noted)
 
 
 def note_subscription(session: Session, task_id: int | None) -> None:
@@ -59,6 +65,8 @@ def note_subscription(session: Session, task_id: int | None) -> None:
         return
     noted = session.info.setdefault(_NOTED, _Noted())
     noted.subscriptions.setdefault(transaction, set()).add(task_id)
+    if noted.written:
+        _write(session, noted)
 
 
 def _transaction(session: Session) -> SessionTransaction | None:
@@ -100,18 +108,27 @@ def listen(
             event.listen(detail_class, name, after_detail_change)
     event.listen(subscription_class, "after_insert", after_subscription_insert)
     event.listen(Session, "before_commit", _before_commit)
-    event.listen(Session, "after_flush_postexec", _after_flush)
-    event.listen(Session, "after_soft_rollback", _after_rollback)
     event.listen(Session, "after_transaction_end", _after_transaction_end)
 
     def after_commit(session: Session) -> None:
-        if session.in_nested_transaction():
+        savepoint = session.get_nested_transaction()
+        if savepoint is not None:
+            _keep(session, savepoint)
             return
         noted = session.info.pop(_NOTED, None)
         if noted is not None and noted.owed:
-            announce()
+            _announce(announce)
 
     event.listen(Session, "after_commit", after_commit)
+
+
+def _announce(announce: Callable[[], None]) -> None:
+    try:
+        announce()
+    except Exception as exc:
+        # What is owed is committed, and found by whoever looks next; whoever committed must not suffer. Without a
+        # `TaskState` in the process there is nobody to announce it to.
+        logger.info("a commit that subscribers are to be told of was not announced: %s", exc)
 
 
 def _note_of(target: Any, task_id: int | None, told: TaskEvent) -> None:
@@ -130,16 +147,9 @@ def _before_commit(session: Session) -> None:
         return
     # What this flush brings belongs to the same commit, which would flush only after its handlers.
     session.flush()
-    noted: _Noted | None = session.info.get(_NOTED)
-    if noted is not None:
-        _write(session, noted)
-        noted.written = True
-
-
-def _after_flush(session: Session, context: object) -> None:
-    noted: _Noted | None = session.info.get(_NOTED)
-    if noted is not None and noted.written:
-        _write(session, noted)
+    noted: _Noted = session.info.setdefault(_NOTED, _Noted())
+    _write(session, noted)
+    noted.written = True
 
 
 def _write(session: Session, noted: _Noted) -> None:
@@ -162,24 +172,27 @@ def _write(session: Session, noted: _Noted) -> None:
         noted.owed |= outbox.add(connection, task_id, changed.get(task_id, set()))
 
 
-def _after_rollback(session: Session, previous: SessionTransaction) -> None:
+def _keep(session: Session, savepoint: SessionTransaction) -> None:
+    """Let what happened in a savepoint that is released belong to what surrounds it."""
     noted: _Noted | None = session.info.get(_NOTED)
-    if noted is None:
+    outer = savepoint.parent
+    if noted is None or outer is None:
         return
-    if not previous.nested:
-        session.info.pop(_NOTED)
-        return
-    noted.changes.pop(previous, None)
-    noted.subscriptions.pop(previous, None)
+    if savepoint in noted.changes:
+        noted.changes.setdefault(outer, set()).update(noted.changes.pop(savepoint))
+    if savepoint in noted.subscriptions:
+        noted.subscriptions.setdefault(outer, set()).update(noted.subscriptions.pop(savepoint))
 
 
 def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
-    """Let what happened in a savepoint that was kept belong to what surrounds it."""
+    """Forget what was not committed."""
+    # Not at a rollback: SQLAlchemy (2.0, 2.1) tells of none when a session is closed, and of one that is not the
+    # savepoint's when a flush inside it fails.
     noted: _Noted | None = session.info.get(_NOTED)
-    outer = transaction.parent
-    if noted is None or outer is None or not transaction.nested:
+    if noted is None:
         return
-    if transaction in noted.changes:
-        noted.changes.setdefault(outer, set()).update(noted.changes.pop(transaction))
-    if transaction in noted.subscriptions:
-        noted.subscriptions.setdefault(outer, set()).update(noted.subscriptions.pop(transaction))
+    if transaction.parent is None:
+        session.info.pop(_NOTED)
+    elif transaction.nested:
+        noted.changes.pop(transaction, None)
+        noted.subscriptions.pop(transaction, None)

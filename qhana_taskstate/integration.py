@@ -28,6 +28,7 @@ from . import (
     messages,
     models,
     plugin,
+    probe,
     reader,
     schema,
     sessions,
@@ -49,7 +50,7 @@ from .sender import Sender, send
 from .sessions import Sessions
 from .settings import Settings, read_settings, setting_names
 from .states import TaskStatus, check_status, is_terminal
-from .submission import Submitter, Subscriber
+from .submission import Submitter, Subscriber, check_event, check_known_webhook
 from .tracker import Tracker
 from .upkeep import Settled, StoredSuccess, Upkeep
 
@@ -157,6 +158,7 @@ class TaskState:
         _of_app[app] = self
         _all.append(self)
         _register_deliver(app)
+        probe.register(app)
         signals.connect(_listener_of)
         sessions.install(lambda: current().sessions)
         plugin.install_starter(lambda signature: current().start(signature), lambda: current().app)
@@ -385,6 +387,7 @@ class TaskState:
                 `answers`, where nothing was changed.
             WebhookTargetError: If the webhook's URL is unusable; nothing was written.
             EventError: If the event is none of the three; nothing was written.
+            SettingsError: If there is a webhook, but neither a `task_href` nor a public URL; nothing was written.
         """
         subscriber = None
         if webhook_href is not None:
@@ -599,6 +602,8 @@ class TaskState:
             TaskNotFoundError: If there is no such task.
             WebhookTargetError: If the URL is unusable, or leads where webhooks may not go in any case.
             EventError: If the event is none of the three.
+            ArgumentsError: If the `task_href` is no text.
+            TextTooLongError: If a URL is longer than its column.
             SettingsError: If there is no `task_href` and no public URL.
         """
         subscriber = Subscriber(webhook_href=webhook_href, task_href=task_href, event=event)
@@ -624,7 +629,15 @@ class TaskState:
 
         Returns:
             How many were removed.
+
+        Raises:
+            TaskNotFoundError: If this can be no task.
+            WebhookTargetError: If the URL is no text.
+            EventError: If the event is none of the three.
         """
+        check_known_webhook(webhook_href)
+        if event is not ...:
+            check_event(event)
         found = TaskUpdateSubscription.get_by_task_and_subscriber(_id_of(task), webhook_href, event=event)
         for subscription in found:
             self.session.delete(subscription)

@@ -100,7 +100,14 @@ def lock(connection: Connection, task_id: int) -> None:
 
 
 def lock_for_subscription(connection: Connection, task_id: int) -> None:
-    """Put a new subscription in order with everything that changes its task, and with other subscriptions to it."""
+    """Put a new subscription in order with everything that changes its task, and with other subscriptions to it.
+
+    Locks the row of the task first where a row that refers to it will wait for that lock anyway: whoever holds a job
+    row must not wait for a `ProcessingTask` row.
+    """
+    if connection.dialect.name != "postgresql":
+        # SQLite: takes the lock of the whole database. MariaDB: a foreign key asks for a share of it.
+        lock_task(connection, task_id)
     locked = connection.execute(
         select(job_table.c.task_id).where(job_table.c.task_id == task_id).with_for_update()
     ).first()

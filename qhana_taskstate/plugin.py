@@ -275,6 +275,10 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
     """
     if execution.task_ended:
         raise Ignore(f"task {execution.ref.task_id} has already ended")
+    if execution.elsewhere or execution.closed:
+        # Its message was delivered again (kombu's visibility timeout, a connection that broke before it was
+        # acknowledged): what it did once is not done twice.
+        raise Ignore("its message was delivered again; it " + ("runs already" if execution.elsewhere else "has ended"))
     sessions = current_sessions()
     task: PluginTask = execution.task
     kwargs = task.with_task_id(args[1:] if _is_bound(task) else args, kwargs, execution.ref.task_id)

@@ -161,6 +161,11 @@ class Pruner:
                     break
         return pruned
 
+    @property
+    def due(self) -> bool:
+        """Whether the automatic pruning is switched on and has something to look at now."""
+        return self._settings.prune_after_seconds is not None and time.monotonic() >= self._not_before
+
     def turn(self) -> int:
         """Do a small portion of the automatic pruning, if it is switched on and due.
 
@@ -168,7 +173,7 @@ class Pruner:
             How many tasks were removed.
         """
         age = self._settings.prune_after_seconds
-        if age is None or time.monotonic() < self._not_before:
+        if age is None or not self.due:
             return 0
         pruned = Pruned()
         until = time.monotonic() + _TURN_SECONDS

@@ -23,7 +23,7 @@ from .models import (
 )
 from .sessions import current_session
 from .settings import Settings
-from .states import ERROR_WORDS, UNKNOWN, TaskStatus, with_error_word
+from .states import ERROR_WORDS, UNKNOWN, ExecutionState, TaskStatus, with_error_word
 from .tables import UtcTime, execution_table, hold_table, job_table, now
 
 _task = ProcessingTask.__table__
@@ -368,6 +368,39 @@ def open_task_ids(connection: Connection) -> list[int]:
         .order_by(_task.c.id)
     )
     return list(connection.execute(query).scalars())
+
+
+def silent_task_ids(connection: Connection, before: datetime) -> list[int]:
+    """Return open tasks that nothing seems to bring to an end.
+
+    They are neither open-ended nor at a step, no submission is under way, nothing of them runs, and what of them is
+    queued was to begin before a moment.
+
+    Args:
+        connection: Where to read.
+        before: That moment, aware UTC.
+    """
+    its = execution_table.c.task_id == job_table.c.task_id
+    lively = or_(
+        execution_table.c.state == ExecutionState.RUNNING.value,
+        func.coalesce(execution_table.c.eta, execution_table.c.published_at, before) > before,
+    )
+    rows = connection.execute(
+        select(job_table.c.task_id)
+        .where(
+            job_table.c.end_status.is_(None),
+            job_table.c.open_ended.is_(False),
+            job_table.c.parked.is_(False),
+            job_table.c.had_work.is_(True),
+            func.coalesce(job_table.c.created_at, before) <= before,
+            ~select(hold_table.c.id).where(hold_table.c.task_id == job_table.c.task_id).exists(),
+            ~select(execution_table.c.task_id).where(its, execution_table.c.closed_at.is_(None), lively).exists(),
+            ~select(execution_table.c.task_id).where(its, execution_table.c.closed_at > before).exists(),
+        )
+        .order_by(job_table.c.task_id)
+        .limit(_IDS_AT_ONCE)
+    )
+    return [row.task_id for row in rows]
 
 
 def get_tasks(connection: Connection, settings: Settings, task_ids: Iterable[int]) -> list[TaskView]:

@@ -44,7 +44,7 @@ def upgrade(database: Database) -> None:
         SchemaError: If the database is of a version that this package does not know.
     """
     with _alone(database) as connection:
-        known = _known_revisions()
+        known = known_revisions()
         seen = _revision(connection)
         if seen is not None and seen not in known:
             raise SchemaError(
@@ -77,7 +77,7 @@ def check(database: Database) -> None:
         DatabaseUnavailableError: If the database cannot be reached.
     """
     seen = current_revision(database)
-    known = _known_revisions()
+    known = known_revisions()
     if seen is None:
         raise SchemaError(f"the tables of qhana_taskstate are missing in {database.name}; run: {UPGRADE_COMMAND}")
     # A version that is not known is a newer one: workers of two releases run side by side while one is rolled out.
@@ -93,8 +93,8 @@ def _revision(connection: Connection) -> str | None:
 
 
 @cache
-def _known_revisions() -> tuple[str, ...]:
-    """All versions, oldest first."""
+def known_revisions() -> tuple[str, ...]:
+    """Return all versions that this package knows, oldest first."""
     script = ScriptDirectory.from_config(_config(None))
     return tuple(revision.revision for revision in script.walk_revisions())[::-1]
 

@@ -23,6 +23,15 @@ ENVIRONMENT_PREFIX: Final = "TASKSTATE_"
 
 DAY: Final = 86400.0
 
+#: The longest time that a setting may name, in seconds; moments further away cannot be stored.
+_LONGEST_SECONDS: Final = 3650 * DAY
+
+#: The longest time for one call, in seconds: several of them must fit into a run of the deliveries.
+_LONGEST_CALL_SECONDS: Final = 300.0
+
+#: How many attempts a schedule may hold.
+_MOST_ATTEMPTS: Final = 100
+
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
@@ -52,8 +61,15 @@ def _number(value: object) -> float:
 
 def _seconds(value: object) -> float:
     number = _number(value)
-    if number <= 0:
-        raise ValueError("a number of seconds above 0 is needed")
+    if not 0 < number <= _LONGEST_SECONDS:
+        raise ValueError(f"a number of seconds above 0 is needed, at most {_LONGEST_SECONDS:.0f}")
+    return number
+
+
+def _call_seconds(value: object) -> float:
+    number = _number(value)
+    if not 0 < number <= _LONGEST_CALL_SECONDS:
+        raise ValueError(f"a number of seconds above 0 is needed, at most {_LONGEST_CALL_SECONDS:.0f}")
     return number
 
 
@@ -63,8 +79,8 @@ def _optional_seconds(value: object) -> float | None:
 
 def _seconds_or_zero(value: object) -> float:
     number = _number(value)
-    if number < 0:
-        raise ValueError("a number of seconds, 0 or more, is needed")
+    if not 0 <= number <= _LONGEST_SECONDS:
+        raise ValueError(f"a number of seconds, 0 or more, is needed, at most {_LONGEST_SECONDS:.0f}")
     return number
 
 
@@ -89,7 +105,7 @@ def _items(value: object) -> list[Any]:
     if isinstance(value, str):
         text = value.strip()
         return list(json.loads(text)) if text.startswith("[") else [part.strip() for part in text.split(",") if part]
-    if isinstance(value, Iterable):
+    if isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray, Mapping)):
         return list(value)
     raise ValueError("a list is needed")
 
@@ -109,7 +125,12 @@ def _allowed_networks(value: object) -> tuple[str, ...]:
 
 
 def _schedule(value: object) -> tuple[float, ...]:
-    return tuple(_seconds_or_zero(item) for item in _items(value))
+    if isinstance(value, (set, frozenset)):
+        raise ValueError("a list is needed: a set has no order")
+    waits = tuple(_seconds_or_zero(item) for item in _items(value))
+    if len(waits) > _MOST_ATTEMPTS:
+        raise ValueError(f"it has {len(waits)} waits, {_MOST_ATTEMPTS} are enough")
+    return waits
 
 
 def _log_level(value: object) -> int | None:
@@ -150,7 +171,7 @@ class Settings:
         max_redeliveries: How often the broker may deliver one message again after it lost its worker.
         webhook_secrets: Standard Webhooks secrets; the first signs first.
         webhook_allowed_networks: CIDRs and host names that a webhook may reach beyond public addresses.
-        webhook_retry_schedule: Seconds to wait before each further attempt of a delivery.
+        webhook_retry_schedule: Seconds to wait before each further attempt of a delivery; empty: one attempt.
         webhook_timeout_seconds: Time for one attempt, all in.
         webhook_min_interval_seconds: Time between two `details` calls of one subscription.
         webhook_queue: Queue of the deliveries; None is Celery's default queue.
@@ -177,7 +198,7 @@ class Settings:
     webhook_retry_schedule: tuple[float, ...] = _setting(
         (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0), _schedule
     )
-    webhook_timeout_seconds: float = _setting(15.0, _seconds)
+    webhook_timeout_seconds: float = _setting(15.0, _call_seconds)
     webhook_min_interval_seconds: float = _setting(2.0, _seconds_or_zero)
     webhook_queue: str | None = _setting(None, _optional_text)
     public_url: str | None = _setting(None, _optional_text)

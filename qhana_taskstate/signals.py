@@ -268,6 +268,9 @@ def on_task_prerun(sender: Any, task: Any, kwargs: Mapping[str, Any] | None = No
     if not execution.known:
         # Another task's token: what runs here must not reach that task.
         leave()
+    elif execution.elsewhere:
+        # What ends here is not the execution.
+        execution.known = False
     elif not execution.closed:
         listener.tracker.watch(execution)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
@@ -36,13 +36,15 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from . import outbox, tasklog
 from .belonging import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
-from .database import LOCK_SECONDS
+from .database import LOCK_SECONDS, database_clock, moment_of_clock
 from .models import ProcessingTask
 from .rows import is_open_step, step_row
 from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
 from .tables import (
     ID_LENGTH,
     NAME_LENGTH,
+    change_table,
+    delivery_table,
     execution_table,
     hold_table,
     job_table,
@@ -101,11 +103,14 @@ class Begun:
         known: False if the token belongs to no task, so that nothing was written.
         task_ended: The task had already ended.
         closed: This very execution had already ended (its message was delivered again).
+        running: This very execution runs in a process that lives (its message was delivered again), so that nothing
+            was written.
     """
 
     known: bool
     task_ended: bool = False
     closed: bool = False
+    running: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +217,9 @@ _BEGIN = (
         }
     )
 )
-_BEGIN_OF_TOKEN = _BEGIN.where(
+_is_not_running = execution_table.c.state != ExecutionState.RUNNING.value
+_BEGIN_ANEW = _BEGIN.where(_is_not_running)
+_BEGIN_OF_TOKEN = _BEGIN_ANEW.where(
     job_table.c.task_id == execution_table.c.task_id, job_table.c.token == bindparam("of_token")
 ).returning(
     job_table.c.end_status,
@@ -496,6 +503,7 @@ def begin(
     acks_late: bool = False,
     max_retries: int | None = None,
     moment: datetime | None = None,
+    lives: Callable[[Connection, Lease], bool] | None = None,
 ) -> Begun:
     """Record that an execution runs; it is inserted if its publication is not recorded yet, or never was.
 
@@ -509,6 +517,8 @@ def begin(
         acks_late: Whether the broker keeps its message until it ended.
         max_retries: Celery's limit, None for no limit.
         moment: When it began, aware UTC; None is now.
+        lives: Tells whether the process lives that runs this very execution already; it then stays with that one.
+            None lets it be taken over.
 
     Returns:
         What was found. A closed execution is not opened again.
@@ -534,8 +544,10 @@ def begin(
     if job is None or job.ref != ref:
         return Begun(known=False)
     ended = job.end_status is not None
-    if connection.dialect.name != "postgresql" and connection.execute(_BEGIN, values).rowcount:
+    if connection.dialect.name != "postgresql" and connection.execute(_BEGIN_ANEW, values).rowcount:
         return Begun(known=True, task_ended=ended)
+    if lives is not None and any(lives(connection, lease) for lease in _leases(connection, _is(ref.task_id, key))):
+        return Begun(known=True, task_ended=ended, running=True)
     inserted = _insert_absent(
         connection,
         execution_table,
@@ -722,10 +734,14 @@ class Lease:
 
 def running(connection: Connection) -> list[Lease]:
     """Return all running executions."""
+    return _leases(connection)
+
+
+def _leases(connection: Connection, *conditions: ColumnElement[bool]) -> list[Lease]:
     rows = connection.execute(
         select(execution_table, job_table.c.token)
         .join(job_table, job_table.c.task_id == execution_table.c.task_id)
-        .where(_is_running(), execution_table.c.heartbeat_at.is_not(None))
+        .where(_is_running(), execution_table.c.heartbeat_at.is_not(None), *conditions)
     )
     return [
         Lease(
@@ -966,12 +982,43 @@ def lead(connection: Connection, owner: str, moment: datetime, seconds: float) -
     return taken.rowcount > 0
 
 
-def leader_until(connection: Connection) -> tuple[str, datetime] | None:
-    """Return who does the chores of upkeep, and until when; None if nobody ever did."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What upkeep sees at first.
+
+    Attributes:
+        moment: Now, by the database's clock.
+        owner: Who does the chores; None if nobody ever did.
+        until: How long.
+        idle: Nothing is open, nothing is to be shown, and nobody is to be told: there are no chores.
+    """
+
+    moment: datetime
+    owner: str | None
+    until: datetime | None
+    idle: bool
+
+
+def glance(connection: Connection) -> Glance:
+    """Look whether there is anything for upkeep to do, in one statement that does not grow with the tables."""
+    clock = database_clock(connection.dialect.name)
+    chores = or_(
+        select(literal(1)).where(execution_table.c.closed_at.is_(None)).exists(),
+        select(literal(1)).select_from(hold_table).exists(),
+        select(literal(1)).where(job_table.c.end_copied.is_(False), job_table.c.end_status.is_not(None)).exists(),
+        select(literal(1)).select_from(change_table).exists(),
+        select(literal(1)).where(delivery_table.c.due_at.is_not(None)).exists(),
+    )
+    ours = upkeep_table.c.name == _RESCUE
     row = connection.execute(
-        select(upkeep_table.c.owner, upkeep_table.c.until).where(upkeep_table.c.name == _RESCUE)
-    ).one_or_none()
-    return None if row is None else (row.owner, row.until)
+        select(
+            clock,
+            select(upkeep_table.c.owner).where(ours).scalar_subquery().label("owner"),
+            select(upkeep_table.c.until).where(ours).scalar_subquery().label("until"),
+            case((chores, 1), else_=0).label("busy"),
+        )
+    ).one()
+    return Glance(moment=moment_of_clock(row[0]), owner=row.owner, until=row.until, idle=not row.busy)
 
 
 def hold(connection: Connection, task_id: int) -> str:
@@ -1045,6 +1092,14 @@ def end(
         tasklog.append(connection, task_id, [entry], column=False)
     shown = _finish(connection, task_id, status, log=bool(entry))
     return Outcome(changed=True, ended=status, shown=shown)
+
+
+def remove(connection: Connection, task_id: int) -> None:
+    """Remove a task that has no steps, outputs, links or subscribers, with all that was recorded of it."""
+    lock_job(connection, task_id)
+    for table in (execution_table, hold_table, log_table, job_table):
+        connection.execute(delete(table).where(table.c.task_id == task_id))
+    connection.execute(delete(_task).where(_task.c.id == task_id))
 
 
 def evaluate(connection: Connection, task_id: int) -> Outcome:

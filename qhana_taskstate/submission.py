@@ -15,7 +15,7 @@ from celery.utils import uuid
 from kombu import serialization
 from kombu.exceptions import EncodeError, KombuError
 from kombu.utils.url import maybe_sanitize_url
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, select
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
@@ -34,13 +34,14 @@ from .errors import (
     TaskFinishedError,
     TaskNotFoundError,
     TextTooLongError,
+    WebhookTargetError,
 )
 from .faults import explain
 from .models import HREF_LENGTH, ProcessingTask, TaskUpdateSubscription
 from .plugin import PluginTask, check_arguments, find_plugin_task
 from .states import TaskEvent, TaskStatus
 from .tables import ID_LENGTH, now
-from .targets import AllowedNetworks, check_href
+from .targets import AllowedNetworks, check_href, shown_href
 from .tracker import Tracker
 
 #: What a signature has that came as a plain dict, for example out of JSON.
@@ -153,6 +154,9 @@ class Submitter:
             if is_new:
                 job = store.take_new(connection, row.id, since=row.started_at, finishes=finishes)
             else:
+                if subscriber is not None:
+                    # In this order: see `rows`.
+                    outbox.lock_for_subscription(connection, row.id)
                 job = store.take_up(connection, row.id, finishes=finishes)
             if job.end_status is not None:
                 raise TaskFinishedError(row.id, job.end_status)
@@ -317,9 +321,20 @@ class Submitter:
         task_href = subscriber.task_href
         if task_href is None:
             task_href = f"{str(self._tracker.settings.public_url).rstrip('/')}/tasks/{task.id}/"
-        for known in TaskUpdateSubscription.get_by_task_and_subscriber(
-            task, subscriber.webhook_href, event=subscriber.event
-        ):
+        event = TaskUpdateSubscription.event_type
+        known = session.scalars(
+            select(TaskUpdateSubscription)
+            .where(
+                TaskUpdateSubscription.task_id == task.id,
+                TaskUpdateSubscription.webhook_href == subscriber.webhook_href,
+                event.is_(None) if subscriber.event is None else event == subscriber.event,
+            )
+            .order_by(TaskUpdateSubscription.id)
+            .limit(1)
+            # Locked, so that it is seen as it is now also in a host's transaction of REPEATABLE READ.
+            .with_for_update(read=True)
+        ).first()
+        if known is not None:
             return known
         subscription = TaskUpdateSubscription(
             task, webhook_href=subscriber.webhook_href, task_href=task_href, event_type=subscriber.event
@@ -334,6 +349,7 @@ class Submitter:
             TextTooLongError: If a URL is longer than its column.
             WebhookTargetError: If the URL is unusable, or leads where webhooks may not go in any case.
             EventError: If the event is none of the three.
+            ArgumentsError: If the `task_href` is no text, or one that no column can hold.
             SettingsError: If no `task_href` was given and `taskstate_public_url` is not set.
         """
         settings = self._tracker.settings
@@ -341,10 +357,11 @@ class Submitter:
             if isinstance(href, str) and len(href) > HREF_LENGTH:
                 raise TextTooLongError(f"{name} of {len(href)} characters is too long; its column holds {HREF_LENGTH}")
         check_href(subscriber.webhook_href, AllowedNetworks.parse(settings.webhook_allowed_networks))
-        if subscriber.event is not None and subscriber.event not in set(TaskEvent):
-            raise EventError(subscriber.event)
+        check_event(subscriber.event)
         if subscriber.task_href is None and settings.public_url is None:
             raise SettingsError("a subscription needs a task_href, or the setting taskstate_public_url")
+        if subscriber.task_href is not None and not _is_storable(subscriber.task_href):
+            raise ArgumentsError(f"task_href {subscriber.task_href!r} is no URL of a task; pass a text, or None")
 
     def probe_broker(self) -> None:
         """Ask the broker for a sign of life.
@@ -469,6 +486,37 @@ def _moment(options: Mapping[str, Any], seconds: str, moment: str) -> datetime |
 
 def _name_of(canvas: Signature, leaves: list[_Leaf]) -> str:
     return str(leaves[0].signature.task if leaves else canvas.subtask_type or canvas.task)
+
+
+def check_event(event: object) -> None:
+    """Check what to be told of.
+
+    Raises:
+        EventError: If it is neither one of the three nor None.
+    """
+    if event is not None and not (isinstance(event, str) and event in set(TaskEvent)):
+        raise EventError(event)
+
+
+def check_known_webhook(webhook_href: object) -> None:
+    """Check a URL that may have been subscribed before, whatever is allowed by now.
+
+    Raises:
+        WebhookTargetError: If it is no text, or one that no column can hold.
+    """
+    if not _is_storable(webhook_href):
+        raise WebhookTargetError(shown_href(webhook_href), "a text is needed, as it was subscribed")
+
+
+def _is_storable(text: object) -> bool:
+    """Tell whether this is a text that says something and that every database takes."""
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_answer(row: ProcessingTask, answers: str | int) -> None:

@@ -38,6 +38,8 @@ _ALL_PORTS: Final = frozenset(range(1, 65536))
 _EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
 _LONGEST_NAME: Final = 253  # RFC 1035, in text
 
+_NO_TEXT: Final = "a text is needed"
+
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
 # Underscores are no part of a host name by RFC 1123, but names of compose services have them.
 _HOST: Final = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.?")
@@ -152,7 +154,7 @@ def _a_label(host: str) -> str:
     return host.lower() if host.isascii() else host.encode("idna").decode("ascii").lower()
 
 
-def check_href(href: str, allowed: AllowedNetworks) -> str:
+def check_href(href: object, allowed: AllowedNetworks) -> str:
     """Check a webhook's URL as far as that is possible without asking a name server.
 
     Args:
@@ -163,11 +165,13 @@ def check_href(href: str, allowed: AllowedNetworks) -> str:
         The URL, unchanged.
 
     Raises:
-        WebhookTargetError: If it is not http or https, carries credentials, has no host, a bad port, a control
+        WebhookTargetError: If it is no text, not http or https, carries credentials, has no host, a bad port, a control
             character or a space, is longer than `MAX_HREF_CHARACTERS`, or its host is an address (in whatever way
             of writing) that may not be reached, or `localhost`. The error shows neither credentials nor the values
             of the query.
     """
+    if not isinstance(href, str):
+        raise WebhookTargetError(shown_href(href), _NO_TEXT)
     if len(href) > MAX_HREF_CHARACTERS:
         raise WebhookTargetError(shown_href(href), f"it has {len(href)} characters, {MAX_HREF_CHARACTERS} are allowed")
     origin(href, allowed)
@@ -190,7 +194,7 @@ def origin(href: str, allowed: AllowedNetworks) -> Target:
 
 def _origin(href: object, allowed: AllowedNetworks) -> Target:
     if not isinstance(href, str):
-        raise ValueError("a text is needed")
+        raise ValueError(_NO_TEXT)
     if _CONTROL.search(href):
         raise ValueError("it holds a control character or a space; percent-encode it")
     try:

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from . import store
+from . import store, vouching
 from .backlog import Backlog, Fact
 from .belonging import Execution, ExecutionKey, Publication, TaskRef
 from .database import IMPATIENT_SECONDS, Database, is_gone, passes
@@ -86,7 +86,8 @@ class Tracker:
 
         Raises:
             DatabaseUnavailableError: If it cannot be reached after a few tries.
-            sqlalchemy.exc.DBAPIError: If it refuses the work after a few tries.
+            sqlalchemy.exc.DBAPIError: If it refuses the work: at once if trying again cannot help, else after a few
+                tries.
         """
         transaction = self.database.single if single else self.database.transaction
         deadline = time.monotonic() + _PATIENCE
@@ -95,7 +96,7 @@ class Tracker:
                 with transaction(patience=_PATIENCE) as connection:
                     return work(connection)
             except (DBAPIError, DatabaseUnavailableError) as exc:
-                if time.monotonic() + pause > deadline:
+                if not passes(exc) or time.monotonic() + pause > deadline:
                     raise
                 logger.debug("trying again in %s s: %s", pause, type(exc).__name__)
                 time.sleep(pause)
@@ -168,6 +169,8 @@ class Tracker:
                 acks_late=bool(execution.acks_late),
                 max_retries=execution.max_retries,
                 moment=moment,
+                # Only a plugin task can be kept from running twice.
+                lives=partial(self._lives, execution) if execution.function is not None else None,
             )
 
         told = f"{execution.name} began at {moment.isoformat()}: {execution.key}"
@@ -179,6 +182,13 @@ class Tracker:
         execution.known = begun.known
         execution.task_ended = begun.task_ended
         execution.closed = begun.closed
+        execution.elsewhere = begun.running
+
+    def _lives(self, execution: Execution, connection: Connection, lease: store.Lease) -> bool:
+        """Tell whether the process lives, for certain, in which another run of an execution goes on."""
+        if lease.host == this_host() and lease.pid == os.getpid():
+            return self._pulse is not None and self._pulse.runs_twice(execution)
+        return vouching.lives(connection, lease.host, lease.pid, lease.pid_started)
 
     def _note_stranger(self, ref: TaskRef, name: str) -> None:
         if ref not in self._strangers:
@@ -473,6 +483,14 @@ class Pulse:
         """Leave an execution alone."""
         with self._guard:
             self._running.discard(execution)
+
+    def runs_twice(self, execution: Execution) -> bool:
+        """Whether another run of an execution goes on in this process."""
+        with self._guard:
+            return any(
+                other is not execution and (other.ref, other.key) == (execution.ref, execution.key)
+                for other in self._running
+            )
 
     def owe(self) -> None:
         """Wake the deliveries at the next turn, which comes at once unless they were woken a moment ago."""

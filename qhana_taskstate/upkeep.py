@@ -133,7 +133,7 @@ class Upkeep:
         return self._settings.lost_after_seconds / _LOOKS
 
     def tick(self, *, force: bool = False) -> Settled | None:
-        """Look once; one cheap query if somebody else does the chores.
+        """Look once; one cheap query if somebody else does the chores, or if there are none.
 
         Args:
             force: Take the chores over from whoever does them.
@@ -145,12 +145,13 @@ class Upkeep:
             DatabaseUnavailableError: If the database cannot be reached.
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
-        with self._database.reading() as connection:
-            moment = database_time(connection)
-            leader = store.leader_until(connection)
-        if not force and leader is not None and leader[0] != self._owner and leader[1] > moment:
+        seen = self._database.read(store.glance)
+        if not force and seen.until is not None and seen.owner != self._owner and seen.until > seen.moment:
             self._forget()
             return None
+        if seen.idle and not self._pruner.due:
+            self._forget()
+            return Settled()
         with self._database.transaction() as connection:
             # Writing is part of the look: who cannot write must not take the silence of others for death.
             moment = database_time(connection)

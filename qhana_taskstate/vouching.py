@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from .database import Database
 from .errors import DatabaseUnavailableError
+from .processes import is_alive
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,24 @@ def held(connection: Connection, keys: Collection[int]) -> set[int]:
             raise
         logger.debug("the server does not tell who holds advisory locks: %s", type(exc).__name__)
         return set()
+
+
+def lives(connection: Connection, host: str | None, pid: int | None, started: float | None) -> bool:
+    """Tell whether a process lives, for certain: seen from here, or by the lock that it holds. Does not commit.
+
+    Args:
+        connection: Where to ask for the lock.
+        host: What `processes.this_host` said where it runs.
+        pid: Its process id.
+        started: What `processes.started_at` said of it.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: If the connection broke.
+    """
+    if is_alive(host, pid, started):
+        return True
+    key = key_of(host, pid, started)
+    return key is not None and key in held(connection, {key})
 
 
 def is_direct(connection: Connection) -> bool:

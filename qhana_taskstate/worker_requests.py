@@ -123,7 +123,14 @@ class TrackedRequest(Request):
     def _is_followed(self) -> bool:
         payload = self._payload  # type: ignore[attr-defined]  # not in the stubs
         embedded = payload[2] or {} if isinstance(payload, (tuple, list)) else {}
-        return any(embedded.get(kind) for kind in ("chain", "chord", "callbacks"))
+        if any(embedded.get(kind) for kind in ("chain", "chord", "callbacks")):
+            return True
+        try:
+            # What it sent while it ran is noted with its result.
+            return bool(self.app is None or self.app.AsyncResult(str(self.id)).children)
+        except Exception as exc:
+            logger.debug("no result of %s: %s", self.id, type(exc).__name__)
+            return True
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
         """As Celery's; a second errback that it publishes here belongs to the task too."""

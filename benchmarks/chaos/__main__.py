@@ -25,10 +25,11 @@ _LOOK: Final = 0.5
 _QUIET: Final = 5.0
 
 
-def _settle(site: Site, seconds: float) -> None:
+def _settle(site: Site, striker: Striker, seconds: float) -> None:
     """Wait until every task has ended, or the time is over."""
     deadline = time.time() + seconds
     while time.time() < deadline:
+        striker.revive()
         with site.taskstate.database.reading() as connection:
             if not findings.open_tasks(connection):
                 break
@@ -90,10 +91,10 @@ def main() -> int:
             striker = Striker(site, seed, arguments.gap, without=frozenset(arguments.without))
             striker.strike_until(time.time() + arguments.minutes * 60)
             site.stop_load()
-            _settle(site, arguments.settle)
+            _settle(site, striker, arguments.settle)
             judge = _judge(site, striker)
             refused = site.receiver.refused
-    print("\n".join(report.table(seed, arguments.minutes, striker.faults, judge.verdict, refused)))
+    print("\n".join(report.table(seed, arguments.minutes, striker, judge.verdict, refused)))
     print("\n".join(report.findings(judge.verdict)))
     print(f"seed {seed}: {'clean' if judge.verdict.clean else 'NOT clean'}")
     return 0 if judge.verdict.clean else 1

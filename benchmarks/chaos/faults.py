@@ -103,13 +103,15 @@ class Striker:
         self._numbers = itertools.count()
         self._busy: set[object] = set()
         self.faults: list[Fault] = []
+        #: How often a worker had ended by itself.
+        self.revived = 0
 
     def strike_until(self, moment: float) -> None:
         """Strike again and again until a moment (of `time.time`), and then let everything recover."""
         following = time.time() + self._gap
         while time.time() < moment:
             self._recover()
-            self._revive_clients()
+            self.revive()
             if time.time() >= following:
                 following = time.time() + self._chance.uniform(0.3, 1.7) * self._gap
                 name = self._chance.choices(self._names, [_KINDS[name][0] for name in self._names])[0]
@@ -118,13 +120,19 @@ class Striker:
         while self._later:
             self._recover()
             time.sleep(0.05)
-        self._revive_clients()
+        self.revive()
 
     def _recover(self) -> None:
         while self._later and self._later[0].moment <= time.time():
             heapq.heappop(self._later).work()
 
-    def _revive_clients(self) -> None:
+    def revive(self) -> None:
+        """Start workers and clients again that have ended, as a supervisor does."""
+        for worker in self._site.workers:
+            if worker not in self._busy and worker.status == "exited":
+                # Celery may end by itself when its broker goes away (celery 5.7 with kombu 5.7 does).
+                self.revived += 1
+                worker.start()
         for client in self._site.clients:
             if not client.running:
                 pid = client.pid

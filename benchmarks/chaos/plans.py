@@ -11,6 +11,7 @@ from typing import Any, Final
 _WEIGHTS: Final = {
     "single": 4,
     "kept": 2,
+    "kept_chain": 1,
     "late": 3,
     "talks": 3,
     "stores": 2,
@@ -53,6 +54,7 @@ class Plan:
 
 _NODES: Final[dict[str, tuple[str, ...]]] = {
     "chain": ("a", "b", "c"),
+    "kept_chain": ("a", "b"),
     "group": ("a", "b", "c", "d"),
     "chord": ("a", "b", "c", "body"),
     "nest": ("a", "b", "c", "body", "last"),
@@ -97,6 +99,10 @@ def _chain(plan: Plan, tasks: Any) -> Any:
     return tasks.chain(*(tasks.single.si(plan.number, node) for node in plan.nodes))
 
 
+def _kept_chain(plan: Plan, tasks: Any) -> Any:
+    return tasks.chain(*(tasks.kept.si(plan.number, node) for node in plan.nodes))
+
+
 def _group(plan: Plan, tasks: Any) -> Any:
     return tasks.group([tasks.single.si(plan.number, node) for node in plan.nodes])
 
@@ -130,6 +136,7 @@ def _chain_fails(plan: Plan, tasks: Any) -> Any:
 
 _CANVASES: Final[dict[str, Callable[[Plan, Any], Any]]] = {
     "chain": _chain,
+    "kept_chain": _kept_chain,
     "group": _group,
     "chord": _chord,
     "nest": _nest,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
-from benchmarks.chaos.faults import Fault
+from benchmarks.chaos.faults import Striker
 from benchmarks.chaos.verdict import Verdict
 
 #: How many findings of each sort are shown.
 _SHOWN = 20
 
 
-def table(seed: int, minutes: float, faults: Sequence[Fault], verdict: Verdict, refused: int) -> list[str]:
+def table(seed: int, minutes: float, striker: Striker, verdict: Verdict, refused: int) -> list[str]:
     """Return the lines of the report, as a table in Markdown."""
     ended = ", ".join(f"{count} {status}" for status, count in sorted(verdict.ended.items()))
     rows = [
@@ -30,9 +29,10 @@ def table(seed: int, minutes: float, faults: Sequence[Fault], verdict: Verdict, 
         ("log lines owed", str(verdict.lines)),
         ("log lines missing", str(len(verdict.missing))),
         ("longest time from a kill to the settled row", f"{verdict.slowest:.1f} s"),
-        ("faults", str(len(faults))),
+        ("workers that Celery ended by itself, and that were started again", str(striker.revived)),
+        ("faults", str(len(striker.faults))),
     ]
-    counted = Counter(fault.name for fault in faults)
+    counted = Counter(fault.name for fault in striker.faults)
     rows += [(f"- {name}", str(count)) for name, count in sorted(counted.items())]
     width = max(len(name) for name, _ in rows)
     second = max(len(value) for _, value in rows)

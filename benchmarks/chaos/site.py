@@ -30,6 +30,7 @@ SETTINGS: Final[Mapping[str, Any]] = {
     "lost_after_seconds": 4,
     "hold_seconds": 6,
     "flush_interval_seconds": 0.5,
+    "missing_after_seconds": 10,
 }
 
 

@@ -32,6 +32,8 @@ _EXCUSES: Final = {
     "TimeoutError": frozenset({BROKER}),
     "BusyLoadingError": frozenset({BROKER}),
     "RuntimeError": frozenset({BROKER}),
+    # What Celery makes of a retry that could not be published.
+    "Reject": frozenset({BROKER}),
     "ChordError": _LOST | _UNREACHABLE,
 }
 

@@ -22,8 +22,8 @@ from .deployment import deployed
 from .screen import Screen, make_console
 
 _EXIT_CODES = """exit codes:
-  0    every task ended as it should (one of them as ERROR)
-  1    a task ended otherwise
+  0    every task ended as it should (one of them as ERROR), and a webhook told of each end
+  1    a task ended otherwise, or no webhook told of its end
   2    the demo could not run
   130  it was interrupted
 """
@@ -64,22 +64,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(console: Console, options: argparse.Namespace, folder: Path) -> bool:
     sources = options.sources or [jobs.shipped_data_set()]
     interactive = sys.stdin.isatty() and console.is_terminal
-    screen = Screen(console, given_answer=options.answer, interactive=interactive)
     with deployed(folder, concurrency=options.concurrency) as deployment:
+        receiver = deployment.receiver
+        screen = Screen(console, given_answer=options.answer, interactive=interactive, receiver=receiver)
         console.print(
             f"broker {escape(deployment.broker)}, database {escape(deployment.database)}, "
-            f"a worker of {options.concurrency} processes; Ctrl-C stops all of it",
+            f"a worker of {options.concurrency} processes, a webhook receiver on {receiver.href()}; "
+            "Ctrl-C stops all of it",
             soft_wrap=True,
         )
-        started = jobs.start_jobs(sources, folder)
+        started = jobs.start_jobs(sources, folder, receiver.href())
         try:
             screen.follow(started, deployment.check)
+            all_told = screen.hear_ends(started, deployment.check)
         except BaseException:
             # Where that fails too, the first error is the one to tell.
             with suppress(TaskStateError, BrokerError, OSError):
                 jobs.cancel(started, "the demo was interrupted")
             raise
-        return screen.summarise(started)
+        return screen.summarise(started) and all_told
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m qhana_taskstate.demo",
         description="Cluster the entities of a CSV file with plugin tasks on a real Celery worker, and watch them. "
         "Brings a Redis and an SQLite database of its own, unless CELERY_BROKER_URL and TASKSTATE_DATABASE_URL "
-        "name others.",
+        "name others, and a receiver that webhooks tell of the tasks.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

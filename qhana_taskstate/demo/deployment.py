@@ -1,8 +1,10 @@
-"""What a deployment consists of, for as long as the demo runs: a broker, a database, a worker."""
+"""What a deployment consists of, for as long as the demo runs: a broker, a database, a worker, a webhook receiver."""
 
 from __future__ import annotations
 
+import base64
 import importlib
+import json
 import os
 import secrets
 import sys
@@ -19,6 +21,7 @@ from kombu.utils.url import maybe_sanitize_url
 from qhana_taskstate import taskstate
 from qhana_taskstate.errors import TaskStateError
 from qhana_taskstate.testing import LocalProcess, RedisServer
+from qhana_taskstate.testing.receiver import WebhookReceiver
 
 from . import plugin
 
@@ -39,12 +42,14 @@ class Deployment:
         broker: URL of the broker, without its password.
         database: URL of the database, without its password.
         worker: The process of the worker.
+        receiver: Is told of the jobs; keeps only what is signed.
     """
 
-    def __init__(self, *, broker: str, database: str, worker: LocalProcess) -> None:
+    def __init__(self, *, broker: str, database: str, worker: LocalProcess, receiver: WebhookReceiver) -> None:
         self.broker = broker
         self.database = database
         self.worker = worker
+        self.receiver = receiver
 
     def check(self) -> None:
         """Look whether the worker still runs.
@@ -60,11 +65,11 @@ class Deployment:
 
 @contextmanager
 def deployed(folder: Path, *, concurrency: int) -> Iterator[Deployment]:
-    """Run broker, database and worker while the block runs; afterwards no process of them is left.
+    """Run broker, database, worker and receiver while the block runs; afterwards no process of them is left.
 
-    The environment decides first: `CELERY_BROKER_URL`, `CELERY_RESULT_BACKEND`, `TASKSTATE_DATABASE_URL`. What it
-    leaves open is a Redis of our own and an SQLite file in `folder`; the values are then put into the environment,
-    from which `worker.py` reads them.
+    The environment decides first: `CELERY_BROKER_URL`, `CELERY_RESULT_BACKEND`, `TASKSTATE_DATABASE_URL`,
+    `TASKSTATE_WEBHOOK_SECRETS`. What it leaves open is a Redis of our own, an SQLite file in `folder`, and a new
+    secret; the values are then put into the environment, from which `worker.py` reads them.
 
     Args:
         folder: Exists; for the database and the worker's log.
@@ -81,12 +86,16 @@ def deployed(folder: Path, *, concurrency: int) -> Iterator[Deployment]:
         _set_default("CELERY_RESULT_BACKEND", _result_backend(broker, folder))
         if not os.environ.get("TASKSTATE_DATABASE_URL_FILE"):
             _set_default("TASKSTATE_DATABASE_URL", f"sqlite:///{folder / 'taskstate.db'}")
+        _let_webhooks_reach_us()
         app = _load_app()
         # On a broker that others use too, their messages are not taken and ours not given.
         app.conf.task_default_queue = queue = f"taskstate-demo-{secrets.token_hex(4)}"
         taskstate.upgrade()
         if not own_broker:
             stack.callback(_remove_queue, app, queue)
+        if not taskstate.settings.webhook_secrets:
+            raise DeploymentError("webhooks of the demo are signed, but taskstate_webhook_secrets holds no secret")
+        receiver = stack.enter_context(WebhookReceiver(secrets=taskstate.settings.webhook_secrets))
         worker = LocalProcess(_worker_command(concurrency, queue), log_path=folder / "worker.log")
         worker.start()
         stack.callback(worker.close)
@@ -94,6 +103,7 @@ def deployed(folder: Path, *, concurrency: int) -> Iterator[Deployment]:
             broker=maybe_sanitize_url(broker),
             database=taskstate.database.engine.url.render_as_string(hide_password=True),
             worker=worker,
+            receiver=receiver,
         )
         worker.stop(_STOP_SECONDS)
 
@@ -101,6 +111,18 @@ def deployed(folder: Path, *, concurrency: int) -> Iterator[Deployment]:
 def _set_default(name: str, value: str) -> None:
     if not os.environ.get(name):
         os.environ[name] = value
+
+
+def _let_webhooks_reach_us() -> None:
+    """Allow the loopback beside what is allowed, sign, and use the queue of the demo's own worker."""
+    allowed = os.environ.get("TASKSTATE_WEBHOOK_ALLOWED_NETWORKS", "").strip()
+    if allowed.startswith("["):
+        allowed = ",".join(str(network) for network in json.loads(allowed))
+    os.environ["TASKSTATE_WEBHOOK_ALLOWED_NETWORKS"] = f"{allowed},127.0.0.1" if allowed else "127.0.0.1"
+    if not os.environ.get("TASKSTATE_WEBHOOK_SECRETS_FILE"):
+        secret = base64.b64encode(secrets.token_bytes(32)).decode()
+        _set_default("TASKSTATE_WEBHOOK_SECRETS", f"whsec_{secret}")
+    os.environ.pop("TASKSTATE_WEBHOOK_QUEUE", None)
 
 
 def _result_backend(broker: str, folder: Path) -> str:

@@ -7,6 +7,7 @@ import urllib.parse
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from qhana_taskstate import ProcessingTask, taskstate
 from qhana_taskstate.states import TaskStatus
@@ -24,10 +25,12 @@ class Job:
     Attributes:
         task_id: Id of its `ProcessingTask`.
         expected: How it should end.
+        source: What webhooks name as their source.
     """
 
     task_id: int
     expected: TaskStatus
+    source: str
 
     def load(self) -> ProcessingTask:
         """Read its row anew."""
@@ -46,24 +49,32 @@ def shipped_data_set() -> str:
     return str(files("qhana_taskstate.demo") / "data" / "penguins.csv")
 
 
-def start_jobs(sources: Sequence[str], folder: Path) -> list[Job]:
+def start_jobs(sources: Sequence[str], folder: Path, webhook_href: str) -> list[Job]:
     """Start two jobs for each source, and one that fails on purpose.
 
     Args:
         sources: Paths or URLs of CSV files, at least one.
         folder: Where the outputs go.
+        webhook_href: Is subscribed to each of them.
 
     Raises:
         BrokerUnavailableError: If the broker cannot be reached.
+        WebhookTargetError: If webhooks may not go there.
     """
-    jobs = []
+    jobs: list[Job] = []
+
+    def start(work: Any, task_name: str, expected: TaskStatus = TaskStatus.SUCCESS) -> None:
+        # A plugin names the URL here under which its web server shows the task.
+        source = f"http://localhost:5005/demo/jobs/{len(jobs) + 1}/"
+        task = taskstate.start(work, task_name=task_name, webhook_href=webhook_href, task_href=source)
+        jobs.append(Job(task_id=task.id, expected=expected, source=source))
+
     for number, source in enumerate(map(_absolute, sources), 1):
         outputs = str(folder / "outputs" / str(number))
-        clustering = taskstate.start(plugin.clustering(source, outputs), task_name=f"cluster {_name(source)}")
-        summary = taskstate.start(plugin.summarise.s(source, outputs), task_name=f"summarise {_name(source)}")
-        jobs += [Job(task_id=task.id, expected=TaskStatus.SUCCESS) for task in (clustering, summary)]
-    failing = taskstate.start(plugin.fail_on_purpose.s(_absolute(sources[0])), task_name="fail on purpose")
-    return [*jobs, Job(task_id=failing.id, expected=TaskStatus.ERROR)]
+        start(plugin.clustering(source, outputs), f"cluster {_name(source)}")
+        start(plugin.summarise.s(source, outputs), f"summarise {_name(source)}")
+    start(plugin.fail_on_purpose.s(_absolute(sources[0])), "fail on purpose", TaskStatus.ERROR)
+    return jobs
 
 
 def answer(job: Job, k: int) -> None:

@@ -13,13 +13,16 @@ from rich.table import Table
 from qhana_taskstate import ProcessingTask, reader, taskstate
 from qhana_taskstate.bars import LiveBoard
 from qhana_taskstate.history import duration, progress, visible
-from qhana_taskstate.states import TaskStatus
+from qhana_taskstate.states import TaskEvent, TaskStatus
+from qhana_taskstate.testing.receiver import Told, WebhookReceiver
 
 from . import jobs, plugin
 from .jobs import DEFAULT_K, Job
 
 #: Seconds between two looks at the rows.
 _LOOK_SECONDS = 0.1
+#: How long the last webhooks are waited for, in seconds.
+_TOLD_SECONDS = 10.0
 #: How many lines of its log the table shows of each task.
 _LOG_LINES = 3
 #: Width where there is no terminal that has one.
@@ -39,10 +42,15 @@ class Screen:
         console: Where to show them.
         given_answer: The answer for every step; None asks in a terminal, and takes the default elsewhere.
         interactive: Whether somebody is there to be asked.
+        receiver: Is told of the jobs.
     """
 
-    def __init__(self, console: Console, *, given_answer: int | None, interactive: bool) -> None:
+    def __init__(
+        self, console: Console, *, given_answer: int | None, interactive: bool, receiver: WebhookReceiver
+    ) -> None:
         self._console = console
+        self._receiver = receiver
+        self._calls_seen = 0
         self._given_answer = given_answer
         self._interactive = interactive
         self._log_seen: dict[int, int] = {}
@@ -73,6 +81,7 @@ class Screen:
                 views = reader.get_tasks(connection, taskstate.settings, by_id)
             for job in started:
                 self._show_log(job.load())
+            self._show_calls()
             if board is not None:
                 board.show(views)
             if all(view.finished for view in views):
@@ -87,6 +96,36 @@ class Screen:
         for line in lines[self._log_seen.get(task.id, 0) :]:
             self._console.print(f"[dim]{task.id} {_safe(task.task_name)}[/]  {_safe(line)}", soft_wrap=True)
         self._log_seen[task.id] = len(lines)
+
+    def _show_calls(self) -> None:
+        calls = self._receiver.told()
+        for call in calls[self._calls_seen :]:
+            self._console.print(f"[dim]{_safe(_words(call))}[/]", soft_wrap=True)
+        self._calls_seen = len(calls)
+
+    def hear_ends(self, started: Sequence[Job], check: Callable[[], None]) -> bool:
+        """Wait until the receiver was told of the end of every job.
+
+        Args:
+            started: Jobs that have ended.
+            check: Called at each look; raises if it is vain to wait.
+
+        Returns:
+            Whether it was, and whether every call was signed.
+        """
+        deadline = time.monotonic() + _TOLD_SECONDS
+        while True:
+            missing = [job for job in started if not self._receiver.told(event=TaskEvent.STATUS, source=job.source)]
+            self._show_calls()
+            if not missing or time.monotonic() > deadline:
+                break
+            check()
+            time.sleep(_LOOK_SECONDS)
+        for job in missing:
+            self._console.print(f"[red]no webhook told of the end of task {job.task_id}[/]")
+        if self._receiver.refused:
+            self._console.print(f"[red]{self._receiver.refused} webhooks had no fitting signature[/]")
+        return not missing and not self._receiver.refused
 
     def _answer(self, job: Job) -> int:
         question = f"task {job.task_id} waits at step '{plugin.STEP}': how many clusters?"
@@ -113,7 +152,7 @@ class Screen:
             Whether every task ended as it should.
         """
         table = Table(title="Tasks", title_justify="left", show_lines=True)
-        for heading in ("id", "task", "status", "took", "progress", "outputs", "last log lines"):
+        for heading in ("id", "task", "status", "took", "progress", "outputs", "webhooks", "last log lines"):
             table.add_column(heading, overflow="fold")
         good = []
         for job in started:
@@ -126,10 +165,21 @@ class Screen:
                 _took(task),
                 _progress(task),
                 "\n".join(_safe(output.file_name) for output in task.outputs) or "-",
+                self._told(job),
                 "\n".join(_safe(line) for line in task.task_log.splitlines()[-_LOG_LINES:]),
             )
         self._console.print(table)
         return all(good)
+
+    def _told(self, job: Job) -> str:
+        counts = [(event, len(self._receiver.told(event=event, source=job.source))) for event in TaskEvent]
+        return "\n".join(f"{count} {event}" for event, count in counts if count) or "-"
+
+
+def _words(call: Told) -> str:
+    """Say what a webhook told; the receiver keeps none whose signature does not fit."""
+    task_id = call.message["data"]["task_id"]
+    return f"{task_id} webhook: {call.event} {call.sequence}, task is {call.status}, signature ok"
 
 
 def _safe(text: str) -> str:

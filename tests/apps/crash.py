@@ -149,6 +149,13 @@ def dies_after_success() -> str:
     return "done"
 
 
+@plugin_task(base=DiesAfterSuccess)
+def spawns_and_dies_after_success(folder: str) -> str:
+    """Send a child, succeed, and die then."""
+    waits.delay(folder)
+    return "done"
+
+
 class KillsTheWorkerAfterSuccess(app.Task):  # type: ignore[name-defined,misc]  # made by the app
     """Takes the whole worker along after its success is stored."""
 

@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 
 from qhana_taskstate import SettingsError, TaskState
+from qhana_taskstate.testing.plugin import RunCelery
 
 GUARDED = """
 import os, socket, sqlite3
@@ -98,15 +99,68 @@ def test_unknown_setting_of_celery_is_named_at_first_use() -> None:
         ("log_column_bytes", 1.5),
         ("capture_log_level", "LOUD"),
         ("canvas_progress", "maybe"),
+        ("lost_after_seconds", 1e300),
         ("webhook_secrets", 5),
+        ("webhook_secrets", "whsec_"),
+        ("webhook_secrets", ["whsec_ab!d"]),
+        ("webhook_secrets", ["whsec_c2hvcnQ="]),
+        ("webhook_secrets", ["c2VjcmV0IG9mIGVub3VnaCBieXRlcywgYnV0IGJhcmU="]),
+        ("webhook_secrets", [b"whsec_c2VjcmV0IG9mIGVub3VnaCBieXRlcywgYnV0IGJhcmU="]),
+        ("webhook_secrets", {"whsec_c2VjcmV0IG9mIGVub3VnaCBieXRlcywgYnV0IGJhcmU=": 1}),
         ("webhook_retry_schedule", "[1,"),
         ("webhook_retry_schedule", [-1]),
+        ("webhook_retry_schedule", [float("nan")]),
+        ("webhook_retry_schedule", [float("inf")]),
+        ("webhook_retry_schedule", [1e300]),
+        ("webhook_retry_schedule", ["soon"]),
+        ("webhook_retry_schedule", [[1]]),
+        ("webhook_retry_schedule", [None]),
+        ("webhook_retry_schedule", b"12"),
+        ("webhook_retry_schedule", {1: 2}),
+        ("webhook_retry_schedule", {1, 2}),
+        ("webhook_retry_schedule", 5),
+        ("webhook_retry_schedule", range(101)),
+        ("webhook_allowed_networks", None),
+        ("webhook_allowed_networks", ["10.0.0.0/33"]),
+        ("webhook_allowed_networks", ["10.0.0.1/8"]),
+        ("webhook_allowed_networks", ["127.1"]),
+        ("webhook_allowed_networks", ["*.example"]),
+        ("webhook_allowed_networks", ["https://me.example/"]),
+        ("webhook_allowed_networks", ["receiver:8080"]),
+        ("webhook_timeout_seconds", 0),
+        ("webhook_timeout_seconds", 301),
+        ("webhook_min_interval_seconds", -1),
+        ("webhook_min_interval_seconds", 1e300),
+        ("webhook_queue", 5),
+        ("webhook_queue", "  "),
     ],
 )
 def test_wrong_value_is_named(name: str, value: Any) -> None:
     state = TaskState(Celery("x", set_as_current=False), **{name: value})
     with pytest.raises(SettingsError, match=name):
         _ = state.database
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [([], ()), ("", ()), ("[]", ()), ("5", (5,)), ("0, 1.5", (0, 1.5)), (range(100), tuple(range(100)))],
+)
+def test_schedule_may_be_empty_and_short(value: Any, seen: tuple[float, ...]) -> None:
+    state = TaskState(Celery("x", set_as_current=False), webhook_retry_schedule=value)
+    assert state.settings.webhook_retry_schedule == seen
+
+
+def test_worker_with_a_wrong_setting_does_not_start(run_celery: RunCelery) -> None:
+    words = ("-A", "worker", "worker", "--pool", "solo")
+    for name, value in (
+        ("WEBHOOK_SECRETS", "whsec_hunter2"),
+        ("WEBHOOK_RETRY_SCHEDULE", "1,soon"),
+        ("WEBHOOK_ALLOWED_NETWORKS", "10.0.0.1/8"),
+    ):
+        done = run_celery(*words, env={f"TASKSTATE_{name}": value}, timeout=60)
+        assert done.returncode != 0
+        assert f"TASKSTATE_{name}" in done.stderr
+        assert "hunter2" not in done.stdout + done.stderr
 
 
 def test_lease_shorter_than_its_heartbeat_is_refused() -> None:

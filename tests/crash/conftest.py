@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from sqlalchemy import select
+from sqlalchemy import select, text
+from sqlalchemy.exc import OperationalError
 
 from qhana_taskstate import TaskState
 from qhana_taskstate.tables import execution_table
@@ -50,6 +51,33 @@ class Site:
             lambda: path.exists() and len(path.read_text().splitlines()) >= count,
             timeout=20,
         )
+
+    def freeze(self, worker: LocalWorker) -> None:
+        """Freeze a worker between two of its writes: inside one it would keep its locks and let nobody write."""
+
+        def frozen() -> bool:
+            worker.freeze()
+            if not self._somebody_writes():
+                return True
+            worker.thaw()
+            return False
+
+        wait_until("the worker is frozen between two writes", frozen)
+
+    def _somebody_writes(self) -> bool:
+        database = self.taskstate.database
+        if database.dialect == "sqlite":
+            try:
+                with database.transaction(patience=0):
+                    return False
+            except OperationalError:
+                return True
+        query = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()"
+        )
+        with database.reading() as connection:
+            return bool(connection.execute(text(query)).scalar_one())
 
     def go(self) -> None:
         """Let what waits end."""

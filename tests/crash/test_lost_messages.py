@@ -16,6 +16,7 @@ from qhana_taskstate import TaskState
 from qhana_taskstate.broker import Broker, Sought
 from qhana_taskstate.tables import execution_table, message_table
 from qhana_taskstate.testing.plugin import StartWorker
+from qhana_taskstate.testing.rabbitmq_server import RabbitMQServer
 from qhana_taskstate.testing.redis_server import RedisServer
 from tests.crash.conftest import SOON, Site
 from tests.crash.test_lost_work import log, status, work
@@ -276,6 +277,103 @@ def test_rabbitmq_purged_queue_ends_queued_work(on_rabbitmq: Site) -> None:
     assert on_rabbitmq.taskstate.wait(lost.id, timeout=60).status == "ERROR"
     assert (status(running.id), status(taken.id)) == ("PENDING", "PENDING")
 
+    on_rabbitmq.go()
+    assert on_rabbitmq.taskstate.wait(running.id, timeout=30).status == "SUCCESS"
+    assert on_rabbitmq.taskstate.wait(taken.id, timeout=30).status == "SUCCESS"
+
+
+def lines(site: Site) -> list[str]:
+    """What has begun, in order."""
+    return (site.folder / "begun").read_text().splitlines()
+
+
+def deliveries(site: Site, task_id: int) -> list[int]:
+    with site.taskstate.database.reading() as connection:
+        return list(
+            connection.execute(
+                select(execution_table.c.deliveries).where(execution_table.c.task_id == task_id)
+            ).scalars()
+        )
+
+
+def test_message_delivered_twice_changes_nothing(forgetful: Site) -> None:
+    folder = str(forgetful.folder)
+    task = forgetful.taskstate.start(
+        chain(kept_work(forgetful, "sent_again", folder, "a word"), kept_work(forgetful, "follows", folder))
+    )
+    redis: Any = Redis.from_url(str(forgetful.app.conf.broker_url))
+    [message] = redis.lrange("crash", 0, -1)
+    redis.lpush("crash", message, message)
+    worker = forgetful.worker()
+
+    ended = forgetful.taskstate.wait(task.id, timeout=30)
+    finished_at, told = ended.finished_at, ended.task_log
+    wait_until("all copies are gone", lambda: worker.logs().count("ignored") >= 2, timeout=20)
+
+    row = forgetful.taskstate.wait(task.id)
+    assert (row.status, row.finished_at, row.task_log) == ("SUCCESS", finished_at, told)
+    assert lines(forgetful) == ["sent_again", "follows a word"]
+    assert sorted(state for _, state, _ in forgetful.executions(task.id)) == ["SUCCESS", "SUCCESS"]
+
+
+def test_message_delivered_again_while_the_first_run_goes_on_changes_nothing(forgetful: Site) -> None:
+    workers = [forgetful.worker(concurrency=2), forgetful.worker()]
+    task = forgetful.taskstate.start(work(forgetful, "waits_late", str(forgetful.folder)))
+    forgetful.begun()
+    # The visibility timeout of this app is two seconds.
+    wait_until("it came again", lambda: any("ignored" in one.logs() for one in workers), timeout=40)
+    assert status(task.id) == "PENDING"
+    assert [state for _, state, _ in forgetful.executions(task.id)] == ["RUNNING"]
+
+    forgetful.go()
+    row = forgetful.taskstate.wait(task.id, timeout=30)
+
+    assert (row.status, row.task_log) == ("SUCCESS", "went on")
+    assert lines(forgetful) == ["waits_late"]
+    assert deliveries(forgetful, task.id) == [1]
+
+
+def test_message_delivered_again_after_its_worker_died_is_run(forgetful: Site) -> None:
+    first = forgetful.worker()
+    task = forgetful.taskstate.start(work(forgetful, "waits_late", str(forgetful.folder)))
+    forgetful.begun()
+    first.kill_tree()
+    forgetful.go()
+    forgetful.worker()
+
+    assert forgetful.taskstate.wait(task.id, timeout=30).status == "SUCCESS"
+    assert lines(forgetful) == ["waits_late", "waits_late"]
+
+
+def test_rabbitmq_restart_loses_no_work(taskstate_database_url: str, start_worker: StartWorker, tmp_path: Path) -> None:
+    with RabbitMQServer() as server:
+        app = Celery("crash", broker=server.url, include=["tests.apps.messages"])
+        for site in make_site(app, taskstate_database_url, tmp_path, start_worker, server.url):
+            site.worker()
+            running = site.taskstate.start(work(site, "waits", str(site.folder)))
+            site.begun()
+            queued = [site.taskstate.start(work(site, "nothing")).id for _ in range(3)]
+
+            server.restart()
+            keep_looking(site, 3)
+            site.go()
+
+            for task_id in (running.id, *queued):
+                assert site.taskstate.wait(task_id, timeout=60).status == "SUCCESS"
+
+
+@pytest.mark.databases("postgresql")
+def test_worker_of_rabbitmq_that_does_not_answer_keeps_its_work(on_rabbitmq: Site) -> None:
+    worker = on_rabbitmq.worker()
+    running = on_rabbitmq.taskstate.start(work(on_rabbitmq, "waits", str(on_rabbitmq.folder)))
+    on_rabbitmq.begun()
+    taken = on_rabbitmq.taskstate.start(work(on_rabbitmq, "nothing"))
+    wait_until("it is taken", lambda: worker.logs().count("received") == 2, timeout=20)
+    worker.freeze()
+
+    keep_looking(on_rabbitmq, 3)
+
+    worker.thaw()
     on_rabbitmq.go()
     assert on_rabbitmq.taskstate.wait(running.id, timeout=30).status == "SUCCESS"
     assert on_rabbitmq.taskstate.wait(taken.id, timeout=30).status == "SUCCESS"

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 from celery import chain, group, signature
-from sqlalchemy.exc import DBAPIError
 
 from qhana_taskstate import ProcessingTask, store, vouching
 from qhana_taskstate import upkeep as upkeep_module
 from qhana_taskstate.database import database_time
 from qhana_taskstate.tables import execution_table
-from qhana_taskstate.testing.container import LocalWorker
 from tests.crash.conftest import SOON, Site
 from tests.waiting import wait_until
 
@@ -151,33 +149,13 @@ def test_message_that_kills_its_child_every_time_is_given_up(site: Site) -> None
     assert site.taskstate.wait(site.taskstate.start(work(site, "nothing")).id, timeout=20).status == "SUCCESS"
 
 
-def freeze_between_writes(site: Site, worker: LocalWorker, task_id: int) -> None:
-    """Freeze a worker at a moment at which it holds no lock in the database.
-
-    One that really is elsewhere loses its connection, and the locks with it, once its machine answers no more.
-    """
-
-    def frozen() -> bool:
-        worker.freeze()
-        try:
-            with site.taskstate.database.transaction(patience=0.2) as connection:
-                store.lock_job(connection, task_id)
-        except DBAPIError:
-            worker.thaw()
-            return False
-        return True
-
-    wait_until("it is frozen and holds no lock", frozen, timeout=20, interval=0.1)
-
-
 def test_frozen_worker_elsewhere_is_given_up_and_its_late_result_changes_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = site.worker()
     task = site.taskstate.start(work(site, "waits", str(site.folder)))
-    wait_until("its log is written", lambda: log(task.id) == "began", timeout=15)
-    site.taskstate.session.close()
-    freeze_between_writes(site, worker, task.id)
+    site.begun()
+    site.freeze(worker)
     # As an observer on another machine sees it, who cannot ask for the process, and on a database without locks.
     monkeypatch.setattr(upkeep_module, "is_alive", lambda *_: False)
     monkeypatch.setattr(vouching, "held", lambda *_: set())
@@ -216,7 +194,7 @@ def test_frozen_worker_on_the_same_machine_is_alive(site: Site) -> None:
     worker = site.worker()
     task = site.taskstate.start(work(site, "waits", str(site.folder)))
     site.begun()
-    worker.freeze()
+    site.freeze(worker)
     with pytest.raises(TimeoutError):
         site.taskstate.wait(task.id, timeout=4)
 
@@ -363,6 +341,14 @@ def test_message_that_expired_in_a_queue_without_a_worker_ends_soon(
         assert task.status == "ERROR"
         assert "expired in the queue" in task.task_log
     assert status(later.id) == "PENDING"
+
+
+def test_child_lost_after_its_success_with_more_to_come_is_no_success(site: Site) -> None:
+    site.worker()
+    task = site.taskstate.start(work(site, "spawns_and_dies_after_success", str(site.folder)))
+
+    # Its child waits for `go`: a success now would come too early.
+    assert site.taskstate.wait(task.id, timeout=30).status == "ERROR"
 
 
 def test_client_killed_in_the_middle_of_a_start_ends_the_task(site: Site) -> None:

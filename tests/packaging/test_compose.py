@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +16,15 @@ import pytest
 import redis
 import yaml
 
+from qhana_taskstate.settings import read_settings
 from qhana_taskstate.testing import LocalProcess, PostgresServer, RedisServer, wait_until
 from qhana_taskstate.testing.plugin import RunCelery, StartWorker
+from qhana_taskstate.testing.receiver import WebhookReceiver
 from qhana_taskstate.testing.server import free_port
 
 ROOT = Path(__file__).parents[2]
-#: `${NAME}` and `${NAME:-default}` as compose replaces them.
-VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+#: `${NAME}`, `${NAME-default}` and `${NAME:-default}` as compose replaces them.
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::?-(?P<default>[^}]*))?\}")
 
 
 def with_defaults(text: str) -> str:
@@ -52,7 +58,7 @@ def instructions() -> list[tuple[str, str]]:
 
 class TestCompose:
     def test_it_has_the_promised_services(self, services: dict[str, Any]) -> None:
-        assert set(services) >= {"redis", "postgres", "migrate", "worker"}
+        assert set(services) >= {"redis", "postgres", "migrate", "worker", "webhooks"}
 
     def test_every_service_says_whether_it_is_healthy(self, services: dict[str, Any]) -> None:
         for name, service in services.items():
@@ -85,6 +91,28 @@ class TestCompose:
     def test_commands_are_those_that_a_deployment_knows(self, services: dict[str, Any]) -> None:
         assert command_of(services["worker"])[:4] == ["celery", "-A", "worker", "worker"]
         assert command_of(services["migrate"]) == ["celery", "-A", "worker", "taskstate", "upgrade"]
+
+    def test_webhooks_have_a_queue_and_a_worker_of_their_own(self, services: dict[str, Any]) -> None:
+        queue = with_defaults(services["webhooks"]["environment"]["TASKSTATE_WEBHOOK_QUEUE"])
+        command = command_of(services["webhooks"])
+        assert command[command.index("--queues") + 1] == queue
+        # Without a list of queues a worker consumes the default one alone.
+        assert not {"-Q", "--queues"} & set(command_of(services["worker"]))
+        assert services["worker"]["environment"]["TASKSTATE_WEBHOOK_QUEUE"] == queue
+
+    def test_webhooks_may_reach_the_loopback_and_the_network_of_the_services_alone(
+        self, compose: dict[str, Any]
+    ) -> None:
+        (config,) = compose["networks"]["default"]["ipam"]["config"]
+        subnet = with_defaults(config["subnet"])
+        for name in ("worker", "webhooks"):
+            environment = compose["services"][name]["environment"]
+            allowed = with_defaults(environment["TASKSTATE_WEBHOOK_ALLOWED_NETWORKS"])
+            assert set(allowed.split(",")) == {"127.0.0.0/8", "::1/128", subnet}
+            assert ipaddress.ip_network(subnet).is_private
+            settings = read_settings({}, {}, {key: with_defaults(value) for key, value in environment.items()})
+            assert settings.webhook_allowed_networks == tuple(allowed.split(","))
+            assert settings.webhook_secrets == ()
 
     def test_passwords_come_from_the_environment(self, services: dict[str, Any]) -> None:
         for service in services.values():
@@ -143,6 +171,39 @@ class TestCommands:
         code, output = worker.exec_run(["sh", "-c", line])
         assert code == 0, output
         assert b"pong" in output
+
+    def test_worker_of_the_webhooks_tells_what_the_other_one_owes(
+        self,
+        services: dict[str, Any],
+        postgres_server: PostgresServer,
+        run_celery: RunCelery,
+        start_worker: StartWorker,
+        broker_url: str,
+        tmp_path: Path,
+    ) -> None:
+        environment = {key: with_defaults(value) for key, value in services["webhooks"]["environment"].items()}
+        names = [key for key in environment if key.startswith("TASKSTATE_WEBHOOK_")]
+        env = {key: environment[key] for key in names} | {"TASKSTATE_DATABASE_URL": postgres_server.create_database()}
+        assert run_celery(*command_of(services["migrate"])[1:], env=env).returncode == 0
+        for name in ("worker", "webhooks"):
+            application, *options = command_of(services[name])[2:]
+            # By its long names, which the worker of a test gives again.
+            start_worker(application, env=env, args=options[1:], pool="threads" if name == "webhooks" else "prefork")
+        (tmp_path / "data.csv").write_text("a,b\n1,2\n")
+
+        with WebhookReceiver() as receiver, redis.Redis.from_url(broker_url) as broker:
+            script = (
+                "from worker import taskstate\n"
+                "from qhana_taskstate.demo import plugin\n"
+                f"work = plugin.summarise.s({str(tmp_path / 'data.csv')!r}, {str(tmp_path)!r})\n"
+                f"subscriber = dict(webhook_href={receiver.href()!r}, task_href='http://t/', event='status')\n"
+                "task = taskstate.start(work, **subscriber)\n"
+                "assert taskstate.wait(task.id, timeout=30).is_ok\n"
+            )
+            variables = {**os.environ, **env, "CELERY_BROKER_URL": broker_url}
+            subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=variables, check=True, timeout=60)
+            wait_until("the end was told", lambda: receiver.told(event="status"))
+            assert {b"_kombu.binding.webhooks", b"_kombu.binding.celery"} <= set(broker.keys("_kombu.binding.*"))
 
 
 class TestDockerfile:

@@ -171,7 +171,7 @@ def test_check_says_what_to_run_where_there_are_no_tables(bare_database: Databas
 
 
 def test_check_takes_the_version_before_and_a_newer_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "_known_revisions", lambda: ("old", "before", "newest"))
+    monkeypatch.setattr(schema, "known_revisions", lambda: ("old", "before", "newest"))
 
     for revision in ("before", "newest", "from the future"):
         set_revision(database, revision)
@@ -181,7 +181,7 @@ def test_check_takes_the_version_before_and_a_newer_one(database: Database, monk
 def test_check_refuses_what_is_older_than_the_version_before(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "_known_revisions", lambda: ("old", "before", "newest"))
+    monkeypatch.setattr(schema, "known_revisions", lambda: ("old", "before", "newest"))
     set_revision(database, "old")
 
     with pytest.raises(SchemaError, match=r"has the version 'old', but .* needs 'before' or newer; run: celery"):

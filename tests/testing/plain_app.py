@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +27,14 @@ def pool_child() -> int:
 @app.task
 def variable(name: str) -> str | None:
     return os.environ.get(name)
+
+
+@app.task
+def start_another(seconds: float, mark: str) -> None:
+    """Let another process sleep, and say in a file which."""
+    another = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"])
+    Path(mark).write_text(str(another.pid))
+    another.wait()
 
 
 @app.task

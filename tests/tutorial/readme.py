@@ -49,6 +49,12 @@ def blocks_of(project: str) -> list[Block]:
     return [block for block in read_blocks() if block.project == project]
 
 
+def command(name: str) -> str:
+    """Return the command line of a name: demo, test, install, enter."""
+    (block,) = [block for block in blocks_of("command") if block.role == name]
+    return block.code.strip()
+
+
 def normalised(output: str) -> str:
     """Replace what differs from run to run: times, durations, the name of the host."""
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "TIME", output)

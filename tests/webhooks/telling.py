@@ -1,0 +1,95 @@
+"""Deliverers of this process, run by hand, and what they leave in the database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Row, select, update
+
+from qhana_taskstate import TaskState, deliveries, outbox
+from qhana_taskstate.database import database_time
+from qhana_taskstate.deliveries import DeliveryView
+from qhana_taskstate.states import TaskEvent
+from qhana_taskstate.tables import delivery_table, host_table
+from tests.waiting import wait_until
+
+
+def change(state: TaskState, task_id: int, *events: str, times: int = 1) -> None:
+    """Owe events of a task, as every change does, `times` times in one transaction."""
+
+    def work(connection: Any) -> None:
+        outbox.lock(connection, task_id)
+        for _ in range(times):
+            outbox.add(connection, task_id, [TaskEvent(name) for name in events])
+
+    state.tracker.write(work)
+
+
+def tell_until(state: TaskState, what: str, predicate: Callable[[], Any], *, timeout: float = 15) -> Any:
+    """Run the deliveries again and again until the predicate is true."""
+
+    def told() -> Any:
+        state.deliverer.run()
+        return predicate()
+
+    return wait_until(what, told, timeout=timeout)
+
+
+@contextmanager
+def telling(*states: TaskState) -> Iterator[None]:
+    """Let deliverers run, each in a thread, until the end of the block."""
+    over = threading.Event()
+    failures: list[BaseException] = []
+
+    def run(state: TaskState) -> None:
+        while not over.is_set():
+            try:
+                state.deliverer.run()
+            except BaseException as exc:
+                failures.append(exc)
+                return
+            over.wait(0.01)
+
+    threads = [threading.Thread(target=run, args=(state,)) for state in states]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+
+
+def views(state: TaskState, **options: Any) -> list[DeliveryView]:
+    """Return the deliveries as people see them."""
+    return state.database.read(lambda connection: deliveries.views(connection, database_time(connection), **options))
+
+
+def delivery(state: TaskState, event: str = "details") -> Row[Any]:
+    """Return the row of the only subscription for an event."""
+    with state.database.reading() as connection:
+        return connection.execute(select(delivery_table).where(delivery_table.c.event == event)).one()
+
+
+def let_time_pass(state: TaskState, seconds: float) -> None:
+    """Move all that waits for a moment so much closer to it."""
+    with state.database.transaction() as connection:
+        passed = timedelta(seconds=seconds)
+        for row in connection.execute(select(delivery_table)).all():
+            moved = {
+                name: getattr(row, name) - passed
+                for name in ("not_before", "due_at", "leased_until", "called_at")
+                if getattr(row, name) is not None
+            }
+            if moved:
+                connection.execute(update(delivery_table).where(delivery_table.c.id == row.id).values(moved))
+        for host in connection.execute(select(host_table).where(host_table.c.closed_until.is_not(None))).all():
+            connection.execute(
+                update(host_table).where(host_table.c.name == host.name).values(closed_until=host.closed_until - passed)
+            )
