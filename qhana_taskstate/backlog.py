@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 #: Seconds between two tries of a process that has no thread for it.
 _PAUSE_SECONDS: Final = 1.0
 
+#: Seconds between two messages that the database is away: a standby answers questions, and then refuses to write.
+_TELL_SECONDS: Final = 60.0
+
 
 @dataclass(eq=False, slots=True)
 class Fact:
@@ -60,6 +63,7 @@ class Backlog:
         self._writing = threading.Lock()
         self._away = False
         self._tried = 0.0
+        self._told = -_TELL_SECONDS
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -84,8 +88,9 @@ class Backlog:
         if not is_gone(exc):
             return
         self._tried = time.monotonic()
-        if not self._away:
-            self._away = True
+        self._away = True
+        if self._tried - self._told >= _TELL_SECONDS:
+            self._told = self._tried
             logger.warning(
                 "the database %s is away; what this process has to say waits until the database is back, for %g s at "
                 "most: %s",
@@ -136,7 +141,8 @@ class Backlog:
             if self._away:
                 break
         self._give_up_old()
-        if was_away and not self._away:
+        if was_away and not self._away and waited > len(self._facts):
+            self._told = -_TELL_SECONDS
             logger.warning("the database is back; %d facts that waited were written", waited - len(self._facts))
         return not self._away
 

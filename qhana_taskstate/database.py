@@ -44,6 +44,9 @@ _RETURNED: Final = "taskstate_returned"
 #: Where a connection notes that its open transaction is to be announced.
 _ANNOUNCED: Final = "taskstate_announced"
 
+#: How many connections of a pool may be open at once; SQLAlchemy's default.
+_MOST_CONNECTIONS: Final = 15
+
 #: Seconds that a short transaction waits for a locked row.
 LOCK_SECONDS: Final = 1
 
@@ -92,6 +95,7 @@ class Database:
         self._pid = 0
         self._guard = threading.Lock()
         self._lent = threading.local()
+        self._kept: int | None = None
         #: Called after the commit of a transaction that `announce_after_commit` was asked for.
         self.announce: Callable[[], None] = lambda: None
         if engine is None:
@@ -153,6 +157,9 @@ class Database:
             # READ COMMITTED: each statement sees what was committed before it, on which the look for open
             # executions relies; MariaDB's default would show the state of the transaction's first read.
             options.update(pool_recycle=1800, isolation_level="READ COMMITTED")
+            if self._kept is not None:
+                # More may be open for a moment, but they are not kept.
+                options.update(pool_size=self._kept, max_overflow=_MOST_CONNECTIONS - self._kept)
         if backend == "postgresql":
             options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
             if self._url.get_driver_name() in {"psycopg", "psycopg2"}:
@@ -167,9 +174,14 @@ class Database:
         _prepare(engine)
         return engine
 
-    def after_fork(self) -> None:
-        """Forget the parent's connections without closing them. To be called in a forked child."""
+    def after_fork(self, *, kept: int | None = None) -> None:
+        """Forget the parent's connections without closing them. To be called in a forked child.
+
+        Args:
+            kept: How many unused connections to a server this process keeps; None is SQLAlchemy's default.
+        """
         self._guard = threading.Lock()
+        self._kept = kept
 
     def dispose(self) -> None:
         """Close the pooled connections of this process; the next use opens new ones."""

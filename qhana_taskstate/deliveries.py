@@ -404,7 +404,7 @@ def settle(
         call: The call.
         verdict: What its result means.
         moment: Now, by the database's clock.
-        min_interval_seconds: Time between two calls that tell of details.
+        min_interval_seconds: Time between the answer to a call that tells of details and the next one.
     """
     row = connection.execute(
         select(delivery_table)
@@ -434,9 +434,8 @@ def settle(
 
 def _after(row: Row[Any], verdict: Verdict, moment: datetime, min_interval_seconds: float) -> dict[str, Any]:
     """Return what a verdict other than "gone" makes of a delivery."""
-    earliest = moment
-    if row.event == TaskEvent.DETAILS:
-        earliest = max(moment, row.called_at + timedelta(seconds=min_interval_seconds))
+    # From the answer on, not from the call: a call that was slow on its way is not followed at once.
+    earliest = moment + timedelta(seconds=min_interval_seconds if row.event == TaskEvent.DETAILS else 0)
     if verdict.kind == "retry":
         again = max(earliest, moment + timedelta(seconds=verdict.wait_seconds or 0.0))
         return {"not_before": again, "due_at": again}

@@ -708,7 +708,8 @@ class TaskState:
 
     def on_pool_process_start(self) -> None:
         """Forget the connections of the parent process, and take part in upkeep."""
-        self.database.after_fork()
+        # One task at a time: beside it, the thread that renews leases has a connection of its own.
+        self.database.after_fork(kept=1)
         self.tracker.backlog.forget_parent()
         self.on_ready()
 

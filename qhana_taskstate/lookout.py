@@ -23,7 +23,7 @@ LOOKS: Final = 3
 _PAUSE, _REST = 1 / 5, 20
 
 #: How many messages are looked for at once.
-_MOST: Final = 20_000
+_MOST: Final = 5000
 
 
 class Finder(Protocol):

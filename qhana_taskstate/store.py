@@ -299,6 +299,12 @@ def new_token() -> str:
     return secrets.token_hex(8)
 
 
+def limit_lock_wait(connection: Connection) -> None:
+    """Let the statements of this transaction wait `LOCK_SECONDS` at most for a locked row; elsewhere they do anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LIMIT_LOCK_WAIT)
+
+
 def find_job(connection: Connection, task_id: int) -> Job | None:
     """Read the job row of a task without locking it; None where nobody gave the task to us."""
     return _job(connection, task_id, lock=False)
@@ -684,6 +690,7 @@ def hand_back(
     Returns:
         How often it has lost its worker by now; None if it is not running (any more), or was renewed.
     """
+    limit_lock_wait(connection)
     condition = [_is(ref.task_id, key), _is_running()]
     if heartbeat_at is not None:
         condition.append(execution_table.c.heartbeat_at == heartbeat_at)
@@ -822,7 +829,8 @@ def waiting(connection: Connection, before: datetime, after: datetime | None, li
         select(*(execution_table.c[name] for name in names), job_table.c.token)
         .join(job_table, job_table.c.task_id == execution_table.c.task_id)
         .where(*conditions)
-        .order_by(published_at)
+        # The first one is NULL in all of them; PostgreSQL finds the order of the index only if it is named.
+        .order_by(execution_table.c.closed_at, published_at)
         .limit(limit)
     )
     return [
@@ -956,7 +964,11 @@ def lead(connection: Connection, owner: str, moment: datetime, seconds: float) -
 
     Returns:
         False while somebody else has it.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: If somebody came to a halt while taking it, so that it cannot be looked at.
     """
+    limit_lock_wait(connection)
     until = moment + timedelta(seconds=seconds)
     if _insert_absent(connection, upkeep_table, [{"name": _RESCUE, "owner": owner, "until": until}]):
         return True
@@ -1201,8 +1213,7 @@ def show(connection: Connection, task_id: int) -> bool:
     Returns:
         Whether the row is up to date now.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(_LIMIT_LOCK_WAIT)
+    limit_lock_wait(connection)
     locked = connection.execute(_LOCK_TASK, {"of_task": task_id}).one_or_none()
     # Waiting for the job row is safe here: who holds one never waits for a `ProcessingTask` row.
     job = connection.execute(

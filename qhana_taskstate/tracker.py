@@ -565,6 +565,9 @@ class Pulse:
             attempt = partial(_attempt, tracker.backlog)
             if beats and running:
                 attempt(partial(self.voucher.stand, tracker.database, _own_key()))
+            elif looks:
+                # Before the pool is asked: what this thread took from it would stay there beside the task's.
+                attempt(partial(self.voucher.stand_first, tracker.database, _own_key()))
             # So that a pool child needs two connections: the one of its task and this one.
             with tracker.database.lending(self.voucher.connection):
                 for execution in running:

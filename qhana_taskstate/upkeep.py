@@ -158,6 +158,8 @@ class Upkeep:
             if not store.lead(connection, self._owner, moment, self.interval_seconds * _LEAD) and not force:
                 self._forget()
                 return None
+        # Committed first: who comes to a halt during the look must not keep others from looking.
+        with self._database.reading() as connection:
             leases = store.running(connection)
             holds = store.holds(connection)
             late = store.overdue(connection, moment)

@@ -47,7 +47,7 @@ def _judge(site: Site, striker: Striker) -> Judge:
         events[event.plan].append(event)
     with site.taskstate.database.reading() as connection:
         rows = findings.rows_by_plan(connection)
-    judge = Judge(striker.faults, float(SETTINGS["flush_interval_seconds"]))
+    judge = Judge([*striker.faults, *striker.losses], float(SETTINGS["flush_interval_seconds"]))
     owed: dict[int, str] = {}
     for number in sorted({*events, *rows}):
         plan = plan_of(site.seed, number)

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from benchmarks.chaos.site import Site
+from qhana_taskstate.testing.container import LocalWorker
 from qhana_taskstate.testing.process import LocalProcess
 
 #: What a fault may excuse.
@@ -103,8 +104,10 @@ class Striker:
         self._numbers = itertools.count()
         self._busy: set[object] = set()
         self.faults: list[Fault] = []
-        #: How often a worker had ended by itself.
-        self.revived = 0
+        #: Workers that Celery ended by itself, which ends their processes as a kill does.
+        self.losses: list[Fault] = []
+        self._pids: dict[LocalWorker, frozenset[int]] = {}
+        self._counted = 0.0
 
     def strike_until(self, moment: float) -> None:
         """Strike again and again until a moment (of `time.time`), and then let everything recover."""
@@ -131,8 +134,14 @@ class Striker:
         for worker in self._site.workers:
             if worker not in self._busy and worker.status == "exited":
                 # Celery may end by itself when its broker goes away (celery 5.7 with kombu 5.7 does).
-                self.revived += 1
+                moment = time.time()
+                self.losses.append(
+                    Fault("worker ended", frozenset({KILL}), moment - 2, moment, self._pids.get(worker, frozenset()))
+                )
                 worker.start()
+        if time.time() - self._counted > 1:
+            self._counted = time.time()
+            self._pids = {worker: frozenset(worker.tree_pids()) for worker in self._site.workers}
         for client in self._site.clients:
             if not client.running:
                 pid = client.pid

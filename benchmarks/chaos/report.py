@@ -29,7 +29,7 @@ def table(seed: int, minutes: float, striker: Striker, verdict: Verdict, refused
         ("log lines owed", str(verdict.lines)),
         ("log lines missing", str(len(verdict.missing))),
         ("longest time from a kill to the settled row", f"{verdict.slowest:.1f} s"),
-        ("workers that Celery ended by itself, and that were started again", str(striker.revived)),
+        ("workers that Celery ended by itself, and that were started again", str(len(striker.losses))),
         ("faults", str(len(striker.faults))),
     ]
     counted = Counter(fault.name for fault in striker.faults)

@@ -256,7 +256,8 @@ class Judge:
 
         While the database is away, or the process is stopped, nothing can be written.
         """
-        killed = min((fault.at for fault in self._killed.get(event.pid, ()) if fault.at >= event.at), default=None)
+        # A fault is noted just before it strikes, so that a line may come after it.
+        killed = min((fault.at for fault in self._killed.get(event.pid, ())), default=None)
         if killed is None:
             return True
         # A flush begins each interval, and takes its time where two processors serve everybody.

@@ -167,7 +167,13 @@ def test_task_whose_subscribers_have_still_to_be_told_stays(
         for number, (task_id, due_at) in enumerate(((due, now()), (told, None))):
             connection.execute(
                 insert(delivery_table).values(
-                    subscription_id=number, event="status", task_id=task_id, sequence=1, attempts=0, due_at=due_at
+                    host="receiver",
+                    subscription_id=number,
+                    event="status",
+                    task_id=task_id,
+                    sequence=1,
+                    attempts=0,
+                    due_at=due_at,
                 )
             )
 

@@ -1,185 +1,108 @@
-"""What the README promises of the demo: it takes any data, asks, tells, and leaves nothing behind."""
+"""The demo: what it shows of webhooks, and how it ends."""
 
 from __future__ import annotations
 
-import csv
-import http.server
+import base64
+import io
 import os
-import pty
 import re
-import select
-import subprocess
+import signal
 import sys
-import threading
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+from rich.console import Console
 
-from qhana_taskstate.demo.jobs import shipped_data_set
+from qhana_taskstate.demo import screen
+from qhana_taskstate.demo.jobs import Job
+from qhana_taskstate.demo.screen import Screen
+from qhana_taskstate.states import TaskStatus
+from qhana_taskstate.testing import LocalProcess
+from qhana_taskstate.testing.receiver import WebhookReceiver
 
 from ..waiting import wait_until
 from .readme import ROOT
 
-#: Set in the environment of a demo, and so of all processes that it starts.
-_MARK = "DEMO_OF_TEST"
+#: A call as the demo shows it: the task, the event, its sequence, and the status of the task.
+CALL = re.compile(r"^(\d+) webhook: (status|steps|details) (\d+), task is (\w+), signature ok$", re.MULTILINE)
 
-
-class Terminal:
-    """A demo in a terminal of its own, where a person types."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        environment = environment_of(folder) | {"TERM": "xterm", "COLUMNS": "200"}
-        self._pid, self._descriptor = pty.fork()
-        if self._pid == 0:
-            os.chdir(ROOT)
-            command = [sys.executable, "-m", "qhana_taskstate.demo", *arguments]
-            os.execve(sys.executable, command, environment)  # noqa: S606 - no shell wanted
-        self._seen = b""
-
-    def see(self, text: str, timeout: float = 60) -> None:
-        """Wait until the demo has shown a text."""
-
-        def shown() -> bool:
-            self._read()
-            return text in self.screen
-
-        wait_until(f"the demo shows {text!r}", shown, timeout=timeout)
-
-    @property
-    def screen(self) -> str:
-        """All that was shown so far, without colours."""
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._seen.decode(errors="replace"))
-
-    def type(self, text: str) -> None:
-        """Type."""
-        os.write(self._descriptor, text.encode())
-
-    def end(self, timeout: float = 60) -> int:
-        """Wait for the end and return the exit code."""
-
-        codes: list[int] = []
-
-        def ended() -> bool:
-            # Whoever does not read what is shown keeps the demo from going on.
-            self._read()
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
-            if pid:
-                codes.append(os.waitstatus_to_exitcode(status))
-            return bool(pid)
-
-        wait_until("the demo ends", ended, timeout=timeout)
-        return codes[0]
-
-    def _read(self) -> None:
-        while select.select([self._descriptor], [], [], 0)[0]:
-            try:
-                found = os.read(self._descriptor, 65536)
-            except OSError:
-                # Nobody holds the other end any more.
-                return
-            if not found:
-                return
-            self._seen += found
-
-
-def environment_of(folder: Path) -> dict[str, str]:
-    """Return an environment in which the demo brings its own servers, and works below a folder."""
-    names = ("CELERY_", "TASKSTATE_", "PYTEST_")
-    found = {name: value for name, value in os.environ.items() if not name.startswith(names)}
-    return found | {_MARK: str(folder), "TMPDIR": str(folder)}
-
-
-def processes_of(folder: Path) -> list[str]:
-    """Return the command lines of what a demo started and still runs."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(_MARK) == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-        except psutil.Error:
-            continue
-    return found
+StartDemo = Callable[..., LocalProcess]
 
 
 @pytest.fixture
-def web_server() -> Iterator[str]:
-    """URL of a server that offers the files of the demo."""
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(Path(shipped_data_set()).parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+def start_demo(tmp_path: Path) -> Iterator[StartDemo]:
+    """Start the demo in the root of the repository, with variables beside the environment."""
+    demos: list[LocalProcess] = []
+
+    def start(**variables: str) -> LocalProcess:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("TASKSTATE_", "CELERY_"))}
+        demo = LocalProcess(
+            [sys.executable, "-m", "qhana_taskstate.demo", "--output", str(tmp_path / "output")],
+            log_path=tmp_path / "demo.log",
+            cwd=ROOT,
+            env={**kept, **variables},
+        )
+        demos.append(demo)
+        demo.start()
+        return demo
+
+    yield start
+    for demo in demos:
+        demo.close()
 
 
-def test_person_is_asked_and_answers_in_the_terminal(tmp_path: Path) -> None:
-    terminal = Terminal(tmp_path)
+def test_end_of_every_job_is_told_and_signed(start_demo: StartDemo) -> None:
+    demo = start_demo()
 
-    terminal.see("how many clusters?")
-    terminal.type("many\n")
-    terminal.see("many")
-    terminal.type("4\n")
-    code = terminal.end()
+    assert demo.wait(100) == 0, demo.logs()
 
-    assert code == 0, terminal.screen
-    assert "4 clusters of 342 entities are drawn" in terminal.screen
-    assert re.search(r"fail on purpose .*ERROR", terminal.screen)
-    assert "ValueError: row 229 (penguin-229) is refused on purpose" in terminal.screen
-    assert processes_of(tmp_path) == []
-
-
-@pytest.mark.parametrize("moment", ["fail on purpose", "how many clusters?"])
-def test_interrupt_stops_everything_and_leaves_nothing(tmp_path: Path, moment: str) -> None:
-    terminal = Terminal(tmp_path)
-    terminal.see(moment)
-    assert any("redis-server" in line for line in processes_of(tmp_path))
-    assert any("celery" in line for line in processes_of(tmp_path))
-
-    terminal.type("\x03")
-
-    assert terminal.end(15) == 130
-    assert "interrupted; everything is stopped" in terminal.screen
-    assert processes_of(tmp_path) == []
-    assert list(tmp_path.glob("taskstate-*")) == []
+    calls = CALL.findall(demo.logs())
+    ends = {int(task_id): status for task_id, event, _, status in calls if event == "status"}
+    assert ends == {1: "SUCCESS", 2: "SUCCESS", 3: "FAILURE"}
+    assert {event for task_id, event, _, _ in calls if task_id == "1"} == {"status", "steps", "details"}
+    for key in {(task_id, event) for task_id, event, _, _ in calls}:
+        sequence = [int(number) for task_id, event, number, _ in calls if (task_id, event) == key]
+        assert sequence == list(range(1, len(sequence) + 1))
+    assert not demo.descendants()
 
 
-def test_own_file_and_url_are_clustered_and_outputs_are_registered(tmp_path: Path, web_server: str) -> None:
-    own = tmp_path / "points.csv"
-    with own.open("w", newline="") as file:
-        csv.writer(file).writerows([("x", "y"), *((n // 10 * 100 + n % 10, n % 7) for n in range(40))])
-    output = tmp_path / "outputs"
-
-    done = _run(tmp_path, str(own), f"{web_server}/penguins.csv", "--answer", "2", "--output", str(output))
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 clusters of 40 entities are drawn" in done.stdout
-    assert "2 clusters of 342 entities are drawn" in done.stdout
-    assert len(re.findall(r"cluster (?:points|penguins)\.csv +│ SUCCESS", done.stdout)) == 2
-    assert len(list(output.rglob("clusters.svg"))) == 2
-    assert processes_of(tmp_path) == []
-
-
-def test_source_that_cannot_be_read_ends_with_an_error_and_its_reason(tmp_path: Path) -> None:
-    done = _run(tmp_path, str(tmp_path / "missing.csv"))
-
-    assert done.returncode != 0
-    assert "missing.csv" in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    assert processes_of(tmp_path) == []
-
-
-def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "qhana_taskstate.demo", *arguments],
-        cwd=ROOT,
-        env=environment_of(folder),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
+def test_settings_of_the_environment_are_kept_and_completed(start_demo: StartDemo) -> None:
+    secret = "whsec_" + base64.b64encode(b"a secret that was there before").decode()
+    demo = start_demo(
+        TASKSTATE_WEBHOOK_SECRETS=secret,
+        TASKSTATE_WEBHOOK_ALLOWED_NETWORKS='["10.0.0.0/8", "receiver"]',
+        TASKSTATE_WEBHOOK_QUEUE="nobody-serves-it",
     )
+
+    assert demo.wait(100) == 0, demo.logs()
+    assert len(CALL.findall(demo.logs())) >= 3
+    assert secret not in demo.logs()
+
+
+def test_interrupted_demo_leaves_nothing_behind(start_demo: StartDemo) -> None:
+    demo = start_demo()
+    wait_until("a webhook was told", lambda: CALL.search(demo.logs()), timeout=100)
+    started = demo.descendants()
+    assert started
+
+    demo.send_signal(signal.SIGINT)
+
+    assert demo.wait(30) == 130, demo.logs()
+    assert demo.logs().splitlines()[-1] == "interrupted; everything is stopped"
+    assert "Traceback" not in demo.logs()
+    wait_until("all that it started has ended", lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+
+
+def test_end_that_nobody_told_of_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "_TOLD_SECONDS", 0.3)
+    printed = io.StringIO()
+    looks: list[None] = []
+    job = Job(task_id=7, expected=TaskStatus.SUCCESS, source="http://localhost:5005/demo/jobs/1/")
+    with WebhookReceiver() as receiver:
+        shown = Screen(Console(file=printed), given_answer=3, interactive=False, receiver=receiver)
+
+        assert not shown.hear_ends([job], lambda: looks.append(None))
+
+    assert "no webhook told of the end of task 7" in printed.getvalue()
+    assert looks
