@@ -226,6 +226,9 @@ def _shapes() -> Iterator[Row]:
 
 PLACES: tuple[tuple[str, int], ...] = (("single", 0), ("chain", 0), ("chain", 1), ("chord", 0), ("chord", 2))
 
+#: The parent of a prefork pool looks for dead children every five seconds (billiard 4.3), and the machine may be busy.
+_LOST_SECONDS = 12
+
 #: What it is called, the member, the status, the log, the seconds.
 WAYS: tuple[tuple[str, Way, str, str, float], ...] = (
     ("retries and works", told("retry once"), "SUCCESS", "", 5),
@@ -240,20 +243,26 @@ WAYS: tuple[tuple[str, Way, str, str, float], ...] = (
     ("was revoked", revoked, "ERROR", "revoked before it began", 5),
     ("meets its soft limit", told("sleep", short), "ERROR", "SoftTimeLimitExceeded", 5),
     ("tidies up at its soft limit", told("sleep and tidy up", short), "SUCCESS", "", 5),
-    ("meets its hard limit", told("sleep", strict), "ERROR", "TimeLimitExceeded", 8),
-    ("meets its hard limit, late ack", told("sleep", strict_late), "ERROR", "TimeLimitExceeded", 8),
-    ("is cancelled by asyncio", told("cancel"), "ERROR", "CancelledError", 8),
-    ("is interrupted", told("interrupt"), "ERROR", "KeyboardInterrupt", 8),
-    ("calls sys.exit", told("exit"), "ERROR", "WorkerLostError", 8),
-    ("calls sys.exit, late ack", told("exit", late), "ERROR", "WorkerLostError", 8),
-    ("loses its child", told("kill"), "ERROR", "WorkerLostError", 8),
-    ("loses its child, late ack", told("kill", late), "ERROR", "WorkerLostError", 8),
-    ("loses its child and comes again", told("kill once", again), "SUCCESS", "", 8),
+    ("meets its hard limit", told("sleep", strict), "ERROR", "TimeLimitExceeded", _LOST_SECONDS),
+    ("meets its hard limit, late ack", told("sleep", strict_late), "ERROR", "TimeLimitExceeded", _LOST_SECONDS),
+    ("is cancelled by asyncio", told("cancel"), "ERROR", "CancelledError", _LOST_SECONDS),
+    ("is interrupted", told("interrupt"), "ERROR", "KeyboardInterrupt", _LOST_SECONDS),
+    ("calls sys.exit", told("exit"), "ERROR", "WorkerLostError", _LOST_SECONDS),
+    ("calls sys.exit, late ack", told("exit", late), "ERROR", "WorkerLostError", _LOST_SECONDS),
+    ("loses its child", told("kill"), "ERROR", "WorkerLostError", _LOST_SECONDS),
+    ("loses its child, late ack", told("kill", late), "ERROR", "WorkerLostError", _LOST_SECONDS),
+    ("loses its child and comes again", told("kill once", again), "SUCCESS", "", _LOST_SECONDS),
     *(
         # New in celery 5.7.
         (
-            ("loses its child and retries", told("kill once", retrying), "SUCCESS", "", 10),
-            ("loses its child and runs out of retries", told("kill", retrying), "ERROR", "WorkerLostError", 16),
+            ("loses its child and retries", told("kill once", retrying), "SUCCESS", "", 2 * _LOST_SECONDS),
+            (
+                "loses its child and runs out of retries",
+                told("kill", retrying),
+                "ERROR",
+                "WorkerLostError",
+                2 * _LOST_SECONDS,
+            ),
         )
         if hasattr(Request, "_retry_worker_lost")
         else ()
