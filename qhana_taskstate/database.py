@@ -349,6 +349,12 @@ def announce_after_commit(connection: Connection) -> None:
     connection.info[_ANNOUNCED] = True
 
 
+def limit_lock_wait(connection: Connection) -> None:
+    """Let the statements of this transaction wait `LOCK_SECONDS` at most for a locked row; elsewhere they do anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.set_config("lock_timeout", str(LOCK_SECONDS * 1000), True)))
+
+
 def database_time(connection: Connection) -> datetime:
     """Return this moment by the database's clock, aware UTC."""
     return moment_of_clock(connection.execute(select(database_clock(connection.dialect.name))).scalar_one())

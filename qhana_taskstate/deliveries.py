@@ -23,17 +23,15 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    insert,
     literal,
     or_,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from .answers import Verdict
 from .database import announce_after_commit
+from .inserts import insert_absent
 from .outbox import subscription_row
 from .rows import task_row
 from .states import UNKNOWN, TaskEvent, TaskStatus, with_error_word
@@ -206,17 +204,7 @@ def _prepare(connection: Connection, subscription: Any) -> None:
         }
         for event in _EVENTS
     ]
-    connection.execute(_absent(connection.dialect.name, delivery_table), rows)
-
-
-def _absent(dialect: str, table: Any) -> Any:
-    match dialect:
-        case "postgresql":
-            return postgresql_insert(table).on_conflict_do_nothing()
-        case "sqlite":
-            return sqlite_insert(table).on_conflict_do_nothing()
-        case _:
-            return insert(table).prefix_with("IGNORE")
+    insert_absent(connection, delivery_table, rows)
 
 
 def due(
@@ -388,7 +376,7 @@ def _may_be_called(connection: Connection, host: str, moment: datetime) -> bool:
     """Tell whether a host may get a call now; holds its row, so that two who ask at once count each other."""
     locked = select(host_table.c.name).where(host_table.c.name == host).with_for_update()
     if connection.execute(locked).first() is None:
-        connection.execute(_absent(connection.dialect.name, host_table), {"name": host, "failures": 0})
+        insert_absent(connection, host_table, [{"name": host, "failures": 0}])
         connection.execute(locked)
     # In a statement of its own, which sees what was committed before the lock was had.
     return connection.execute(_blocked(moment).where(host_table.c.name == host)).first() is None
@@ -497,8 +485,7 @@ def _note_wake(connection: Connection, name: str, until: datetime, free: ColumnE
     taken = connection.execute(update(upkeep_table).where(upkeep_table.c.name == name, free).values(until=until))
     if taken.rowcount:
         return True
-    first = _absent(connection.dialect.name, upkeep_table).execution_options(preserve_rowcount=True)
-    return bool(connection.execute(first, {"name": name, "owner": "", "until": until}).rowcount > 0)
+    return insert_absent(connection, upkeep_table, [{"name": name, "owner": "", "until": until}]) > 0
 
 
 def views(

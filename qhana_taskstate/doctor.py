@@ -13,7 +13,7 @@ from kombu.exceptions import KombuError
 from sqlalchemy import func, inspect, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from . import probe, reader, schema, store, tasklog
+from . import chores, probe, reader, schema, store, tasklog
 from .belonging import OWN_TASK_PREFIX
 from .database import database_time
 from .errors import DatabaseUnavailableError, SchemaError, TaskStateError
@@ -360,7 +360,7 @@ class Doctor:
             ).scalars()
             # Who begins writes its first sign of life by its own clock.
             yield check_heartbeats(list(beats), moment, settings.lost_after_seconds + CLOCK_TOLERANCE_SECONDS)
-            seen = store.glance(connection)
+            seen = chores.glance(connection)
             yield check_upkeep(seen.until, moment, state.tracker.upkeep.interval_seconds, idle=seen.idle)
             if inspect(connection).has_table(delivery_table.name):
                 due = connection.execute(select(func.min(delivery_table.c.due_at))).scalar()

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from .broker import Sought
+from .chores import Waiting
 from .settings import Settings
-from .store import Waiting
 
 logger = logging.getLogger(__name__)
 

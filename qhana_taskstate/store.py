@@ -36,26 +36,24 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from . import outbox, tasklog
 from .belonging import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
-from .database import LOCK_SECONDS, database_clock, moment_of_clock
+from .chores import Hold, Lease, Waiting, is_running, running
+from .database import LOCK_SECONDS, limit_lock_wait
+from .inserts import insert_absent
 from .models import ProcessingTask
 from .rows import is_open_step, step_row
 from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
 from .tables import (
     ID_LENGTH,
     NAME_LENGTH,
-    change_table,
-    delivery_table,
     execution_table,
     hold_table,
     job_table,
     log_table,
     message_table,
     now,
-    upkeep_table,
 )
 
 _task = cast(Table, ProcessingTask.__table__)
-_RESCUE = "rescue"
 
 #: Seconds that a worker has to say that a message expired, the difference of two clocks included.
 _AFTER_EXPIRY_SECONDS: Final = 30.0
@@ -196,7 +194,6 @@ _FIND_JOB = select(
 ).where(_JOB_OF_TASK)
 _LOCK_JOB = _FIND_JOB.with_for_update()
 _LOCK_MILLISECONDS = str(LOCK_SECONDS * 1000)
-_LIMIT_LOCK_WAIT = select(func.set_config("lock_timeout", _LOCK_MILLISECONDS, True))
 # PostgreSQL evaluates the select list before it waits for the row (seen on 16), so that no statement of its own is
 # needed to limit the wait.
 _LOCK_JOB_BRIEFLY = _LOCK_JOB.add_columns(func.set_config("lock_timeout", _LOCK_MILLISECONDS, True))
@@ -299,12 +296,6 @@ def new_token() -> str:
     return secrets.token_hex(8)
 
 
-def limit_lock_wait(connection: Connection) -> None:
-    """Let the statements of this transaction wait `LOCK_SECONDS` at most for a locked row; elsewhere they do anyway."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(_LIMIT_LOCK_WAIT)
-
-
 def find_job(connection: Connection, task_id: int) -> Job | None:
     """Read the job row of a task without locking it; None where nobody gave the task to us."""
     return _job(connection, task_id, lock=False)
@@ -397,7 +388,7 @@ def _insert_job(connection: Connection, task_id: int, finishes: bool | None) -> 
         "end_copied": False,
         "created_at": now(),
     }
-    return str(row["token"]) if _insert_absent(connection, job_table, [row]) else None
+    return str(row["token"]) if insert_absent(connection, job_table, [row]) else None
 
 
 def add_task(connection: Connection, name: str) -> int:
@@ -475,7 +466,7 @@ def keep_message(connection: Connection, task_id: int, key: ExecutionKey, messag
         "resends": 0,
         "created_at": now(),
     }
-    _insert_absent(connection, message_table, [row])
+    insert_absent(connection, message_table, [row])
 
 
 def _named_columns(task_id: int, key: ExecutionKey) -> dict[str, Any]:
@@ -546,9 +537,9 @@ def begin(
     ended = job.end_status is not None
     if connection.dialect.name != "postgresql" and connection.execute(_BEGIN_ANEW, values).rowcount:
         return Begun(known=True, task_ended=ended)
-    if lives is not None and any(lives(connection, lease) for lease in _leases(connection, _is(ref.task_id, key))):
+    if lives is not None and any(lives(connection, lease) for lease in running(connection, _is(ref.task_id, key))):
         return Begun(known=True, task_ended=ended, running=True)
-    inserted = _insert_absent(
+    inserted = insert_absent(
         connection,
         execution_table,
         [
@@ -646,7 +637,7 @@ def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
         "losses": 0,
         **facts,
     }
-    return _insert_absent(connection, execution_table, [row]) > 0
+    return insert_absent(connection, execution_table, [row]) > 0
 
 
 def _failure_entry(closing: Closing) -> str:
@@ -691,7 +682,7 @@ def hand_back(
         How often it has lost its worker by now; None if it is not running (any more), or was renewed.
     """
     limit_lock_wait(connection)
-    condition = [_is(ref.task_id, key), _is_running()]
+    condition = [_is(ref.task_id, key), is_running()]
     if heartbeat_at is not None:
         condition.append(execution_table.c.heartbeat_at == heartbeat_at)
     if process is not None:
@@ -713,52 +704,6 @@ def hand_back(
     return int(losses)
 
 
-def _is_running() -> ColumnElement[bool]:
-    return and_(execution_table.c.closed_at.is_(None), execution_table.c.state == ExecutionState.RUNNING.value)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """A running execution and the last sign of life of it."""
-
-    ref: TaskRef
-    key: ExecutionKey
-    name: str
-    heartbeat_at: datetime
-    worker: str | None
-    host: str | None
-    pid: int | None
-    pid_started: float | None
-    acks_late: bool
-
-
-def running(connection: Connection) -> list[Lease]:
-    """Return all running executions."""
-    return _leases(connection)
-
-
-def _leases(connection: Connection, *conditions: ColumnElement[bool]) -> list[Lease]:
-    rows = connection.execute(
-        select(execution_table, job_table.c.token)
-        .join(job_table, job_table.c.task_id == execution_table.c.task_id)
-        .where(_is_running(), execution_table.c.heartbeat_at.is_not(None), *conditions)
-    )
-    return [
-        Lease(
-            ref=TaskRef(row.task_id, row.token),
-            key=ExecutionKey(row.celery_id, row.retries, row.nesting),
-            name=row.name,
-            heartbeat_at=row.heartbeat_at,
-            worker=row.worker,
-            host=row.host,
-            pid=row.pid,
-            pid_started=row.pid_started,
-            acks_late=bool(row.acks_late),
-        )
-        for row in rows
-    ]
-
-
 def settle_lost(connection: Connection, lease: Lease, failure: Failure) -> Outcome:
     """End an execution as LOST, if its lease is still the one that ran out."""
     job = lock_job(connection, lease.ref.task_id)
@@ -766,85 +711,13 @@ def settle_lost(connection: Connection, lease: Lease, failure: Failure) -> Outco
         return Outcome()
     still = connection.execute(
         select(literal(1)).where(
-            _is(lease.ref.task_id, lease.key), _is_running(), execution_table.c.heartbeat_at == lease.heartbeat_at
+            _is(lease.ref.task_id, lease.key), is_running(), execution_table.c.heartbeat_at == lease.heartbeat_at
         )
     ).first()
     if still is None:
         return Outcome()
     closing = Closing(key=lease.key, name=lease.name, state=ExecutionState.LOST, failure=failure)
     return close(connection, lease.ref, closing)
-
-
-def overdue(connection: Connection, moment: datetime, limit: int = 100) -> list[tuple[TaskRef, ExecutionKey, str]]:
-    """Return executions that wait to begin beyond their deadline."""
-    rows = connection.execute(
-        select(execution_table, job_table.c.token)
-        .join(job_table, job_table.c.task_id == execution_table.c.task_id)
-        .where(
-            execution_table.c.closed_at.is_(None),
-            execution_table.c.state == ExecutionState.QUEUED.value,
-            execution_table.c.deadline_at < moment,
-        )
-        .limit(limit)
-    )
-    return [
-        (TaskRef(row.task_id, row.token), ExecutionKey(row.celery_id, row.retries, row.nesting), row.name)
-        for row in rows
-    ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """An execution that was published to a known queue and that nobody has begun."""
-
-    ref: TaskRef
-    key: ExecutionKey
-    name: str
-    queue: str
-    published_at: datetime
-    eta: datetime | None
-    deliveries: int
-
-
-def waiting(connection: Connection, before: datetime, after: datetime | None, limit: int) -> list[Waiting]:
-    """Return executions that nobody has begun, oldest publication first.
-
-    Args:
-        connection: Where to read.
-        before: Only those published before this moment.
-        after: Only those published at this moment or later; None for all.
-        limit: How many at most.
-    """
-    published_at = execution_table.c.published_at
-    conditions = [
-        execution_table.c.closed_at.is_(None),
-        published_at < before,
-        execution_table.c.state == ExecutionState.QUEUED.value,
-        execution_table.c.queue.is_not(None),
-    ]
-    if after is not None:
-        conditions.append(published_at >= after)
-    names = ("task_id", "celery_id", "retries", "nesting", "name", "queue", "published_at", "eta", "deliveries")
-    rows = connection.execute(
-        select(*(execution_table.c[name] for name in names), job_table.c.token)
-        .join(job_table, job_table.c.task_id == execution_table.c.task_id)
-        .where(*conditions)
-        # The first one is NULL in all of them; PostgreSQL finds the order of the index only if it is named.
-        .order_by(execution_table.c.closed_at, published_at)
-        .limit(limit)
-    )
-    return [
-        Waiting(
-            ref=TaskRef(row.task_id, row.token),
-            key=ExecutionKey(row.celery_id, row.retries, row.nesting),
-            name=row.name,
-            queue=row.queue,
-            published_at=row.published_at,
-            eta=row.eta,
-            deliveries=row.deliveries,
-        )
-        for row in rows
-    ]
 
 
 def settle_missing(
@@ -908,21 +781,6 @@ def _still_waits(connection: Connection, missing: Waiting) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A submission under way and the last sign of life of it."""
-
-    id: str
-    task_id: int
-    heartbeat_at: datetime
-
-
-def holds(connection: Connection) -> list[Hold]:
-    """Return all submissions under way."""
-    rows = connection.execute(select(hold_table.c.id, hold_table.c.task_id, hold_table.c.heartbeat_at))
-    return [Hold(row.id, row.task_id, row.heartbeat_at) for row in rows]
-
-
 def renew_hold(connection: Connection, hold_id: str) -> None:
     """Renew the lease of a submission."""
     connection.execute(update(hold_table).where(hold_table.c.id == hold_id).values(heartbeat_at=now()))
@@ -941,85 +799,6 @@ def settle_hold(connection: Connection, hold: Hold) -> Outcome:
     ).scalar_one()
     entry = f"the client died while it submitted the work; {seen} of its messages were seen"
     return end(connection, hold.task_id, TaskStatus.ERROR, entry=entry)
-
-
-def uncopied(connection: Connection, limit: int = 100) -> list[int]:
-    """Return ids of tasks whose decided end the `ProcessingTask` row does not show yet."""
-    rows = connection.execute(
-        select(job_table.c.task_id)
-        .where(job_table.c.end_copied.is_(False), job_table.c.end_status.is_not(None))
-        .limit(limit)
-    )
-    return [row.task_id for row in rows]
-
-
-def lead(connection: Connection, owner: str, moment: datetime, seconds: float) -> bool:
-    """Take or renew the right to do the chores of upkeep.
-
-    Args:
-        connection: In whose transaction to write.
-        owner: Who asks.
-        moment: Now, by the database's clock.
-        seconds: How long the right lasts.
-
-    Returns:
-        False while somebody else has it.
-
-    Raises:
-        sqlalchemy.exc.DBAPIError: If somebody came to a halt while taking it, so that it cannot be looked at.
-    """
-    limit_lock_wait(connection)
-    until = moment + timedelta(seconds=seconds)
-    if _insert_absent(connection, upkeep_table, [{"name": _RESCUE, "owner": owner, "until": until}]):
-        return True
-    taken = connection.execute(
-        update(upkeep_table)
-        .where(
-            upkeep_table.c.name == _RESCUE,
-            or_(upkeep_table.c.owner == owner, upkeep_table.c.until < moment),
-        )
-        .values(owner=owner, until=until)
-    )
-    return taken.rowcount > 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Glance:
-    """What upkeep sees at first.
-
-    Attributes:
-        moment: Now, by the database's clock.
-        owner: Who does the chores; None if nobody ever did.
-        until: How long.
-        idle: Nothing is open, nothing is to be shown, and nobody is to be told: there are no chores.
-    """
-
-    moment: datetime
-    owner: str | None
-    until: datetime | None
-    idle: bool
-
-
-def glance(connection: Connection) -> Glance:
-    """Look whether there is anything for upkeep to do, in one statement that does not grow with the tables."""
-    clock = database_clock(connection.dialect.name)
-    chores = or_(
-        select(literal(1)).where(execution_table.c.closed_at.is_(None)).exists(),
-        select(literal(1)).select_from(hold_table).exists(),
-        select(literal(1)).where(job_table.c.end_copied.is_(False), job_table.c.end_status.is_not(None)).exists(),
-        select(literal(1)).select_from(change_table).exists(),
-        select(literal(1)).where(delivery_table.c.due_at.is_not(None)).exists(),
-    )
-    ours = upkeep_table.c.name == _RESCUE
-    row = connection.execute(
-        select(
-            clock,
-            select(upkeep_table.c.owner).where(ours).scalar_subquery().label("owner"),
-            select(upkeep_table.c.until).where(ours).scalar_subquery().label("until"),
-            case((chores, 1), else_=0).label("busy"),
-        )
-    ).one()
-    return Glance(moment=moment_of_clock(row[0]), owner=row.owner, until=row.until, idle=not row.busy)
 
 
 def hold(connection: Connection, task_id: int) -> str:
@@ -1368,15 +1147,6 @@ def _is(task_id: int, key: ExecutionKey) -> ColumnElement[bool]:
     )
 
 
-def _insert_absent(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
-    """Insert rows whose key is not there yet; returns how many were inserted (of one row; of many, a guess)."""
-    statement = _absent(table, connection.dialect.name)
-    if len(rows) == 1:
-        return connection.execute(statement, rows[0]).rowcount
-    connection.execute(statement, list(rows))
-    return len(rows)
-
-
 #: What only the publisher knows. An execution often begins before its publication is recorded.
 _PUBLISHED: Final = ("published_at", "eta", "queue", "parent_id")
 
@@ -1393,17 +1163,3 @@ def _registration(dialect: str) -> Any:
     statement = postgresql_insert(table) if dialect == "postgresql" else sqlite_insert(table)
     missing = {name: func.coalesce(table.c[name], statement.excluded[name]) for name in _PUBLISHED}
     return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=missing)
-
-
-@functools.cache
-def _absent(table: Table, dialect: str) -> Any:
-    statement: Any
-    match dialect:
-        case "postgresql":
-            statement = postgresql_insert(table).on_conflict_do_nothing()
-        case "sqlite":
-            statement = sqlite_insert(table).on_conflict_do_nothing()
-        case _:
-            statement = insert(table).prefix_with("IGNORE")
-    # SQLAlchemy forgets the count of an INSERT unless it is asked to keep it (2.1 with psycopg: -1).
-    return statement.execution_options(preserve_rowcount=True)

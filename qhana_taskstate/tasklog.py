@@ -25,10 +25,9 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
+from .inserts import absent
 from .rows import lock_task, task_row
 from .sessions import current_settings
 from .tables import log_table, now
@@ -301,14 +300,6 @@ def _foreign_lines(joined: str, column: str) -> list[str]:
 
 def _take_over_statement(dialect: str, task_id: int) -> Any:
     """Return the statement that makes an entry of the column's text, if there is some and no entry yet."""
-    statement: Any
-    match dialect:
-        case "postgresql":
-            statement = postgresql_insert(log_table).on_conflict_do_nothing()
-        case "sqlite":
-            statement = sqlite_insert(log_table).on_conflict_do_nothing()
-        case _:
-            statement = insert(log_table).prefix_with("IGNORE")
     text = select(
         -task_row.c.id,
         task_row.c.id,
@@ -320,7 +311,7 @@ def _take_over_statement(dialect: str, task_id: int) -> Any:
         task_row.c.task_log != "",
         ~select(log_table.c.id).where(log_table.c.task_id == task_id).exists(),
     )
-    return statement.from_select(["id", "task_id", "text", "glued", "created_at"], text)
+    return absent(log_table, dialect).from_select(["id", "task_id", "text", "glued", "created_at"], text)
 
 
 def _append_to_column(connection: Connection, task_id: int, entries: Sequence[Entry]) -> None:

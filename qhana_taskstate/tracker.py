@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from . import store, vouching
+from . import chores, store, vouching
 from .backlog import Backlog, Fact
 from .belonging import Execution, ExecutionKey, Publication, TaskRef
 from .database import IMPATIENT_SECONDS, Database, is_gone, passes
@@ -184,7 +184,7 @@ class Tracker:
         execution.closed = begun.closed
         execution.elsewhere = begun.running
 
-    def _lives(self, execution: Execution, connection: Connection, lease: store.Lease) -> bool:
+    def _lives(self, execution: Execution, connection: Connection, lease: chores.Lease) -> bool:
         """Tell whether the process lives, for certain, in which another run of an execution goes on."""
         if lease.host == this_host() and lease.pid == os.getpid():
             return self._pulse is not None and self._pulse.runs_twice(execution)

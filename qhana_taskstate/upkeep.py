@@ -19,7 +19,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from . import store, vouching
+from . import chores, store, vouching
 from .belonging import ExecutionKey, KeptMessage, TaskRef
 from .database import Database, database_time
 from .errors import DatabaseUnavailableError
@@ -116,7 +116,7 @@ class Upkeep:
         self._send = send
         self._pruner = pruner
         self._lookout = Lookout(finder, settings)
-        self._missing: deque[store.Waiting] = deque()
+        self._missing: deque[chores.Waiting] = deque()
         self._wake_deliveries = wake_deliveries
         self._owner = secrets.token_hex(8)
         self._notes: dict[Hashable, _Note] = {}
@@ -145,7 +145,7 @@ class Upkeep:
             DatabaseUnavailableError: If the database cannot be reached.
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
-        seen = self._database.read(store.glance)
+        seen = self._database.read(chores.glance)
         if not force and seen.until is not None and seen.owner != self._owner and seen.until > seen.moment:
             self._forget()
             return None
@@ -155,15 +155,15 @@ class Upkeep:
         with self._database.transaction() as connection:
             # Writing is part of the look: who cannot write must not take the silence of others for death.
             moment = database_time(connection)
-            if not store.lead(connection, self._owner, moment, self.interval_seconds * _LEAD) and not force:
+            if not chores.lead(connection, self._owner, moment, self.interval_seconds * _LEAD) and not force:
                 self._forget()
                 return None
         # Committed first: who comes to a halt during the look must not keep others from looking.
         with self._database.reading() as connection:
-            leases = store.running(connection)
-            holds = store.holds(connection)
-            late = store.overdue(connection, moment)
-            uncopied = store.uncopied(connection)
+            leases = chores.running(connection)
+            holds = chores.holds(connection)
+            late = chores.overdue(connection, moment)
+            uncopied = chores.uncopied(connection)
         if self._last is not None and moment - self._last > timedelta(seconds=self.interval_seconds * _LEAD):
             self._notes.clear()
         self._last = moment
@@ -205,7 +205,7 @@ class Upkeep:
             del self._notes[noted]
         return silent
 
-    def _unproven(self, leases: list[store.Lease]) -> list[store.Lease]:
+    def _unproven(self, leases: list[chores.Lease]) -> list[chores.Lease]:
         """Return the leases whose process gives no proof of life, neither here nor by its lock in the database."""
         unseen = [lease for lease in leases if not is_alive(lease.host, lease.pid, lease.pid_started)]
         if not unseen:
@@ -221,7 +221,7 @@ class Upkeep:
         except (DBAPIError, DatabaseUnavailableError) as exc:
             logger.info("upkeep tries again later: %s", type(exc).__name__)
 
-    def _settle(self, lease: store.Lease, moment: datetime, settled: Settled) -> None:
+    def _settle(self, lease: chores.Lease, moment: datetime, settled: Settled) -> None:
         silence = f"no sign of life for {self._settings.lost_after_seconds:g} s"
         who = f"{lease.worker or 'its worker'} (process {lease.pid})"
         if lease.acks_late:
@@ -248,7 +248,7 @@ class Upkeep:
             logger.warning("%s was lost with %s: %s", lease.name, who, silence)
         self._finish(lease.ref.task_id, outcome)
 
-    def _has_succeeded(self, lease: store.Lease) -> bool:
+    def _has_succeeded(self, lease: chores.Lease) -> bool:
         """Tell whether a lost execution is known to have succeeded, and all that it sent is known too.
 
         It sends what follows before its success is stored, and records it afterwards: what is not known may wait in a
@@ -271,7 +271,7 @@ class Upkeep:
         self._finish(ref.task_id, outcome)
         self._revoke(key.celery_id)
 
-    def _abandon(self, hold: store.Hold, settled: Settled) -> None:
+    def _abandon(self, hold: chores.Hold, settled: Settled) -> None:
         outcome = self._write(lambda connection: store.settle_hold(connection, hold))
         settled.abandoned += outcome.changed
         self._finish(hold.task_id, outcome)
@@ -293,11 +293,11 @@ class Upkeep:
             # Whatever happens to this one, it is looked for anew if it stays.
             self._lose(self._missing.popleft(), settled)
 
-    def _waiting(self, before: datetime, after: datetime | None, limit: int) -> list[store.Waiting]:
+    def _waiting(self, before: datetime, after: datetime | None, limit: int) -> list[chores.Waiting]:
         with self._database.reading() as connection:
-            return store.waiting(connection, before, after, limit)
+            return chores.waiting(connection, before, after, limit)
 
-    def _lose(self, missing: store.Waiting, settled: Settled) -> None:
+    def _lose(self, missing: chores.Waiting, settled: Settled) -> None:
         failure = store.Failure(
             type="MessageLostError",
             message=f"its message is neither in the queue {missing.queue!r} nor with a worker any more; the broker "

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import chain, group, signature
 
-from qhana_taskstate import ProcessingTask, store, vouching
+from qhana_taskstate import ProcessingTask, chores, store, vouching
 from qhana_taskstate import upkeep as upkeep_module
 from qhana_taskstate.database import database_time
 from qhana_taskstate.tables import execution_table
@@ -180,7 +180,7 @@ def test_observer_that_came_to_a_halt_while_it_looks_stops_nobody(site: Site) ->
     began = time.monotonic()
 
     with database.engine.connect() as halted, halted.begin():
-        store.lead(halted, "halted", database_time(halted), 60)
+        chores.lead(halted, "halted", database_time(halted), 60)
         with pytest.raises(TimeoutError):
             site.taskstate.wait(task.id, timeout=2)
         halted.get_transaction().rollback()  # type: ignore[union-attr]  # there is one

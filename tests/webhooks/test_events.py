@@ -15,7 +15,7 @@ from sqlalchemy import delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from qhana_taskstate import TaskState, sessions, store
+from qhana_taskstate import TaskState, chores, sessions, store
 from qhana_taskstate.belonging import ExecutionKey, Progress, TaskRef
 from qhana_taskstate.models import ProcessingTask, Step, TaskFile, TaskFinishedWarning, TaskLink, TaskUpdateSubscription
 from qhana_taskstate.outbox import subscription_row
@@ -699,7 +699,7 @@ def test_release_of_an_empty_hold_is_told_as_the_end(state: TaskState) -> None:
 def test_lost_execution_is_told_as_the_end(state: TaskState) -> None:
     running = Running(state)
     with state.database.reading() as connection:
-        (lease,) = [lease for lease in store.running(connection) if lease.ref == running.ref]
+        (lease,) = [lease for lease in chores.running(connection) if lease.ref == running.ref]
     failure = store.Failure(type="WorkerLostError", message="gone")
     state.tracker.write(lambda connection: store.settle_lost(connection, lease, failure))
     assert running.owed() == END
@@ -724,7 +724,7 @@ def test_end_that_a_plugin_delays_is_told_when_it_is_shown(state: TaskState) -> 
     with _held(state, running.task.id, task_name="held"):
         assert not running.close().shown
         assert running.owed() == []
-        assert state.database.read(store.uncopied)
+        assert state.database.read(chores.uncopied)
     state.upkeep()
     assert running.owed() == END
     state.upkeep()

@@ -12,7 +12,7 @@ from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 from sqlalchemy import func, select, update
 
-from qhana_taskstate import ProcessingTask, TaskState, store
+from qhana_taskstate import ProcessingTask, TaskState, chores, store
 from qhana_taskstate.cli import taskstate as command_group
 from qhana_taskstate.tables import execution_table, job_table, now
 from qhana_taskstate.testing.waiting import wait_until
@@ -43,7 +43,7 @@ def examined(deployment: Deployment) -> Deployment:
 
     def looked() -> bool:
         with deployment.taskstate.database.reading() as connection:
-            seen = store.glance(connection)
+            seen = chores.glance(connection)
         return seen.idle or seen.until is not None
 
     wait_until("somebody does the chores", looked, timeout=30)
