@@ -21,12 +21,9 @@ from benchmarks.chaos.verdict import Judge, Row
 #: Seconds between two looks whether all has ended.
 _LOOK: Final = 0.5
 
-#: Seconds for which nothing more may be told before the receiver counts as told everything.
-_QUIET: Final = 5.0
-
 
 def _settle(site: Site, striker: Striker, seconds: float) -> None:
-    """Wait until every task has ended, or the time is over."""
+    """Wait until every task has ended and every subscriber was told, or the time is over."""
     deadline = time.time() + seconds
     while time.time() < deadline:
         striker.revive()
@@ -34,10 +31,11 @@ def _settle(site: Site, striker: Striker, seconds: float) -> None:
             if not findings.open_tasks(connection):
                 break
         time.sleep(_LOOK)
-    seen, since = -1, time.time()
-    while time.time() < deadline and time.time() - since < _QUIET:
-        if len(site.receiver.calls) != seen:
-            seen, since = len(site.receiver.calls), time.time()
+    while time.time() < deadline:
+        striker.revive()
+        with site.taskstate.database.reading() as connection:
+            if not findings.owes_calls(connection):
+                return
         time.sleep(_LOOK)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Table, select
 
 from benchmarks.chaos.verdict import Member, Row
 from qhana_taskstate import ProcessingTask
-from qhana_taskstate.tables import execution_table, log_table
+from qhana_taskstate.tables import change_table, delivery_table, execution_table, log_table
 
 _task = cast(Table, ProcessingTask.__table__)
 
@@ -57,3 +57,9 @@ def _seconds(moment: datetime | None) -> float | None:
     if moment is None:
         return None
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def owes_calls(connection: Connection) -> bool:
+    """Tell whether a subscriber is still to be told of something."""
+    calls = select(delivery_table.c.id).where(delivery_table.c.due_at.is_not(None)).limit(1)
+    return any(connection.execute(query).first() for query in (select(change_table.c.id).limit(1), calls))
