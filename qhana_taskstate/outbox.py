@@ -41,7 +41,7 @@ subscription_row = table(
 )
 
 #: A subscription to a task that has ended is owed only this.
-_END: Final = TaskEvent.STATUS.value
+_END: Final = TaskEvent.STATUS
 
 _COLUMNS: Final = ("subscription_id", "task_id", "event", "changed_at")
 _moment: Final = bindparam("moment", type_=change_table.c.changed_at.type)
@@ -63,27 +63,36 @@ def add(connection: Connection, task_id: int, events: Collection[TaskEvent]) -> 
     """
     if not events:
         return False
-    owed = connection.execute(_owe(frozenset(events)), {"of_task": task_id, "moment": now()})
+    return _insert(connection, _owe(frozenset(events)), task_id)
+
+
+def _insert(connection: Connection, statement: Any, task_id: int) -> bool:
+    owed = connection.execute(statement, {"of_task": task_id, "moment": now()})
     if owed.rowcount <= 0:
         return False
     announce_after_commit(connection)
     return True
 
 
-@functools.cache
-def _owe(events: frozenset[TaskEvent]) -> Any:
-    """Return the statement that owes these events; built once, as it is sent at every change."""
-    parts = [
-        select(subscription_row.c.id, subscription_row.c.task_id, literal(event.value, String), _moment).where(
-            subscription_row.c.task_id == bindparam("of_task"),
-            or_(subscription_row.c.event_type.is_(None), subscription_row.c.event_type == event.value),
-        )
-        for event in sorted(events)
-    ]
-    rows = parts[0] if len(parts) == 1 else union_all(*parts)
+def _owing(rows: Any) -> Any:
     # SQLAlchemy forgets the count of an INSERT unless it is asked to keep it (2.1 with psycopg: -1).
     statement = insert(change_table).from_select(_COLUMNS, rows, include_defaults=False)
     return statement.execution_options(preserve_rowcount=True)
+
+
+def _matching(event: TaskEvent) -> Any:
+    """Return the query for the rows that owe an event to the subscriptions that match it."""
+    return select(subscription_row.c.id, subscription_row.c.task_id, literal(event.value, String), _moment).where(
+        subscription_row.c.task_id == bindparam("of_task"),
+        or_(subscription_row.c.event_type.is_(None), subscription_row.c.event_type == event.value),
+    )
+
+
+@functools.cache
+def _owe(events: frozenset[TaskEvent]) -> Any:
+    """Return the statement that owes these events; built once, as it is sent at every change."""
+    parts = [_matching(event) for event in sorted(events)]
+    return _owing(parts[0] if len(parts) == 1 else union_all(*parts))
 
 
 def lock(connection: Connection, task_id: int) -> None:
@@ -134,18 +143,7 @@ def owe_end(connection: Connection, task_id: int) -> bool:
         ),
     )
     ended = exists().where(task_row.c.id == subscription_row.c.task_id, task_row.c.finished_at.is_not(None))
-    rows = select(subscription_row.c.id, subscription_row.c.task_id, literal(_END, String), _moment).where(
-        subscription_row.c.task_id == task_id,
-        or_(subscription_row.c.event_type.is_(None), subscription_row.c.event_type == _END),
-        never_told,
-        ended,
-    )
-    statement = insert(change_table).from_select(_COLUMNS, rows, include_defaults=False)
-    owed = connection.execute(statement.execution_options(preserve_rowcount=True), {"moment": now()})
-    if owed.rowcount <= 0:
-        return False
-    announce_after_commit(connection)
-    return True
+    return _insert(connection, _owing(_matching(_END).where(never_told, ended)), task_id)
 
 
 def forget(connection: Connection, subscription_id: int) -> None:
