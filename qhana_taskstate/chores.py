@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, case, literal, or_, select, update
 
@@ -114,8 +114,8 @@ def running(connection: Connection, *conditions: ColumnElement[bool]) -> list[Le
     )
     return [
         Lease(
-            ref=TaskRef(row.task_id, row.token),
-            key=ExecutionKey(row.celery_id, row.retries, row.nesting),
+            ref=_ref(row),
+            key=_key(row),
             name=row.name,
             heartbeat_at=row.heartbeat_at,
             worker=row.worker,
@@ -133,24 +133,6 @@ def is_running() -> ColumnElement[bool]:
     return and_(execution_table.c.closed_at.is_(None), execution_table.c.state == ExecutionState.RUNNING.value)
 
 
-def overdue(connection: Connection, moment: datetime, limit: int = 100) -> list[tuple[TaskRef, ExecutionKey, str]]:
-    """Return executions that wait to begin beyond their deadline."""
-    rows = connection.execute(
-        select(execution_table, job_table.c.token)
-        .join(job_table, job_table.c.task_id == execution_table.c.task_id)
-        .where(
-            execution_table.c.closed_at.is_(None),
-            execution_table.c.state == ExecutionState.QUEUED.value,
-            execution_table.c.deadline_at < moment,
-        )
-        .limit(limit)
-    )
-    return [
-        (TaskRef(row.task_id, row.token), ExecutionKey(row.celery_id, row.retries, row.nesting), row.name)
-        for row in rows
-    ]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
     """An execution that was published to a known queue and that nobody has begun."""
@@ -162,6 +144,68 @@ class Waiting:
     published_at: datetime
     eta: datetime | None
     deliveries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overdue:
+    """An execution that waits to begin beyond its deadline.
+
+    Attributes:
+        message: Where its message can be looked for, if it was handed back to the broker: behind a backlog that may
+            come later than anybody can tell. None if only the deadline counts.
+    """
+
+    ref: TaskRef
+    key: ExecutionKey
+    name: str
+    message: Waiting | None
+
+
+#: What `Waiting` says.
+_WAITING: Final[tuple[ColumnElement[Any], ...]] = tuple(
+    execution_table.c[name]
+    for name in ("task_id", "celery_id", "retries", "nesting", "name", "queue", "published_at", "eta", "deliveries")
+)
+
+
+def overdue(connection: Connection, moment: datetime, limit: int = 100) -> list[Overdue]:
+    """Return executions that wait to begin beyond their deadline, the longest overdue first."""
+    rows = connection.execute(
+        select(*_WAITING, job_table.c.token)
+        .join(job_table, job_table.c.task_id == execution_table.c.task_id)
+        .where(
+            execution_table.c.closed_at.is_(None),
+            execution_table.c.state == ExecutionState.QUEUED.value,
+            execution_table.c.deadline_at < moment,
+        )
+        .order_by(execution_table.c.deadline_at)
+        .limit(limit)
+    )
+    found = []
+    for row in rows:
+        sought = bool(row.deliveries) and row.queue is not None and row.published_at is not None
+        found.append(Overdue(ref=_ref(row), key=_key(row), name=row.name, message=_message(row) if sought else None))
+    return found
+
+
+def _ref(row: Any) -> TaskRef:
+    return TaskRef(row.task_id, row.token)
+
+
+def _key(row: Any) -> ExecutionKey:
+    return ExecutionKey(row.celery_id, row.retries, row.nesting)
+
+
+def _message(row: Any) -> Waiting:
+    return Waiting(
+        ref=_ref(row),
+        key=_key(row),
+        name=row.name,
+        queue=row.queue,
+        published_at=row.published_at,
+        eta=row.eta,
+        deliveries=row.deliveries,
+    )
 
 
 def waiting(connection: Connection, before: datetime, after: datetime | None, limit: int) -> list[Waiting]:
@@ -182,27 +226,15 @@ def waiting(connection: Connection, before: datetime, after: datetime | None, li
     ]
     if after is not None:
         conditions.append(published_at >= after)
-    names = ("task_id", "celery_id", "retries", "nesting", "name", "queue", "published_at", "eta", "deliveries")
     rows = connection.execute(
-        select(*(execution_table.c[name] for name in names), job_table.c.token)
+        select(*_WAITING, job_table.c.token)
         .join(job_table, job_table.c.task_id == execution_table.c.task_id)
         .where(*conditions)
         # The first one is NULL in all of them; PostgreSQL finds the order of the index only if it is named.
         .order_by(execution_table.c.closed_at, published_at)
         .limit(limit)
     )
-    return [
-        Waiting(
-            ref=TaskRef(row.task_id, row.token),
-            key=ExecutionKey(row.celery_id, row.retries, row.nesting),
-            name=row.name,
-            queue=row.queue,
-            published_at=row.published_at,
-            eta=row.eta,
-            deliveries=row.deliveries,
-        )
-        for row in rows
-    ]
+    return [_message(row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

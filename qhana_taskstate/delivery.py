@@ -33,7 +33,8 @@ TASK_NAME: Final = f"{OWN_TASK_PREFIX}deliver"
 #: Calls that one run makes at once, each in a thread of its own.
 CALLS_AT_ONCE: Final = 8
 
-#: A run begins no more calls after so many seconds; the next one goes on, behind what waits in the queue meanwhile.
+#: After so many seconds a run only goes on while calls are under way that it began before; the next one goes on, behind
+#: what waits in the queue meanwhile.
 RUN_SECONDS: Final = 10.0
 
 #: How many subscriptions are looked for at once.
@@ -102,12 +103,19 @@ class Deliverer:
         candidates = _Candidates(self)
         under_way: dict[Future[Verdict | None], Call] = {}
         with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="qhana_taskstate-call") as threads:
+            in_time: set[Future[Verdict | None]] = set()
             while True:
-                while len(under_way) < CALLS_AT_ONCE and time.monotonic() < ends:
+                # A call that hangs keeps the run going: until its answer the others get their turn here too.
+                while len(under_way) < CALLS_AT_ONCE and (
+                    (is_in_time := time.monotonic() < ends) or in_time & under_way.keys()
+                ):
                     call = candidates.claim(Counter(call.host for call in under_way.values()))
                     if call is None:
                         break
-                    under_way[threads.submit(self._make, call, time.monotonic())] = call
+                    future = threads.submit(self._make, call, time.monotonic())
+                    under_way[future] = call
+                    if is_in_time:
+                        in_time.add(future)
                 if not under_way:
                     break
                 done, _ = wait(under_way, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)

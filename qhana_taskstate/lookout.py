@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -37,6 +38,19 @@ class Finder(Protocol):
         """Return the ids of those that are nowhere."""
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look has shown.
+
+    Attributes:
+        missing: Those whose messages were missing in `LOOKS` looks in a row.
+        not_missing: Those whose messages are somewhere, as far as the broker tells.
+    """
+
+    missing: Collection[Waiting] = ()
+    not_missing: Collection[Waiting] = ()
+
+
 class Lookout:
     """What one process that does the chores knows of messages that seem to be missing.
 
@@ -58,6 +72,11 @@ class Lookout:
         self._after: datetime | None = None
         self._suspects: dict[Waiting, int] = {}
 
+    @property
+    def tells(self) -> bool:
+        """Whether messages can be looked for at all."""
+        return self._finder.tells
+
     def forget(self) -> None:
         """Begin anew: another process does the chores, or the broker could not be asked."""
         if self._look is not None:
@@ -66,26 +85,30 @@ class Lookout:
         self._suspects.clear()
 
     def turn(
-        self, moment: datetime, waiting: Callable[[datetime, datetime | None, int], list[Waiting]]
-    ) -> list[Waiting]:
+        self,
+        moment: datetime,
+        waiting: Callable[[datetime, datetime | None, int], list[Waiting]],
+        besides: Collection[Waiting] = (),
+    ) -> Found:
         """Take up what the last look found, and begin the next one when it is time; returns at once.
 
         Args:
             moment: Now, by the database's clock.
             waiting: Gives executions that nobody has begun, published before a moment and not before another one,
                 oldest first, at most so many.
+            besides: Those that are to be looked for whatever their age.
 
         Returns:
-            Those whose messages were missing in `LOOKS` looks in a row.
+            What the last look has shown; nothing while it goes on, and if it failed.
         """
         if self._look is not None:
             if not self._look.ended:
-                return []
+                return Found()
             look, self._look = self._look, None
             self._not_before = time.monotonic() + max(self._pause, _REST * look.seconds)
             return self._judge(look)
-        if time.monotonic() < self._not_before or not self._finder.tells:
-            return []
+        if time.monotonic() < self._not_before or not self.tells:
+            return Found()
         self._not_before = time.monotonic() + self._pause
         page = waiting(moment - self._age, self._after, _MOST)
         if not page and self._after is not None:
@@ -98,18 +121,21 @@ class Lookout:
             self._after = last if last != self._after else last + timedelta(microseconds=1)
             if len(page) < _MOST:
                 self._after = None
-        candidates = list(dict.fromkeys([*self._suspects, *page]))
+        candidates = list(dict.fromkeys([*self._suspects, *besides, *page]))
         if candidates:
             self._look = _Look(self._finder, candidates, moment - self._age)
-        return []
+        return Found()
 
-    def _judge(self, look: _Look) -> list[Waiting]:
+    def _judge(self, look: _Look) -> Found:
         if look.missing is None:
             self.forget()
-            return []
+            return Found()
         counts = {one: self._suspects.get(one, 0) + 1 for one in look.candidates if one.key.celery_id in look.missing}
         self._suspects = {one: count for one, count in counts.items() if count < LOOKS}
-        return [one for one, count in counts.items() if count >= LOOKS]
+        return Found(
+            missing=[one for one, count in counts.items() if count >= LOOKS],
+            not_missing=[one for one in look.candidates if one not in counts],
+        )
 
 
 class _Look:

@@ -767,18 +767,24 @@ def _is_message(task_id: int, key: ExecutionKey) -> ColumnElement[bool]:
 
 
 def _still_waits(connection: Connection, missing: Waiting) -> bool:
-    return (
-        connection.execute(
-            select(literal(1)).where(
-                _is(missing.ref.task_id, missing.key),
-                execution_table.c.closed_at.is_(None),
-                execution_table.c.state == ExecutionState.QUEUED.value,
-                execution_table.c.deliveries == missing.deliveries,
-                execution_table.c.published_at == missing.published_at,
-            )
-        ).first()
-        is not None
-    )
+    return connection.execute(select(literal(1)).where(*_waits(missing))).first() is not None
+
+
+def _waits(waiting: Waiting) -> list[ColumnElement[bool]]:
+    """Return the conditions for an execution that waits as it did when it was read."""
+    return [
+        _is(waiting.ref.task_id, waiting.key),
+        execution_table.c.closed_at.is_(None),
+        execution_table.c.state == ExecutionState.QUEUED.value,
+        execution_table.c.deliveries == waiting.deliveries,
+        execution_table.c.published_at == waiting.published_at,
+    ]
+
+
+def postpone(connection: Connection, waiting: Iterable[Waiting], deadline: datetime) -> None:
+    """Give messages that went back to the broker, and are still there, a later deadline; aware UTC."""
+    for one in sorted(waiting, key=lambda one: (one.ref.task_id, *dataclasses.astuple(one.key))):
+        connection.execute(update(execution_table).where(*_waits(one)).values(deadline_at=deadline))
 
 
 def renew_hold(connection: Connection, hold_id: str) -> None:

@@ -175,9 +175,13 @@ class Upkeep:
         for hold in holds:
             if hold.id in quiet:
                 self._guarded(settled, lambda hold=hold: self._abandon(hold, settled))  # type: ignore[misc]
-        for ref, key, name in late:
-            self._guarded(settled, lambda ref=ref, key=key, name=name: self._give_up(ref, key, name, settled))  # type: ignore[misc]
-        self._guarded(settled, lambda: self._look_for_messages(moment, settled))
+        handed_back: list[chores.Waiting] = []
+        for one in late:
+            if one.message is not None and self._may_come(one.message, moment):
+                handed_back.append(one.message)
+            else:
+                self._guarded(settled, lambda one=one: self._give_up(one, settled))  # type: ignore[misc]
+        self._guarded(settled, lambda: self._look_for_messages(moment, handed_back, settled))
         for task_id in uncopied:
             self._guarded(settled, lambda task_id=task_id: self._show(task_id, settled))  # type: ignore[misc]
         self._guarded(settled, lambda: self._prune(settled))
@@ -276,18 +280,29 @@ class Upkeep:
         settled.abandoned += outcome.changed
         self._finish(hold.task_id, outcome)
 
-    def _give_up(self, ref: TaskRef, key: ExecutionKey, name: str, settled: Settled) -> None:
+    def _may_come(self, message: chores.Waiting, moment: datetime) -> bool:
+        """Tell whether a message that went back to the broker may still wait there, so that it is to be looked for."""
+        sent = max(message.published_at, message.eta or message.published_at)
+        given_up = sent + timedelta(seconds=self._settings.publish_deadline_seconds)
+        return self._lookout.tells and moment < given_up
+
+    def _give_up(self, late: chores.Overdue, settled: Settled) -> None:
         failure = store.Failure(
             type="MessageLostError",
             message="nobody began it before its deadline; it expired in the queue, or its message was lost",
         )
-        closing = store.Closing(key=key, name=name, state=ExecutionState.LOST, failure=failure)
-        outcome = self._write(lambda connection: store.close(connection, ref, closing))
+        closing = store.Closing(key=late.key, name=late.name, state=ExecutionState.LOST, failure=failure)
+        outcome = self._write(lambda connection: store.close(connection, late.ref, closing))
         settled.overdue += outcome.changed
-        self._finish(ref.task_id, outcome)
+        self._finish(late.ref.task_id, outcome)
 
-    def _look_for_messages(self, moment: datetime, settled: Settled) -> None:
-        self._missing.extend(self._lookout.turn(moment, self._waiting))
+    def _look_for_messages(self, moment: datetime, handed_back: list[chores.Waiting], settled: Settled) -> None:
+        found = self._lookout.turn(moment, self._waiting, handed_back)
+        self._missing.extend(found.missing)
+        still_there = [message for message in handed_back if message in set(found.not_missing)]
+        if still_there:
+            deadline = moment + self._redelivery
+            self._write(lambda connection: store.postpone(connection, still_there, deadline))
         until = time.monotonic() + _SETTLING_SECONDS
         while self._missing and time.monotonic() < until:
             # Whatever happens to this one, it is looked for anew if it stays.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -13,6 +14,15 @@ pytest_plugins = ("pytester", "qhana_taskstate.testing.plugin")
 # The machine is shared with servers and workers, so how long one example takes says nothing.
 settings.register_profile("taskstate", deadline=None, print_blob=True)
 settings.load_profile("taskstate")
+
+
+def pytest_configure() -> None:
+    """Take interrupts again where a shell that runs this in the background ignores them.
+
+    Processes inherit that: those which the tests interrupt would not end.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

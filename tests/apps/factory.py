@@ -23,3 +23,11 @@ def make_app(
     )
     given: dict[str, Any] = {"database_url": database_url} if database_url else {}
     return app, TaskState(app, **given, **settings)
+
+
+def close_state(state: TaskState) -> None:
+    """Close what a `TaskState` of this process has opened, and its app."""
+    if not state.sessions.hosted:
+        state.session.close()
+    state.database.dispose()
+    state.app.close()

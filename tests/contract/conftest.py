@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from qhana_taskstate import TaskState, tables
 from qhana_taskstate.testing.sql_server import SqlServer
-from tests.apps.factory import make_app
+from tests.apps.factory import close_state, make_app
 
 MakeState = Callable[..., TaskState]
 
@@ -31,10 +31,7 @@ def make_state(migrated_database_url: str) -> Iterator[MakeState]:
 
     yield make
     for state in made:
-        if not state.sessions.hosted:
-            state.session.close()
-        state.database.dispose()
-        state.app.close()
+        close_state(state)
 
 
 @pytest.fixture

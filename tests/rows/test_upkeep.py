@@ -325,6 +325,78 @@ def test_kept_message_of_an_ended_task_is_not_sent_again(
     assert state_of(database, "a") == "LOST"
 
 
+def handed_back(session: Session, database: Database, name: str, *, age: timedelta) -> TaskRef:
+    """Make a task whose message was begun and went back to the broker, and whose deadline has passed."""
+    ref = queued(session, database, name, age=age)
+    key = ExecutionKey(name)
+    with database.transaction() as connection:
+        runner = store.Runner(worker="w", host="h", pid=1, pid_started=1.0)
+        store.begin(connection, ref, key, name="plugin.work", runner=runner, acks_late=True)
+        store.hand_back(connection, ref, key, deadline=now() - timedelta(seconds=1), lost=True)
+    return ref
+
+
+def deadline_of(database: Database, name: str) -> Any:
+    with database.reading() as connection:
+        query = select(execution_table.c.deadline_at).where(execution_table.c.celery_id == name)
+        return connection.execute(query).scalar_one()
+
+
+def test_message_that_went_back_and_waits_behind_a_backlog_is_not_given_up(
+    current: Session, database: Database, make_upkeep: Callable[..., Upkeep], somewhere: Somewhere
+) -> None:
+    # Younger than what is looked for by itself: its deadline alone is the reason.
+    handed_back(current, database, "a", age=timedelta(seconds=1))
+    first = deadline_of(database, "a")
+    upkeep = make_upkeep(missing_after_seconds=2)
+
+    wait_until("its deadline was moved", lambda: upkeep.tick() is not None and deadline_of(database, "a") > first)
+    assert somewhere.asked == {"a"}
+    wait_until("it was moved again", lambda: upkeep.tick() is not None and somewhere.looks > 2, interval=0.05)
+
+    assert state_of(database, "a") == "QUEUED"
+
+
+def test_message_that_went_back_and_vanished_is_given_up(
+    current: Session, database: Database, make_upkeep: Callable[..., Upkeep], somewhere: Somewhere
+) -> None:
+    ref = handed_back(current, database, "a", age=timedelta(minutes=5))
+    somewhere.missing = {"a"}
+
+    assert look(make_upkeep(), somewhere, lookout.LOOKS).missing == 1
+
+    assert state_of(database, "a") == "LOST"
+    task = ProcessingTask.get_by_id(ref.task_id)
+    assert task is not None
+    assert task.status == "ERROR"
+
+
+def test_broker_that_cannot_be_asked_does_not_end_what_went_back(
+    current: Session, database: Database, make_upkeep: Callable[..., Upkeep], somewhere: Somewhere
+) -> None:
+    handed_back(current, database, "a", age=timedelta(minutes=5))
+    somewhere.fails = True
+
+    look(make_upkeep(), somewhere, lookout.LOOKS)
+
+    assert state_of(database, "a") == "QUEUED"
+
+
+@pytest.mark.parametrize("reason", ["a broker that tells nothing", "the deadline of its publication"])
+def test_message_that_went_back_is_given_up_at_its_deadline_by(
+    current: Session, database: Database, make_upkeep: Callable[..., Upkeep], somewhere: Somewhere, reason: str
+) -> None:
+    tells_nothing = reason == "a broker that tells nothing"
+    somewhere.tells = not tells_nothing
+    handed_back(current, database, "a", age=timedelta(minutes=5) if tells_nothing else timedelta(days=8))
+
+    settled = make_upkeep().tick()
+
+    assert settled is not None
+    assert settled.overdue == 1
+    assert state_of(database, "a") == "LOST"
+
+
 def test_automatic_pruning_is_one_of_the_chores(
     current: Session, database: Database, make_upkeep: Callable[..., Upkeep]
 ) -> None:

@@ -15,7 +15,7 @@ from qhana_taskstate.outbox import subscription_row
 from qhana_taskstate.tables import change_table, delivery_table, host_table, upkeep_table
 from qhana_taskstate.testing.receiver import WebhookReceiver
 from qhana_taskstate.testing.sql_server import SqlServer
-from tests.apps.factory import make_app
+from tests.apps.factory import close_state, make_app
 
 SECRET = "whsec_" + base64.b64encode(b"the first secret of the receivers").decode()
 
@@ -100,10 +100,7 @@ def make_state(kept_database_url: str) -> Iterator[MakeState]:
 
     yield make
     for state in made:
-        if not state.sessions.hosted:
-            state.session.close()
-        state.database.dispose()
-        state.app.close()
+        close_state(state)
 
 
 @pytest.fixture

@@ -291,6 +291,26 @@ def test_hanging_receiver_delays_no_other_of_the_same_run(state: TaskState, rece
         run.join()
 
 
+def test_hanging_receiver_delays_no_other_after_the_time_of_a_run(
+    state: TaskState, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qhana_taskstate.delivery.RUN_SECONDS", 0.3)
+    with WebhookReceiver(secrets=[SECRET]) as hanging, _slow_first_calls(hanging) as (came, go_on):
+        task = saved_task(state)
+        state.subscribe(task, hanging.href(), TASK, event="status")
+        change(state, task.id, "status")
+        began = time.monotonic()
+        run = _in_thread(state)
+        assert came.wait(20)
+        wait_until("the time of the run is over", lambda: time.monotonic() - began > 0.5)
+        state.subscribe(task, receiver.href(), TASK, event="steps")
+        change(state, task.id, "steps")
+        wait_until("the other one was told", lambda: receiver.calls)
+        assert run.is_alive(), "the hanging call must still be under way"
+        go_on.set()
+        run.join()
+
+
 def test_hundreds_of_subscriptions_to_one_hanging_receiver_delay_no_other(
     state: TaskState, receiver: WebhookReceiver
 ) -> None:
