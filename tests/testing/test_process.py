@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,11 +22,20 @@ from tests.waiting import wait_until
 FAMILY = "sleep 301 & (setsid sleep 302 &) ; echo started; exec sleep 303"
 
 
+def names(pids: list[int]) -> list[str]:
+    """Return what these processes run. The shells that start a family come and go, and count like its members."""
+    found = []
+    for pid in pids:
+        with suppress(OSError):
+            found.append(Path(f"/proc/{pid}/comm").read_text().strip())
+    return found
+
+
 @pytest.fixture
 def family(tmp_path: Path) -> Iterator[LocalProcess]:
     process = LocalProcess(["sh", "-c", FAMILY], log_path=tmp_path / "log")
     process.start()
-    wait_until("three processes run", lambda: len(process.descendants()) == 3)
+    wait_until("three processes run", lambda: names(process.descendants()) == ["sleep"] * 3)
     yield process
     process.close()
 
@@ -147,14 +158,16 @@ def test_nothing_outlives_the_python_process_however_it_ends(ending: str, tmp_pa
     (folder / "sub" / "file").touch()
     script = f"""
 import os, sys, time
+from contextlib import suppress
 from pathlib import Path
 from qhana_taskstate.testing.process import LocalProcess
+{inspect.getsource(names)}
 log_path, owned_folder = Path({str(tmp_path / "log")!r}), Path({str(folder)!r})
 process = LocalProcess(["sh", "-c", {FAMILY!r}], log_path=log_path, owned_folder=owned_folder)
 process.start()
-while len(process.descendants()) < 3:
+while names(pids := process.descendants()) != ["sleep"] * 3:
     time.sleep(0.01)
-print(*process.descendants(), process._supervisor.pid, flush=True)
+print(*pids, process._supervisor.pid, flush=True)
 {ending}
 """
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
