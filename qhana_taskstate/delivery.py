@@ -231,10 +231,12 @@ class Deliverer:
 
     def _moment(self, connection: Connection) -> datetime:
         """Return this moment by the database's clock, which is asked once in a run."""
-        now, clock = time.monotonic(), self._clock
-        if clock is None or now - clock[1] > RUN_SECONDS:
-            clock = self._clock = (database_time(connection), now)
-        return clock[0] + timedelta(seconds=now - clock[1])
+        clock = self._clock
+        if clock is None or time.monotonic() - clock[1] > RUN_SECONDS:
+            moment = database_time(connection)
+            # Afterwards: however long the answer takes, nothing is ever noted for a moment that is still to come.
+            clock = self._clock = (moment, time.monotonic())
+        return clock[0] + timedelta(seconds=time.monotonic() - clock[1])
 
 
 class _Candidates:

@@ -71,6 +71,8 @@ class MariaDBServer(SqlServer):
             stdin=subprocess.DEVNULL,
             timeout=_INSTALL_SECONDS,
             cwd=self.folder,
+            # A server that starts removes the temporary tables that it finds, those of others too (MariaDB 10.11).
+            env={**os.environ, "TMPDIR": str(self.folder)},
             check=False,
         )
         if done.returncode != 0:

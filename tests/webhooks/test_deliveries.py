@@ -133,6 +133,24 @@ def test_attempt_keeps_its_id_and_takes_no_more_changes(make_state: MakeState, r
     assert delivery(state).attempts == 3
 
 
+def test_database_that_answers_late_puts_no_call_into_the_future(
+    state: TaskState, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(connection: Any) -> Any:
+        time.sleep(0.5)
+        return database_time(connection)
+
+    monkeypatch.setattr("qhana_taskstate.delivery.database_time", late)
+    task = subscribed_task(state, event="details", webhook_href=receiver.href())
+    change(state, task.id, "details")
+    wait_until("it was told", lambda: state.deliverer.run())
+    with state.database.reading() as connection:
+        moment = database_time(connection)
+
+    told = delivery(state)
+    assert told.called_at <= told.answered_at <= moment
+
+
 def test_sequences_are_those_of_one_subscription_and_event(state: TaskState, receiver: WebhookReceiver) -> None:
     first = subscribed_task(state, webhook_href=receiver.href("/first"))
     state.subscribe(first, receiver.href("/second"), TASK, event="steps")
