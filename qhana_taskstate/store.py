@@ -646,14 +646,15 @@ def _failure_entry(closing: Closing) -> str:
 
 
 def _deadline(publication: Publication, seconds: float) -> datetime:
-    deadline = _later(publication.published_at, publication.eta) + timedelta(seconds=seconds)
+    deadline = later(publication.published_at, publication.eta) + timedelta(seconds=seconds)
     if publication.expires is None:
         return deadline
     # A worker that gets an expired message says so; but RabbitMQ drops it in the queue and tells nobody (celery 5.7).
     return min(deadline, publication.expires + timedelta(seconds=_AFTER_EXPIRY_SECONDS))
 
 
-def _later(published_at: datetime, eta: datetime | None) -> datetime:
+def later(published_at: datetime, eta: datetime | None) -> datetime:
+    """Return when a message that was published, perhaps with an eta, may begin."""
     return max(published_at, eta) if eta is not None else published_at
 
 
@@ -744,7 +745,7 @@ def settle_missing(
     kept = connection.execute(select(message_table).where(_is_message(ref.task_id, key))).one_or_none()
     if kept is not None and kept.resends < most_resends and job.end_status is None:
         moment = now()
-        deadline = _later(moment, missing.eta) + timedelta(seconds=deadline_seconds)
+        deadline = later(moment, missing.eta) + timedelta(seconds=deadline_seconds)
         connection.execute(
             update(message_table).where(_is_message(ref.task_id, key)).values(resends=message_table.c.resends + 1)
         )

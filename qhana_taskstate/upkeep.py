@@ -282,8 +282,9 @@ class Upkeep:
 
     def _may_come(self, message: chores.Waiting, moment: datetime) -> bool:
         """Tell whether a message that went back to the broker may still wait there, so that it is to be looked for."""
-        sent = max(message.published_at, message.eta or message.published_at)
-        given_up = sent + timedelta(seconds=self._settings.publish_deadline_seconds)
+        given_up = store.later(message.published_at, message.eta) + timedelta(
+            seconds=self._settings.publish_deadline_seconds
+        )
         return self._lookout.tells and moment < given_up
 
     def _give_up(self, late: chores.Overdue, settled: Settled) -> None:
@@ -299,7 +300,8 @@ class Upkeep:
     def _look_for_messages(self, moment: datetime, handed_back: list[chores.Waiting], settled: Settled) -> None:
         found = self._lookout.turn(moment, self._waiting, handed_back)
         self._missing.extend(found.missing)
-        still_there = [message for message in handed_back if message in set(found.not_missing)]
+        not_missing = set(found.not_missing)
+        still_there = [message for message in handed_back if message in not_missing]
         if still_there:
             deadline = moment + self._redelivery
             self._write(lambda connection: store.postpone(connection, still_there, deadline))
