@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, CursorResult, and_, case, literal, not_, or_, select, update
 
 from .belonging import ExecutionKey, TaskRef
 from .database import database_clock, limit_lock_wait, moment_of_clock
@@ -148,17 +148,11 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overdue:
-    """An execution that waits to begin beyond its deadline.
-
-    Attributes:
-        message: Where its message can be looked for, if it was handed back to the broker: behind a backlog that may
-            come later than anybody can tell. None if only the deadline counts.
-    """
+    """An execution that waits to begin beyond its deadline."""
 
     ref: TaskRef
     key: ExecutionKey
     name: str
-    message: Waiting | None
 
 
 #: What `Waiting` says.
@@ -167,25 +161,47 @@ _WAITING: Final[tuple[ColumnElement[Any], ...]] = tuple(
     for name in ("task_id", "celery_id", "retries", "nesting", "name", "queue", "published_at", "eta", "deliveries")
 )
 
+#: Its message went back to the broker, and it is known where it can be looked for.
+_went_back: Final = and_(
+    execution_table.c.deliveries > 0, execution_table.c.queue.is_not(None), execution_table.c.published_at.is_not(None)
+)
+
 
 def overdue(connection: Connection, moment: datetime, limit: int = 100) -> list[Overdue]:
-    """Return executions that wait to begin beyond their deadline, the longest overdue first."""
-    rows = connection.execute(
+    """Return executions that wait to begin beyond their deadline, the longest overdue first.
+
+    Those that `went_back` returns are not among them.
+    """
+    return [
+        Overdue(ref=_ref(row), key=_key(row), name=row.name)
+        for row in _past_deadline(connection, moment, not_(_went_back), limit)
+    ]
+
+
+def went_back(connection: Connection, moment: datetime, limit: int = 100) -> list[Waiting]:
+    """Return executions that wait to begin beyond their deadline since their message went back to the broker.
+
+    Behind a backlog it may come later than anybody can tell. Read by themselves, so that many of them, while the
+    broker cannot be asked, do not keep those from their end that have nothing but their deadline.
+    """
+    return [_message(row) for row in _past_deadline(connection, moment, _went_back, limit)]
+
+
+def _past_deadline(
+    connection: Connection, moment: datetime, kind: ColumnElement[bool], limit: int
+) -> CursorResult[Any]:
+    return connection.execute(
         select(*_WAITING, job_table.c.token)
         .join(job_table, job_table.c.task_id == execution_table.c.task_id)
         .where(
             execution_table.c.closed_at.is_(None),
             execution_table.c.state == ExecutionState.QUEUED.value,
             execution_table.c.deadline_at < moment,
+            kind,
         )
         .order_by(execution_table.c.deadline_at)
         .limit(limit)
     )
-    found = []
-    for row in rows:
-        sought = bool(row.deliveries) and row.queue is not None and row.published_at is not None
-        found.append(Overdue(ref=_ref(row), key=_key(row), name=row.name, message=_message(row) if sought else None))
-    return found
 
 
 def _ref(row: Any) -> TaskRef:

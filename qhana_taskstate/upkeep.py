@@ -162,7 +162,8 @@ class Upkeep:
         with self._database.reading() as connection:
             leases = chores.running(connection)
             holds = chores.holds(connection)
-            late = chores.overdue(connection, moment)
+            overdue = chores.overdue(connection, moment)
+            went_back = chores.went_back(connection, moment)
             uncopied = chores.uncopied(connection)
         if self._last is not None and moment - self._last > timedelta(seconds=self.interval_seconds * _LEAD):
             self._notes.clear()
@@ -175,12 +176,10 @@ class Upkeep:
         for hold in holds:
             if hold.id in quiet:
                 self._guarded(settled, lambda hold=hold: self._abandon(hold, settled))  # type: ignore[misc]
-        handed_back: list[chores.Waiting] = []
-        for one in late:
-            if one.message is not None and self._may_come(one.message, moment):
-                handed_back.append(one.message)
-            else:
-                self._guarded(settled, lambda one=one: self._give_up(one, settled))  # type: ignore[misc]
+        handed_back = [message for message in went_back if self._may_come(message, moment)]
+        given_up = [message for message in went_back if not self._may_come(message, moment)]
+        for late in [*overdue, *given_up]:
+            self._guarded(settled, lambda late=late: self._give_up(late, settled))  # type: ignore[misc]
         self._guarded(settled, lambda: self._look_for_messages(moment, handed_back, settled))
         for task_id in uncopied:
             self._guarded(settled, lambda task_id=task_id: self._show(task_id, settled))  # type: ignore[misc]
@@ -287,7 +286,7 @@ class Upkeep:
         )
         return self._lookout.tells and moment < given_up
 
-    def _give_up(self, late: chores.Overdue, settled: Settled) -> None:
+    def _give_up(self, late: chores.Overdue | chores.Waiting, settled: Settled) -> None:
         failure = store.Failure(
             type="MessageLostError",
             message="nobody began it before its deadline; it expired in the queue, or its message was lost",

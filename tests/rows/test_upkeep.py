@@ -325,14 +325,21 @@ def test_kept_message_of_an_ended_task_is_not_sent_again(
     assert state_of(database, "a") == "LOST"
 
 
-def handed_back(session: Session, database: Database, name: str, *, age: timedelta) -> TaskRef:
+def handed_back(
+    session: Session,
+    database: Database,
+    name: str,
+    *,
+    age: timedelta,
+    overdue: timedelta = timedelta(seconds=1),
+) -> TaskRef:
     """Make a task whose message was begun and went back to the broker, and whose deadline has passed."""
     ref = queued(session, database, name, age=age)
     key = ExecutionKey(name)
     with database.transaction() as connection:
         runner = store.Runner(worker="w", host="h", pid=1, pid_started=1.0)
         store.begin(connection, ref, key, name="plugin.work", runner=runner, acks_late=True)
-        store.hand_back(connection, ref, key, deadline=now() - timedelta(seconds=1), lost=True)
+        store.hand_back(connection, ref, key, deadline=now() - overdue, lost=True)
     return ref
 
 
@@ -380,6 +387,21 @@ def test_broker_that_cannot_be_asked_does_not_end_what_went_back(
     look(make_upkeep(), somewhere, lookout.LOOKS)
 
     assert state_of(database, "a") == "QUEUED"
+
+
+def test_many_that_went_back_keep_none_from_its_end_while_the_broker_cannot_be_asked(
+    current: Session, database: Database, make_upkeep: Callable[..., Upkeep], somewhere: Somewhere
+) -> None:
+    queued(current, database, "never begun", age=timedelta(days=8))
+    for number in range(101):
+        handed_back(current, database, f"m{number}", age=timedelta(days=5), overdue=timedelta(days=4))
+    somewhere.fails = True
+
+    settled = make_upkeep().tick()
+
+    assert settled is not None
+    assert settled.overdue == 1
+    assert state_of(database, "never begun") == "LOST"
 
 
 @pytest.mark.parametrize("reason", ["a broker that tells nothing", "the deadline of its publication"])
