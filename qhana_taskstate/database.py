@@ -26,6 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from .errors import DatabaseUnavailableError, SettingsError
+from .roundtrips import Batch, batch, can_batch
 
 T = TypeVar("T")
 
@@ -225,18 +226,26 @@ class Database:
         if announced:
             self.announce()
 
-    @contextmanager
-    def single(self, *, patience: float | None = None) -> Iterator[Connection]:
-        """Open a connection on which each statement is a transaction of its own, where that saves round trips.
+    @property
+    def batches(self) -> bool:
+        """Whether `batch` can be used."""
+        return can_batch(self.engine)
 
-        On PostgreSQL it commits by itself. Elsewhere this is `transaction`.
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """Open a connection on which several statements share a round trip; see `roundtrips`.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+            sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
         """
-        if self.dialect != "postgresql":
-            with self.transaction(patience=patience) as connection:
-                yield connection
-            return
-        with self._connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            yield connection
+        engine = self.engine
+        try:
+            pooled = engine.raw_connection()
+        except engine.dialect.loaded_dbapi.OperationalError as exc:
+            raise self._unavailable(exc) from exc
+        with batch(engine, pooled) as opened:
+            yield opened
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -306,9 +315,13 @@ class Database:
         try:
             return self.engine.connect()
         except OperationalError as exc:
-            raise DatabaseUnavailableError(
-                f"the database {self.name} cannot be reached: {_cause(exc)}; check taskstate_database_url"
-            ) from exc
+            raise self._unavailable(exc.orig) from exc
+
+    def _unavailable(self, cause: object) -> DatabaseUnavailableError:
+        told = " ".join(str(cause).split())
+        return DatabaseUnavailableError(
+            f"the database {self.name} cannot be reached: {told}; check taskstate_database_url"
+        )
 
 
 def passes(exc: BaseException) -> bool:
@@ -375,10 +388,6 @@ def moment_of_clock(value: object) -> datetime:
     """Return what `database_clock` gave as an aware UTC moment."""
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _cause(exc: DBAPIError) -> str:
-    return " ".join(str(exc.orig).split())
 
 
 def _shared_memory(url: URL, key: int) -> URL:

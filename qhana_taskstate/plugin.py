@@ -292,10 +292,11 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
         raise
     if isinstance(result, str) and result and not _is_followed(execution.request):
         execution.lines.append(result)
-    session = sessions.current
-    if has_open_write(session):
-        _write_lines(execution, session)
-    session.commit()
+    if not sessions.untouched:
+        session = sessions.current
+        if has_open_write(session):
+            _write_lines(execution, session)
+        session.commit()
     return result
 
 

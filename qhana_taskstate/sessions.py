@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.orm import ORMExecuteState, Session, scoped_session, sessionmaker
+from sqlalchemy.orm import ORMExecuteState, Session, scoped_session
 
 from .database import Database
 from .errors import NotConfiguredError
@@ -82,8 +82,7 @@ class Sessions:
 
     def new_session(self) -> Session:
         """Make a session of ours. It keeps loaded values after a commit; `get_by_id` reads anew."""
-        factory: sessionmaker[Session] = sessionmaker(self.database.engine, expire_on_commit=False)
-        return factory()
+        return Session(self.database.engine, expire_on_commit=False)
 
     @property
     def current(self) -> Session:
@@ -91,6 +90,11 @@ class Sessions:
         if self._host is not None:
             return self._host()
         return self._current_scope().session
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nobody has asked for the current session yet, so that there is nothing in it."""
+        return self._host is None and not self._current_scope().started
 
     def open_write(self) -> bool:
         """Tell whether the current session may hold a write that was not committed."""

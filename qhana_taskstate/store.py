@@ -1,4 +1,6 @@
-"""The only writer of task state. Core statements on a connection that is handed in; nothing here commits.
+"""The only writer of task state. Core statements on a connection that is handed in.
+
+Nothing here commits, except the two short ways to begin and to end (`begin_usually`, `close_usually`).
 
 Lock order: job row, executions by key, `ProcessingTask` last. Whoever holds a job row never waits for a
 `ProcessingTask` row: a plugin may have changed that in a transaction that stays open for hours.
@@ -26,8 +28,10 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    not_,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects.mysql import insert as mysql_insert
@@ -40,6 +44,7 @@ from .chores import Hold, Lease, Waiting, is_running, running
 from .database import LOCK_SECONDS, limit_lock_wait
 from .inserts import insert_absent
 from .models import ProcessingTask
+from .roundtrips import Batch
 from .rows import is_open_step, step_row
 from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
 from .tables import (
@@ -216,9 +221,8 @@ _BEGIN = (
 )
 _is_not_running = execution_table.c.state != ExecutionState.RUNNING.value
 _BEGIN_ANEW = _BEGIN.where(_is_not_running)
-_BEGIN_OF_TOKEN = _BEGIN_ANEW.where(
-    job_table.c.task_id == execution_table.c.task_id, job_table.c.token == bindparam("of_token")
-).returning(
+_is_of_token = and_(job_table.c.task_id == execution_table.c.task_id, job_table.c.token == bindparam("of_token"))
+_BEGIN_OF_TOKEN = _BEGIN_ANEW.where(_is_of_token).returning(
     job_table.c.end_status,
     # That it runs is worth no wait for the disk: after a crash of the database its end says so again.
     func.set_config("synchronous_commit", "off", True),
@@ -233,26 +237,26 @@ _CLOSE = (
         }
     )
 )
-_LOOK = select(
-    case(
-        (
-            or_(
-                select(literal(1))
-                .where(execution_table.c.task_id == bindparam("of_task"), execution_table.c.closed_at.is_(None))
-                .exists(),
-                select(literal(1)).where(hold_table.c.task_id == bindparam("of_task")).exists(),
-            ),
-            1,
-        ),
-        else_=0,
-    ).label("open"),
-    case((select(literal(1)).select_from(step_row).where(_is_open_step_of_task).exists(), 1), else_=0).label("waiting"),
+
+
+def _look_at(others: ColumnElement[bool]) -> Any:
+    """Return the query for what of a task is left to come; of its executions it looks at those that are meant."""
+    of_task = execution_table.c.task_id == bindparam("of_task")
+    is_any_open = or_(
+        select(literal(1)).where(of_task, execution_table.c.closed_at.is_(None), others).exists(),
+        select(literal(1)).where(hold_table.c.task_id == bindparam("of_task")).exists(),
+    )
+    is_waiting = select(literal(1)).select_from(step_row).where(_is_open_step_of_task).exists()
     # Of the members only two are counted: this is asked at every close, and must not grow with the canvas.
-    select(func.count())
-    .select_from(select(literal(1)).where(execution_table.c.task_id == bindparam("of_task")).limit(2).subquery("some"))
-    .scalar_subquery()
-    .label("members"),
-)
+    two_members = select(literal(1)).where(of_task).limit(2).subquery("two_members")
+    return select(
+        case((is_any_open, 1), else_=0).label("open"),
+        case((is_waiting, 1), else_=0).label("waiting"),
+        select(func.count()).select_from(two_members).scalar_subquery().label("members"),
+    )
+
+
+_LOOK = _look_at(true())
 _SEVERAL = 2
 _succeeded = execution_table.c.state == ExecutionState.SUCCESS.value
 _reports = execution_table.c.progress_value.is_not(None)
@@ -272,11 +276,12 @@ _DECIDE = (
         }
     )
 )
+_is_subscribed = exists().where(outbox.subscription_row.c.task_id == bindparam("of_task"))
 _SHOWN = select(
     _task.c.id,
     _task.c.finished_at,
     # Asked along the way, so that a task without subscribers pays nothing.
-    exists().where(outbox.subscription_row.c.task_id == bindparam("of_task")).label("subscribed"),
+    _is_subscribed.label("subscribed"),
 ).where(_task.c.id == bindparam("of_task"))
 # A key share, so that a plugin's uncommitted output, which refers to the row, is no reason to wait (PostgreSQL).
 _LOCK_TASK = _SHOWN.with_for_update(key_share=True)
@@ -289,6 +294,18 @@ _SHOW_ERROR = (
 _SHOW_SUCCESS = _SHOW_ERROR.values(
     {_task.c.progress_value: case((_task.c.progress_value.is_(None), None), else_=_task.c.progress_target)}
 )
+# The usual end in two round trips (PostgreSQL). A look does not see what a change in its own statement does, and so
+# leaves that execution out.
+_closed = _CLOSE.where(_is_of_token).returning(literal(1)).cte("closed")
+_CLOSE_AND_LOOK = _look_at(not_(_THIS)).add_columns(
+    case((_is_subscribed, 1), else_=0).label("subscribed"),
+    select(func.count()).select_from(_closed).scalar_subquery().label("changed"),
+)
+_free_row = _LOCK_TASK_IF_FREE.cte("free_row")
+_is_free = select(literal(1)).select_from(_free_row).exists()
+_decided = _DECIDE.values({job_table.c.end_copied: _is_free}).returning(literal(1)).cte("decided")
+_ended = _SHOW_SUCCESS.where(_task.c.id == _free_row.c.id).returning(literal(1)).cte("ended")
+_END_WELL = select(case((_is_free, 1), else_=0).label("shown")).add_cte(_decided, _ended)
 
 
 def new_token() -> str:
@@ -515,27 +532,13 @@ def begin(
         What was found. A closed execution is not opened again.
     """
     moment = moment or now()
-    facts: dict[str, Any] = {
-        "state": ExecutionState.RUNNING.value,
-        "heartbeat_at": moment,
-        "worker": runner.worker and runner.worker[:NAME_LENGTH],
-        "host": runner.host[:NAME_LENGTH],
-        "pid": runner.pid,
-        "pid_started": runner.pid_started,
-        "acks_late": acks_late,
-        "max_retries": max_retries,
-    }
-    values = {**_named(ref.task_id, key), **facts, "moment": moment}
-    if connection.dialect.name == "postgresql":
-        # One statement and so one round trip in the usual case.
-        row = connection.execute(_BEGIN_OF_TOKEN, {**values, "of_token": ref.token}).one_or_none()
-        if row is not None:
-            return Begun(known=True, task_ended=row.end_status is not None)
+    facts = _facts_of_begin(runner, acks_late, max_retries, moment)
     job = find_job(connection, ref.task_id)
     if job is None or job.ref != ref:
         return Begun(known=False)
     ended = job.end_status is not None
-    if connection.dialect.name != "postgresql" and connection.execute(_BEGIN_ANEW, values).rowcount:
+    values = {**_named(ref.task_id, key), **facts, "moment": moment}
+    if connection.execute(_BEGIN_ANEW, values).rowcount:
         return Begun(known=True, task_ended=ended)
     if lives is not None and any(lives(connection, lease) for lease in running(connection, _is(ref.task_id, key))):
         return Begun(known=True, task_ended=ended, running=True)
@@ -564,6 +567,74 @@ def begin(
         update(execution_table).where(_is(ref.task_id, key)).values(deliveries=execution_table.c.deliveries + 1)
     )
     return Begun(known=True, task_ended=ended, closed=True)
+
+
+def _facts_of_begin(runner: Runner, acks_late: bool, max_retries: int | None, moment: datetime) -> dict[str, Any]:
+    return {
+        "state": ExecutionState.RUNNING.value,
+        "heartbeat_at": moment,
+        "worker": runner.worker and runner.worker[:NAME_LENGTH],
+        "host": runner.host[:NAME_LENGTH],
+        "pid": runner.pid,
+        "pid_started": runner.pid_started,
+        "acks_late": acks_late,
+        "max_retries": max_retries,
+    }
+
+
+def begin_usually(
+    batch: Batch,
+    ref: TaskRef,
+    key: ExecutionKey,
+    *,
+    runner: Runner,
+    acks_late: bool,
+    max_retries: int | None,
+    moment: datetime,
+) -> Begun | None:
+    """Do what `begin` does, in one round trip, for an execution that waits to begin, as most do. Commits.
+
+    Returns:
+        None if it is another case; nothing was written then.
+    """
+    facts = _facts_of_begin(runner, acks_late, max_retries, moment)
+    rows = batch.run(_BEGIN_OF_TOKEN, {**_named(ref.task_id, key), **facts, "moment": moment, "of_token": ref.token})
+    return Begun(known=True, task_ended=rows[0][0] is not None) if rows else None
+
+
+def close_usually(batch: Batch, ref: TaskRef, closing: Closing) -> Outcome | None:
+    """Do what `close` does, in two round trips, for an end that brings nothing but success, as most do. Commits.
+
+    Returns:
+        None if it is another case; what was written is rolled back then, and `close` is to be used.
+    """
+    reports = closing.publications or closing.lines or closing.progress is not None or closing.kept
+    if closing.state != ExecutionState.SUCCESS or reports:
+        return None
+    moment = now()
+    values = {
+        **_named(ref.task_id, closing.key),
+        **_facts_of_close(closing, moment),
+        "of_token": ref.token,
+        "end_status": TaskStatus.SUCCESS.value,
+        "ended_at": moment,
+        "task_status": TaskStatus.SUCCESS.value,
+        "finished_at": moment,
+    }
+    # Two statements, for two snapshots: the look sees all that was committed before the lock was had.
+    jobs, looks = batch.send(_LOCK_JOB_BRIEFLY, _CLOSE_AND_LOOK, values=values)
+    some_open, waiting, members, subscribed, changed = looks[0]
+    if not changed:
+        return None
+    _, open_ended, parked, had_work, end_status, _ = jobs[0]
+    if end_status is not None or some_open:
+        batch.send(values=values, commit=True)
+        return Outcome(changed=True, members_open=bool(some_open) and end_status is None)
+    shows_members = members >= _SEVERAL and closing.counts_members
+    if waiting or parked or open_ended or not had_work or subscribed or shows_members:
+        return None
+    shown = batch.send(_END_WELL, values=values, commit=True)[0][0][0]
+    return Outcome(changed=True, ended=TaskStatus.SUCCESS, shown=bool(shown))
 
 
 def close(connection: Connection, ref: TaskRef, closing: Closing) -> Outcome:
@@ -614,14 +685,7 @@ def close(connection: Connection, ref: TaskRef, closing: Closing) -> Outcome:
 
 
 def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
-    failure = closing.failure
-    facts: dict[str, Any] = {
-        "state": closing.state.value,
-        "closed_at": now(),
-        "error_type": failure and failure.type[:NAME_LENGTH],
-        "error": failure and tasklog.clean(failure.message),
-        "traceback": failure and failure.traceback and tasklog.clean(failure.traceback),
-    }
+    facts = _facts_of_close(closing, now())
     key = closing.key
     if closing.kept:
         connection.execute(delete(message_table).where(_is_message(task_id, key)))
@@ -638,6 +702,17 @@ def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
         **facts,
     }
     return insert_absent(connection, execution_table, [row]) > 0
+
+
+def _facts_of_close(closing: Closing, moment: datetime) -> dict[str, Any]:
+    failure = closing.failure
+    return {
+        "state": closing.state.value,
+        "closed_at": moment,
+        "error_type": failure and failure.type[:NAME_LENGTH],
+        "error": failure and tasklog.clean(failure.message),
+        "traceback": failure and failure.traceback and tasklog.clean(failure.traceback),
+    }
 
 
 def _failure_entry(closing: Closing) -> str:

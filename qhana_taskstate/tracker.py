@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -21,6 +21,7 @@ from .belonging import Execution, ExecutionKey, Publication, TaskRef
 from .database import IMPATIENT_SECONDS, Database, is_gone, passes
 from .errors import DatabaseUnavailableError
 from .processes import started_at, this_host
+from .roundtrips import Batch
 from .sessions import Sessions
 from .settings import Settings
 from .states import ExecutionState
@@ -77,40 +78,48 @@ class Tracker:
         self._pulse: Pulse | None = None
         self._strangers: set[TaskRef] = set()
 
-    def write(self, work: Callable[[Connection], T], *, single: bool = False) -> T:
+    def write(self, work: Callable[[Connection], T], *, usual: Callable[[Batch], T | None] | None = None) -> T:
         """Run `work` in a short transaction; again if the database only stumbled.
 
         Args:
             work: Writes through the connection that it is given; it may be run several times.
-            single: Its statements need not be one transaction: each of them alone may be repeated.
+            usual: Does the same in fewer round trips in the usual case, and gives None in others. It is tried first,
+                where the driver allows it.
 
         Raises:
             DatabaseUnavailableError: If it cannot be reached after a few tries.
             sqlalchemy.exc.DBAPIError: If it refuses the work: at once if trying again cannot help, else after a few
                 tries.
         """
-        transaction = self.database.single if single else self.database.transaction
         deadline = time.monotonic() + _PATIENCE
         for pause in _PAUSES:
             try:
-                with transaction(patience=_PATIENCE) as connection:
-                    return work(connection)
+                return self._try(work, usual)
             except (DBAPIError, DatabaseUnavailableError) as exc:
                 if not passes(exc) or time.monotonic() + pause > deadline:
                     raise
                 logger.debug("trying again in %s s: %s", pause, type(exc).__name__)
                 time.sleep(pause)
-        with transaction(patience=_PATIENCE) as connection:
+                usual = None
+        return self._try(work)
+
+    def _try(self, work: Callable[[Connection], T], usual: Callable[[Batch], T | None] | None = None) -> T:
+        if usual is not None and self.database.batches:
+            with self.database.batch() as batch:
+                result = usual(batch)
+            if result is not None:
+                return result
+        with self.database.transaction(patience=_PATIENCE) as connection:
             return work(connection)
 
-    def record(self, fact: Fact, *, single: bool = False) -> bool:
+    def record(self, fact: Fact, *, usual: Callable[[Batch], Any] | None = None) -> bool:
         """Write a fact now or, if the database is away or another one of the task waits, later and in order.
 
         Takes a few seconds at most, and nearly none once it is known that the database is away.
 
         Args:
             fact: What happened.
-            single: As for `write`.
+            usual: As for `write`; used only if it is written now.
 
         Returns:
             Whether it is written.
@@ -122,7 +131,7 @@ class Tracker:
             self.backlog.catch_up_if_due()
         if not self.backlog.must_wait(fact.task_id):
             try:
-                result = self.write(fact.write, single=single)
+                result = self.write(fact.write, usual=usual)
             except (SQLAlchemyError, DatabaseUnavailableError) as exc:
                 if not passes(exc):
                     raise
@@ -157,6 +166,11 @@ class Tracker:
         """
         request = execution.request
         moment = now()
+        facts: dict[str, Any] = {
+            "runner": runner(getattr(request, "hostname", None)),
+            "acks_late": bool(execution.acks_late),
+            "max_retries": execution.max_retries,
+        }
 
         def work(connection: Connection) -> store.Begun:
             return store.begin(
@@ -164,17 +178,18 @@ class Tracker:
                 execution.ref,
                 execution.key,
                 name=execution.name,
-                runner=runner(getattr(request, "hostname", None)),
                 parent_id=getattr(request, "parent_id", None),
-                acks_late=bool(execution.acks_late),
-                max_retries=execution.max_retries,
                 moment=moment,
+                **facts,
                 # Only a plugin task can be kept from running twice.
                 lives=partial(self._lives, execution) if execution.function is not None else None,
             )
 
+        def usual(batch: Batch) -> store.Begun | None:
+            return store.begin_usually(batch, execution.ref, execution.key, moment=moment, **facts)
+
         told = f"{execution.name} began at {moment.isoformat()}: {execution.key}"
-        self.record(Fact(execution.ref.task_id, told, work, partial(self._begun, execution)), single=True)
+        self.record(Fact(execution.ref.task_id, told, work, partial(self._begun, execution)), usual=usual)
 
     def _begun(self, execution: Execution, begun: store.Begun) -> None:
         if not begun.known:
@@ -304,6 +319,9 @@ class Tracker:
                     store.close(connection, execution.ref, inner)
                 return store.close(connection, execution.ref, closing)
 
+            def usual(batch: Batch) -> store.Outcome | None:
+                return None if execution.inner else store.close_usually(batch, execution.ref, closing)
+
             written = partial(self._closed, execution)
             bare = Fact(
                 execution.ref.task_id,
@@ -313,7 +331,7 @@ class Tracker:
             )
             execution.postponed = True
             try:
-                self.record(Fact(execution.ref.task_id, closing, work, written, instead=bare))
+                self.record(Fact(execution.ref.task_id, closing, work, written, instead=bare), usual=usual)
             except DBAPIError as exc:
                 # The database is there and refuses these very values: without them at least the end is told.
                 logger.exception("the end of %s could not be recorded: %r", execution.name, closing)

@@ -6,22 +6,31 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import count
+from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Executable, select
 
 from qhana_taskstate import ProcessingTask, store
 from qhana_taskstate.belonging import ExecutionKey, Publication, TaskRef
 from qhana_taskstate.integration import TaskState
+from qhana_taskstate.roundtrips import Batch, Row
 from qhana_taskstate.states import ExecutionState
 from qhana_taskstate.store import Closing, Failure, Outcome
 from qhana_taskstate.tables import execution_table, now
 from tests.apps.factory import make_app
 
-Closer = Callable[[Connection], Outcome]
-
 _numbers = count()
+
+
+@dataclass(frozen=True)
+class Closer:
+    """What closes something, and the shorter way to do the same in the usual case, if there is one."""
+
+    work: Callable[[Connection], Outcome]
+    usual: Callable[[Batch], Outcome | None] | None = None
 
 
 @pytest.fixture
@@ -49,13 +58,34 @@ def _publication(key: ExecutionKey) -> Publication:
 
 def _success(ref: TaskRef, key: ExecutionKey, *publications: Publication) -> Closer:
     closing = Closing(key=key, name="member", state=ExecutionState.SUCCESS, publications=publications, lines=["done"])
-    return lambda connection: store.close(connection, ref, closing)
+    return Closer(lambda connection: store.close(connection, ref, closing))
+
+
+def _quiet_success(ref: TaskRef, key: ExecutionKey) -> Closer:
+    closing = Closing(key=key, name="member", state=ExecutionState.SUCCESS, counts_members=False, kept=False)
+    return Closer(
+        lambda connection: store.close(connection, ref, closing),
+        lambda batch: store.close_usually(cast(Batch, _Lingering(batch)), ref, closing),
+    )
+
+
+class _Lingering:
+    """A batch that is slow between its look and its commit, so that the other closer comes in between."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def send(self, *statements: Executable, values: dict[str, Any], commit: bool = False) -> list[list[Row]]:
+        rows = self._batch.send(*statements, values=values, commit=commit)
+        if not commit:
+            time.sleep(0.005)
+        return rows
 
 
 def _failure(ref: TaskRef, key: ExecutionKey) -> Closer:
     failure = Failure(type="ValueError", message="raced")
     closing = Closing(key=key, name="member", state=ExecutionState.FAILURE, failure=failure)
-    return lambda connection: store.close(connection, ref, closing)
+    return Closer(lambda connection: store.close(connection, ref, closing))
 
 
 def _two_members(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
@@ -63,11 +93,35 @@ def _two_members(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
     return ref, [_success(ref, key) for key in keys], "SUCCESS"
 
 
+def _two_quiet_members(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+    ref, keys = _new_task(connection, 2)
+    return ref, [_quiet_success(ref, key) for key in keys], "SUCCESS"
+
+
+def _quiet_member_and_hold(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+    ref, (key,) = _new_task(connection, 1)
+    return ref, [_quiet_success(ref, key), _release(ref, store.hold(connection, ref.task_id), key)], "SUCCESS"
+
+
+def _failure_and_quiet_success(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+    ref, (bad, good) = _new_task(connection, 2)
+    return ref, [_failure(ref, bad), _quiet_success(ref, good)], "ERROR"
+
+
+def _same_twice_and_quietly(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+    ref, (key,) = _new_task(connection, 1)
+    return ref, [_quiet_success(ref, key), _quiet_success(ref, key)], "SUCCESS"
+
+
+def _release(ref: TaskRef, hold: str, key: ExecutionKey) -> Closer:
+    return Closer(lambda connection: store.release(connection, ref, hold, [_publication(key)]))
+
+
 def _member_and_hold(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
     ref, (key,) = _new_task(connection, 1)
     hold = store.hold(connection, ref.task_id)
     # The client registers what it published at the release, perhaps after the worker had inserted it.
-    return ref, [_success(ref, key), lambda c: store.release(c, ref, hold, [_publication(key)])], "SUCCESS"
+    return ref, [_success(ref, key), _release(ref, hold, key)], "SUCCESS"
 
 
 def _failure_and_success(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
@@ -93,6 +147,10 @@ def _parent_and_child(connection: Connection) -> tuple[TaskRef, list[Closer], st
     ("make", "times"),
     [
         pytest.param(_two_members, 300, id="two members"),
+        pytest.param(_two_quiet_members, 300, id="two members that report nothing"),
+        pytest.param(_quiet_member_and_hold, 60, id="a member that reports nothing and the release of the hold"),
+        pytest.param(_failure_and_quiet_success, 60, id="a failure and a success that reports nothing"),
+        pytest.param(_same_twice_and_quietly, 60, id="the same member twice, and it reports nothing"),
         pytest.param(_member_and_hold, 60, id="a member and the release of the hold"),
         pytest.param(_failure_and_success, 60, id="a failure and a success"),
         pytest.param(_same_twice, 60, id="the same member twice"),
@@ -107,7 +165,7 @@ def test_task_ends_exactly_once_when_two_close_in_the_same_instant(
 
     def close(closer: Closer) -> Outcome:
         barrier.wait(timeout=20)
-        return tracker.write(closer)
+        return tracker.write(closer.work, usual=closer.usual)
 
     with ThreadPoolExecutor(max_workers=2) as threads:
         for turn in range(times):
@@ -127,7 +185,10 @@ def test_task_ends_exactly_once_when_two_close_in_the_same_instant(
 
 @pytest.mark.mariadb
 @pytest.mark.databases("sqlite", "postgresql", "mariadb")
-def test_work_started_while_the_last_member_closes_is_refused_or_waited_for(taskstate: TaskState) -> None:
+@pytest.mark.parametrize("success", [_success, _quiet_success], ids=["with a report", "without a report"])
+def test_work_started_while_the_last_member_closes_is_refused_or_waited_for(
+    taskstate: TaskState, success: Callable[[TaskRef, ExecutionKey], Closer]
+) -> None:
     tracker = taskstate.tracker
     barrier = threading.Barrier(2)
 
@@ -143,12 +204,12 @@ def test_work_started_while_the_last_member_closes_is_refused_or_waited_for(task
 
     def close(closer: Closer) -> Outcome:
         barrier.wait(timeout=20)
-        return tracker.write(closer)
+        return tracker.write(closer.work, usual=closer.usual)
 
     with ThreadPoolExecutor(max_workers=2) as threads:
         for turn in range(60):
             ref, (key,) = tracker.write(lambda connection: _new_task(connection, 1))
-            started, closed = threads.submit(start, ref), threads.submit(close, _success(ref, key))
+            started, closed = threads.submit(start, ref), threads.submit(close, success(ref, key))
 
             assert started.result(timeout=30) is (closed.result(timeout=30).ended is None), f"turn {turn}"
 
