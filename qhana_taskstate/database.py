@@ -242,7 +242,7 @@ class Database:
         engine = self.engine
         try:
             pooled = engine.raw_connection()
-        except engine.dialect.loaded_dbapi.OperationalError as exc:
+        except engine.dialect.loaded_dbapi.Error as exc:
             raise self._unavailable(exc) from exc
         with batch(engine, pooled) as opened:
             yield opened

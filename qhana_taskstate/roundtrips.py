@@ -23,13 +23,8 @@ Row = tuple[Any, ...]
 
 def can_batch(engine: Engine) -> bool:
     """Tell whether `batch` works on an engine."""
-    return engine.dialect.driver == _PIPELINING and _pipelines(engine.dialect)
-
-
-@functools.cache
-def _pipelines(dialect: Dialect) -> bool:
-    # Since libpq 14.
-    return bool(dialect.loaded_dbapi.Pipeline.is_supported())
+    # libpq knows it since version 14.
+    return engine.dialect.driver == _PIPELINING and bool(engine.dialect.loaded_dbapi.Pipeline.is_supported())
 
 
 class Batch:
@@ -142,6 +137,7 @@ class _Prepared:
         return given
 
 
-@functools.cache
+# Bounded, since a process may make engines again and again.
+@functools.lru_cache(maxsize=32)
 def _prepare(statement: Executable, dialect: Dialect) -> _Prepared:
     return _Prepared(statement, dialect)

@@ -156,6 +156,12 @@ class Closing:
     counts_members: bool = True
     kept: bool = True
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether it brings nothing but success, as most ends do."""
+        brings = self.publications or self.lines or self.progress is not None or self.kept
+        return self.state == ExecutionState.SUCCESS and not brings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -603,14 +609,12 @@ def begin_usually(
 
 
 def close_usually(batch: Batch, ref: TaskRef, closing: Closing) -> Outcome | None:
-    """Do what `close` does, in two round trips, for an end that brings nothing but success, as most do. Commits.
+    """Do what `close` does, in two round trips, for an end that `is_usual`. Commits.
 
     Returns:
-        None if it is another case; what was written is rolled back then, and `close` is to be used.
+        None if the task asks for more than that, as one with subscribers does; what was written is rolled back then,
+        and `close` is to be used.
     """
-    reports = closing.publications or closing.lines or closing.progress is not None or closing.kept
-    if closing.state != ExecutionState.SUCCESS or reports:
-        return None
     moment = now()
     values = {
         **_named(ref.task_id, closing.key),

@@ -319,9 +319,10 @@ class Tracker:
                     store.close(connection, execution.ref, inner)
                 return store.close(connection, execution.ref, closing)
 
-            def usual(batch: Batch) -> store.Outcome | None:
-                return None if execution.inner else store.close_usually(batch, execution.ref, closing)
+            def close_usually(batch: Batch) -> store.Outcome | None:
+                return store.close_usually(batch, execution.ref, closing)
 
+            usual = close_usually if closing.is_usual and not execution.inner else None
             written = partial(self._closed, execution)
             bare = Fact(
                 execution.ref.task_id,

@@ -146,7 +146,7 @@ def make_task(database: Database, case: Case) -> TaskRef:
 def end(database: Database, case: Case, ref: TaskRef, *, usually: bool) -> tuple[Outcome, bool]:
     """End the execution; returns what that led to, and whether the short way did it."""
     ref = ref if case.token else TaskRef(ref.task_id, "another")
-    if usually:
+    if usually and case.closing.is_usual:
         with database.batch() as batch:
             outcome = store.close_usually(batch, ref, case.closing)
         if outcome is not None:
