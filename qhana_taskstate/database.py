@@ -189,6 +189,11 @@ class Database:
         if self._engine is not None and self._pid == os.getpid():
             self._engine.dispose()
 
+    def close(self) -> None:
+        """Close the pooled connections of this process, unless the engine is the host's."""
+        if self._given is None:
+            self.dispose()
+
     @contextmanager
     def transaction(self, *, patience: float | None = None) -> Iterator[Connection]:
         """Open a short transaction of our own; commits at the end, rolls back on an exception.

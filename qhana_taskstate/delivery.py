@@ -125,6 +125,10 @@ class Deliverer:
         self._go_on_later()
         return made
 
+    def close(self) -> None:
+        """Close the connections to receivers that are kept for further calls."""
+        self._transport.close()
+
     def wake(self) -> None:
         """Let some worker `run` soon, unless a message that does so is on its way.
 

@@ -337,6 +337,27 @@ class TaskState:
         """Give a block its own session: `with taskstate.session_scope() as session:`. Does not commit at its end."""
         return self.sessions.scope()
 
+    def close(self) -> None:
+        """End what this process does for it: its threads, and its connections.
+
+        What still waits to be written or told goes first, for a few seconds at most. No task may run here any more.
+        Used again, it begins anew. A session or engine of the host is left alone.
+        """
+        with self._guard:
+            tracker, deliverer = self._tracker, self._deliverer
+            self._tracker = self._deliverer = None
+        if tracker is None or deliverer is None:
+            return
+        tracker.leave()
+        self._tell_at_exit(tracker)
+        for farewell in (tracker.leave, self._tell_at_exit):
+            atexit.unregister(farewell)
+        if not tracker.sessions.hosted:
+            tracker.sessions.current.close()
+        self._sender.close()
+        deliverer.close()
+        tracker.stop()
+
     def upgrade(self) -> None:
         """Bring the schema of the database up to date; safe to repeat, and twice at once.
 

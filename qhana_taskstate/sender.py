@@ -51,7 +51,8 @@ class Sender:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        #: None ends the thread.
+        self._waiting: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._unsent = 0
         self._sent = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -92,9 +93,18 @@ class Sender:
         with self._sent:
             return self._sent.wait_for(lambda: not self._unsent, timeout=seconds)
 
+    def close(self) -> None:
+        """End the thread after what it was asked to send; whoever sends again makes another one."""
+        if self._pid != os.getpid():
+            return
+        with self._guard:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._waiting.put(None)
+
     def _run(self) -> None:
-        while True:
-            send(self._waiting.get())
+        while (message := self._waiting.get()) is not None:
+            send(message)
             with self._sent:
                 self._unsent -= 1
                 self._sent.notify_all()

@@ -50,6 +50,9 @@ _FAREWELL_SECONDS: Final = 3.0
 #: Between two messages of one process that wake the deliveries, in seconds.
 _WAKE_GAP_SECONDS = 0.5
 
+#: For how long the end of the thread is waited for, in seconds; it may wait for a lock or a connection.
+_STOP_SECONDS: Final = 10.0
+
 #: Between two looks of a process that ends, in seconds.
 _EXIT_PAUSE_SECONDS = 0.01
 
@@ -253,6 +256,13 @@ class Tracker:
         """
         if self._pulse is not None and self._pulse.alive:
             self._pulse.wake_now(seconds)
+
+    def stop(self) -> None:
+        """End the thread, and close the connections of this process; the next use begins anew."""
+        if self._pulse is not None:
+            # First: what the thread still holds would go back to a pool that is gone.
+            self._pulse.stop()
+        self.database.close()
 
     def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool, pid: int | None = None) -> None:
         """Record that the broker will deliver the message of an execution again.
@@ -484,6 +494,7 @@ class Pulse:
         self._is_waking = False
         self._woke = 0.0
         self.does_upkeep = False
+        self._stopped = False
         #: Holds the lock that proves to other machines that this process lives.
         self.voucher = Voucher()
         self._guard = threading.Lock()
@@ -496,6 +507,13 @@ class Pulse:
     def alive(self) -> bool:
         """Whether the thread runs in this very process; it does not survive a fork."""
         return self._pid == os.getpid() and self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End the thread after what it is doing now."""
+        self._stopped = True
+        self._wake.set()
+        if self.alive and threading.current_thread() is not self._thread:
+            self._thread.join(_STOP_SECONDS)
 
     def add(self, execution: Execution) -> None:
         """Take care of an execution."""
@@ -567,7 +585,7 @@ class Pulse:
             self._wake.wait(interval)
             self._wake.clear()
             tracker = self._tracker()
-            if tracker is None:
+            if tracker is None or self._stopped:
                 return
             with self._guard:
                 running = list(self._running)

@@ -27,7 +27,5 @@ def make_app(
 
 def close_state(state: TaskState) -> None:
     """Close what a `TaskState` of this process has opened, and its app."""
-    if not state.sessions.hosted:
-        state.session.close()
-    state.database.dispose()
+    state.close()
     state.app.close()

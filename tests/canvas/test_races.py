@@ -39,8 +39,7 @@ def taskstate(migrated_database_url: str) -> Iterator[TaskState]:
     app, taskstate = make_app(None, None, migrated_database_url)
     app.set_current()
     yield taskstate
-    taskstate.session.close()
-    taskstate.database.dispose()
+    taskstate.close()
     app.close()
 
 

@@ -118,6 +118,5 @@ def site(
     taskstate = TaskState(app, database_url=migrated_database_url, **SOON)
     app.set_current()
     yield Site(app, taskstate, tmp_path, environment, start_worker)
-    taskstate.session.close()
-    taskstate.database.dispose()
+    taskstate.close()
     app.close()

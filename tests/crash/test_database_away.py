@@ -43,8 +43,7 @@ def away(postgres: PostgresServer, broker_url: str, start_worker: StartWorker, t
     taskstate.upgrade()
     app.set_current()
     yield Site(app, taskstate, tmp_path, environment, start_worker)
-    taskstate.session.close()
-    taskstate.database.dispose()
+    taskstate.close()
     app.close()
 
 
@@ -242,8 +241,7 @@ def test_start_whose_commit_was_cut_ends_what_was_committed(away: Site, postgres
                 return connection.execute(select(job_table.c.end_status)).scalar_one_or_none()
 
         wait_until("the half-done start is ended", lambda: status() == "ERROR", timeout=15)
-        client.session.close()
-        client.database.dispose()
+        client.close()
         app.close()
     away.app.set_current()
     assert "its start was not completed" in log(1)
@@ -276,6 +274,5 @@ def test_sqlite_locked_by_somebody_keeps_no_task_waiting_for_long(
 
     task = taskstate.wait(task_id, timeout=20)
     assert (task.status, task.task_log.splitlines()) == ("SUCCESS", ["began", "went on"])
-    taskstate.session.close()
-    taskstate.database.dispose()
+    taskstate.close()
     app.close()

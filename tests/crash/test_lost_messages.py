@@ -36,8 +36,7 @@ def make_site(app: Celery, url: str, folder: Path, start: StartWorker, broker_ur
     app.set_current()
     app.loader.import_default_modules()
     yield Site(app, taskstate, folder, environment, start)
-    taskstate.session.close()
-    taskstate.database.dispose()
+    taskstate.close()
     app.close()
 
 

@@ -34,8 +34,7 @@ def make_taskstate(migrated_database_url: str) -> Iterator[MakeTaskState]:
 
     yield make
     for state in made:
-        state.session.close()
-        state.database.dispose()
+        state.close()
         state.app.close()
 
 

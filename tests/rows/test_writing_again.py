@@ -20,7 +20,7 @@ pytestmark = pytest.mark.mariadb
 def tracker(migrated_database_url: str) -> Iterator[Tracker]:
     taskstate = TaskState(Celery("client", set_as_current=False), database_url=migrated_database_url)
     yield taskstate.tracker
-    taskstate.database.dispose()
+    taskstate.close()
 
 
 def fails_first(statement: str, times: int = 1) -> Callable[[Connection], int]:

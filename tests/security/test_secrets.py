@@ -105,8 +105,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         worker.ready()
         yield Site(redis, postgres, app, taskstate, worker, environment)
         worker.remove()
-        taskstate.session.close()
-        taskstate.database.dispose()
+        taskstate.close()
         app.close()
 
 

@@ -36,8 +36,7 @@ def state(migrated_database_url: str, broker_url: str) -> Iterator[TaskState]:
     app, state = make_app(broker_url, None, migrated_database_url, **{**SOON, "webhook_retry_schedule": []})
     app.set_current()
     yield state
-    state.session.close()
-    state.database.dispose()
+    state.close()
     app.close()
 
 

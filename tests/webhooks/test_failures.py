@@ -54,8 +54,7 @@ def make_client(migrated_database_url: str) -> Iterator[MakeClient]:
 
     yield make
     for state in made:
-        state.session.close()
-        state.database.dispose()
+        state.close()
         state.app.close()
 
 

@@ -29,8 +29,7 @@ def site(
     app.set_current()
     start_worker("tests.apps.webhooks:app", concurrency=2)
     yield state
-    state.session.close()
-    state.database.dispose()
+    state.close()
     app.close()
 
 

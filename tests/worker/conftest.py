@@ -62,7 +62,7 @@ def _deployment(
     worker.ready()
     yield Deployment(app, taskstate, worker, broker_url, database_url)
     worker.remove()
-    taskstate.database.dispose()
+    taskstate.close()
     app.close()
     if server:
         server.drop_database(database_url)

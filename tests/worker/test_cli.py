@@ -66,8 +66,7 @@ def bare(taskstate_database_url: str) -> Iterator[Offline]:
     app, taskstate = make_app(DEAD_BROKER, None, taskstate_database_url)
     app.set_current()
     yield Offline(app, taskstate)
-    taskstate.session.close()
-    taskstate.database.dispose()
+    taskstate.close()
     app.close()
 
 
@@ -357,7 +356,7 @@ class TestSetUp:
 
         assert run("list", app=other).stdout == ""
         assert len(run("list").stdout.splitlines()) == 2
-        other_state.database.dispose()
+        other_state.close()
 
     def test_a_setting_that_makes_no_sense_is_named(self, run: Run, tmp_path: Path) -> None:
         app, _ = make_app(DEAD_BROKER, None, f"sqlite:///{tmp_path / 'x.db'}", heartbeat_seconds=-1)

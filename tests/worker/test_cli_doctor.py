@@ -82,7 +82,7 @@ def test_webhook_queue_without_a_worker_is_told(examined: Deployment) -> None:
     try:
         found = findings(app, "--no-probe")
     finally:
-        state.database.dispose()
+        state.close()
         app.close()
         examined.app.set_current()
 
@@ -114,8 +114,7 @@ def test_probe_that_no_worker_takes_is_told_and_ended(examined: Deployment) -> N
         found = findings(app, "--timeout", "1.5")
         status = ProcessingTask.get_by_id(max(_ids(state)))
     finally:
-        state.session.close()
-        state.database.dispose()
+        state.close()
         app.close()
         examined.app.set_current()
 
@@ -151,7 +150,7 @@ def test_database_without_tables_is_told_what_to_run(tmp_path: Any) -> None:
     try:
         found = findings(app)
     finally:
-        state.database.dispose()
+        state.close()
         app.close()
 
     assert found["schema"]["seen"] == "the tables are missing"

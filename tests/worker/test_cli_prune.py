@@ -26,8 +26,7 @@ def a_finished_task(url: str) -> None:
     row = ProcessingTask.__table__
     with taskstate.database.transaction() as connection:
         connection.execute(update(row).where(row.c.finished_at.is_not(None)).values(finished_at=now()))  # type: ignore[arg-type]
-    taskstate.session.close()
-    taskstate.database.dispose()
+    taskstate.close()
     app.close()
 
 
