@@ -338,7 +338,7 @@ def test_calls_that_are_listed_exist() -> None:
     section = read_text().partition("## Starting jobs")[2].partition("\n## ")[0]
     names = set(re.findall(r"`taskstate\.(\w+)\(", section))
 
-    assert names == {"start", "current", "wait", "cancel", "finish", "find", "describe", "detached", "bound"}
+    assert names == {"start", "current", "wait", "cancel", "finish", "find", "describe", "close", "detached", "bound"}
     assert all(callable(getattr(taskstate, name)) for name in names)
 
 
