@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,12 +142,39 @@ def _side_by_side(trees: list[Tree]) -> Verdict:
 
 def _one_after_the_other(trees: list[Tree]) -> Verdict:
     fails = False
-    for tree in trees:
-        verdict = judge(tree)
+    parts = list(_unrolled(trees))
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        verdict = judge(part)
         fails = fails or verdict.fails
-        if not verdict.goes_on:
+        is_sent_by_each = following is not None and following[0] == "chord" and _any_of_its_body_goes_on(part)
+        if not (verdict.goes_on or is_sent_by_each):
             return Verdict(fails, False)
     return Verdict(fails, True)
+
+
+def _unrolled(trees: list[Tree]) -> Iterator[Tree]:
+    """Go through the parts of a chain as Celery does, for which a chain in a chain is none."""
+    for tree in trees:
+        if tree[0] == "chain":
+            yield from _unrolled(tree[1:])
+        else:
+            yield tree
+
+
+def _any_of_its_body_goes_on(tree: Tree) -> bool:
+    """Tell whether a chord with a group as its body sends what follows, if that is a chord.
+
+    Celery links such a chord to each member of the group, and so does not wait for all of them (5.7). Of everything
+    else that follows it makes the body of a chord of the group.
+    """
+    if tree[0] != "chord":
+        return False
+    body, *header = tree[1:]
+    if not _side_by_side(header).goes_on:
+        return False
+    if body[0] == "group":
+        return any(judge(member).goes_on for member in body[1:])
+    return _any_of_its_body_goes_on(body)
 
 
 def succeeds(tree: Tree) -> bool:

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from benchmarks.nests import Run, random_trees
-from tests.apps.nests import messages, succeeds
+from tests.apps.nests import Tree, messages, succeeds
 from tests.canvas.deployment import Deployment
 
 
@@ -23,9 +23,40 @@ def test_random_nests_end_as_predicted(deployment: Deployment) -> None:
     assert sum(report.ends.values()) == 40
 
 
+_OK: Tree = ["leaf", "ok", 0]
+_FAIL: Tree = ["plain", "fail", 0]
+_CHORD: Tree = ["chord", _OK, _OK, _OK]
+_GROUP: Tree = ["group", ["leaf", "ignore", 0], _OK, _OK]
+_CHORD_OF_GROUP: Tree = ["chord", _GROUP, _OK, _OK]
+
+#: A group in which one member sends nothing that follows, and what Celery makes of that.
+AFTER_A_GROUP: list[tuple[Tree, bool]] = [
+    (["chain", _GROUP, _CHORD, _FAIL], True),
+    (["chain", _CHORD_OF_GROUP, _OK, _FAIL], True),
+    (["chain", _CHORD_OF_GROUP, ["group", _OK, _FAIL]], True),
+    (["chain", _CHORD_OF_GROUP, ["group", _OK, _OK], _FAIL], True),
+    (["chain", ["replace", _CHORD_OF_GROUP], _CHORD, _FAIL], True),
+    (["chain", ["chord", ["chain", _OK, _GROUP], _OK, _OK], _CHORD, _FAIL], True),
+    (["chain", _CHORD_OF_GROUP, _CHORD, _FAIL], False),
+    (["chain", _CHORD_OF_GROUP, ["chord", _FAIL, _OK, _OK]], False),
+    (["chain", ["chain", _OK, _CHORD_OF_GROUP], ["chain", _CHORD, _FAIL]], False),
+    (["chain", ["chord", _CHORD_OF_GROUP, _OK], _CHORD, _FAIL], False),
+    (["chord", ["chain", _CHORD_OF_GROUP, _CHORD, _FAIL], _OK], False),
+    (["chain", ["chord", ["group", ["leaf", "ignore", 0]], _OK], _CHORD, _FAIL], True),
+]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_what_follows_a_group_ends_as_predicted(deployment: Deployment) -> None:
+    report = Run(deployment.taskstate, patience=40)([tree for tree, _ in AFTER_A_GROUP])
+
+    assert report.faults == []
+
+
 @pytest.mark.parametrize(
     ("tree", "expected"),
     [
+        *AFTER_A_GROUP,
         (["leaf", "ok", 0], True),
         (["leaf", "retry:2:fail", 0], False),
         (["leaf", "retry:1:reject", 0], False),
