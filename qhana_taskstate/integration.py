@@ -343,9 +343,7 @@ class TaskState:
         What still waits to be written or told goes first, for a few seconds at most. No task may run here any more.
         Used again, it begins anew. A session or engine of the host is left alone.
         """
-        with self._guard:
-            tracker, deliverer = self._tracker, self._deliverer
-            self._tracker = self._deliverer = None
+        tracker, deliverer = self._tracker, self._deliverer
         if tracker is None or deliverer is None:
             return
         tracker.leave()
@@ -357,6 +355,8 @@ class TaskState:
         self._sender.close()
         deliverer.close()
         tracker.stop()
+        # Last: the thread, and what is told at the end, ask for the tracker, and would make another one.
+        self._tracker = self._deliverer = None
 
     def upgrade(self) -> None:
         """Bring the schema of the database up to date; safe to repeat, and twice at once.

@@ -61,6 +61,19 @@ def test_closed_state_begins_anew_when_it_is_used(make_state: MakeState) -> None
     assert state.wait(task.id, timeout=5).status == "ERROR"
 
 
+def test_telling_subscribers_at_the_end_does_not_begin_anew(make_state: MakeState) -> None:
+    state = make_state(webhook_allowed_networks=["127.0.0.0/8"])
+    task = ProcessingTask("by hand")
+    task.save(commit=True)
+    state.subscribe(task, "http://127.0.0.1:9/", "https://a/")
+    task.task_status = "SUCCESS"
+    state.session.commit()
+
+    state.close()
+
+    assert state._tracker is None
+
+
 def test_state_that_was_never_used_can_be_closed() -> None:
     state = TaskState(database_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
 
