@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, cast
 
@@ -31,6 +32,13 @@ class Closer:
 
     work: Callable[[Connection], Outcome]
     usual: Callable[[Batch], Outcome | None] | None = None
+
+
+#: Makes what closes an execution as a success.
+Succeed = Callable[[TaskRef, ExecutionKey], Closer]
+
+#: A task, what is to close at the same instant, and how the task must end.
+Made = tuple[TaskRef, list[Closer], str]
 
 
 @pytest.fixture
@@ -87,53 +95,33 @@ def _failure(ref: TaskRef, key: ExecutionKey) -> Closer:
     return Closer(lambda connection: store.close(connection, ref, closing))
 
 
-def _two_members(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+def _two_members(connection: Connection, success: Succeed = _success) -> Made:
     ref, keys = _new_task(connection, 2)
-    return ref, [_success(ref, key) for key in keys], "SUCCESS"
-
-
-def _two_quiet_members(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
-    ref, keys = _new_task(connection, 2)
-    return ref, [_quiet_success(ref, key) for key in keys], "SUCCESS"
-
-
-def _quiet_member_and_hold(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
-    ref, (key,) = _new_task(connection, 1)
-    return ref, [_quiet_success(ref, key), _release(ref, store.hold(connection, ref.task_id), key)], "SUCCESS"
-
-
-def _failure_and_quiet_success(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
-    ref, (bad, good) = _new_task(connection, 2)
-    return ref, [_failure(ref, bad), _quiet_success(ref, good)], "ERROR"
-
-
-def _same_twice_and_quietly(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
-    ref, (key,) = _new_task(connection, 1)
-    return ref, [_quiet_success(ref, key), _quiet_success(ref, key)], "SUCCESS"
+    return ref, [success(ref, key) for key in keys], "SUCCESS"
 
 
 def _release(ref: TaskRef, hold: str, key: ExecutionKey) -> Closer:
     return Closer(lambda connection: store.release(connection, ref, hold, [_publication(key)]))
 
 
-def _member_and_hold(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+def _member_and_hold(connection: Connection, success: Succeed = _success) -> Made:
     ref, (key,) = _new_task(connection, 1)
     hold = store.hold(connection, ref.task_id)
     # The client registers what it published at the release, perhaps after the worker had inserted it.
-    return ref, [_success(ref, key), _release(ref, hold, key)], "SUCCESS"
+    return ref, [success(ref, key), _release(ref, hold, key)], "SUCCESS"
 
 
-def _failure_and_success(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+def _failure_and_success(connection: Connection, success: Succeed = _success) -> Made:
     ref, (bad, good) = _new_task(connection, 2)
-    return ref, [_failure(ref, bad), _success(ref, good)], "ERROR"
+    return ref, [_failure(ref, bad), success(ref, good)], "ERROR"
 
 
-def _same_twice(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+def _same_twice(connection: Connection, success: Succeed = _success) -> Made:
     ref, (key,) = _new_task(connection, 1)
-    return ref, [_success(ref, key), _success(ref, key)], "SUCCESS"
+    return ref, [success(ref, key), success(ref, key)], "SUCCESS"
 
 
-def _parent_and_child(connection: Connection) -> tuple[TaskRef, list[Closer], str]:
+def _parent_and_child(connection: Connection) -> Made:
     ref, (parent,) = _new_task(connection, 1)
     child = ExecutionKey(f"race-{next(_numbers)}")
     # Nobody recorded the child before: its own close inserts it, or its parent's does.
@@ -146,10 +134,18 @@ def _parent_and_child(connection: Connection) -> tuple[TaskRef, list[Closer], st
     ("make", "times"),
     [
         pytest.param(_two_members, 300, id="two members"),
-        pytest.param(_two_quiet_members, 300, id="two members that report nothing"),
-        pytest.param(_quiet_member_and_hold, 60, id="a member that reports nothing and the release of the hold"),
-        pytest.param(_failure_and_quiet_success, 60, id="a failure and a success that reports nothing"),
-        pytest.param(_same_twice_and_quietly, 60, id="the same member twice, and it reports nothing"),
+        pytest.param(partial(_two_members, success=_quiet_success), 300, id="two members that report nothing"),
+        pytest.param(
+            partial(_member_and_hold, success=_quiet_success),
+            60,
+            id="a member that reports nothing and the release of the hold",
+        ),
+        pytest.param(
+            partial(_failure_and_success, success=_quiet_success), 60, id="a failure and a success that reports nothing"
+        ),
+        pytest.param(
+            partial(_same_twice, success=_quiet_success), 60, id="the same member twice, and it reports nothing"
+        ),
         pytest.param(_member_and_hold, 60, id="a member and the release of the hold"),
         pytest.param(_failure_and_success, 60, id="a failure and a success"),
         pytest.param(_same_twice, 60, id="the same member twice"),
@@ -157,7 +153,7 @@ def _parent_and_child(connection: Connection) -> tuple[TaskRef, list[Closer], st
     ],
 )
 def test_task_ends_exactly_once_when_two_close_in_the_same_instant(
-    taskstate: TaskState, make: Callable[[Connection], tuple[TaskRef, list[Closer], str]], times: int
+    taskstate: TaskState, make: Callable[[Connection], Made], times: int
 ) -> None:
     tracker = taskstate.tracker
     barrier = threading.Barrier(2)
@@ -186,7 +182,7 @@ def test_task_ends_exactly_once_when_two_close_in_the_same_instant(
 @pytest.mark.databases("sqlite", "postgresql", "mariadb")
 @pytest.mark.parametrize("success", [_success, _quiet_success], ids=["with a report", "without a report"])
 def test_work_started_while_the_last_member_closes_is_refused_or_waited_for(
-    taskstate: TaskState, success: Callable[[TaskRef, ExecutionKey], Closer]
+    taskstate: TaskState, success: Succeed
 ) -> None:
     tracker = taskstate.tracker
     barrier = threading.Barrier(2)
