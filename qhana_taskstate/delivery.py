@@ -9,16 +9,17 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from . import deliveries, webhooks
 from .answers import Verdict, decide
 from .belonging import OWN_TASK_PREFIX
-from .database import Database, database_time
+from .database import Database, database_time, is_gone
 from .deliveries import Call
+from .errors import DatabaseUnavailableError
 from .settings import Settings
 from .targets import AllowedNetworks
 from .transport import Transport
@@ -53,10 +54,15 @@ LONGEST_COUNTDOWN_SECONDS: Final = 10.0
 _WAKE_SECONDS: Final = 10.0
 
 
-class Writer(Protocol):
-    """Runs `work` in a short transaction of our own."""
+#: For how long a run waits to write, in seconds: no plugin's task waits for it, and a result that is not noted means
+#: that its call is made again. Less than the margin, so that a result is noted while its call is still the run's own.
+_PATIENCE_SECONDS: Final = 10.0
 
-    def __call__(self, work: Callable[[Connection], T]) -> T: ...
+
+class Writer(Protocol):
+    """Runs `work` in a short transaction of our own; `patience` as for `Tracker.write`."""
+
+    def __call__(self, work: Callable[[Connection], T], *, patience: float = ...) -> T: ...
 
 
 class Deliverer:
@@ -102,26 +108,31 @@ class Deliverer:
         ends = time.monotonic() + RUN_SECONDS
         candidates = _Candidates(self)
         under_way: dict[Future[Verdict | None], Call] = {}
-        with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="qhana_taskstate-call") as threads:
-            in_time: set[Future[Verdict | None]] = set()
-            while True:
-                # A call that hangs keeps the run going: until its answer the others get their turn here too.
-                while len(under_way) < CALLS_AT_ONCE and (
-                    (is_in_time := time.monotonic() < ends) or in_time & under_way.keys()
-                ):
-                    call = candidates.claim(Counter(call.host for call in under_way.values()))
-                    if call is None:
+        try:
+            with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="qhana_taskstate-call") as threads:
+                in_time: set[Future[Verdict | None]] = set()
+                while True:
+                    # A call that hangs keeps the run going: until its answer the others get their turn here too.
+                    while len(under_way) < CALLS_AT_ONCE and (
+                        (is_in_time := time.monotonic() < ends) or in_time & under_way.keys()
+                    ):
+                        call = candidates.claim(Counter(call.host for call in under_way.values()))
+                        if call is None:
+                            break
+                        future = threads.submit(self._make, call, time.monotonic())
+                        under_way[future] = call
+                        if is_in_time:
+                            in_time.add(future)
+                    if not under_way:
                         break
-                    future = threads.submit(self._make, call, time.monotonic())
-                    under_way[future] = call
-                    if is_in_time:
-                        in_time.add(future)
-                if not under_way:
-                    break
-                done, _ = wait(under_way, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
-                for future in done:
-                    self._settle(under_way.pop(future), future.result())
-                    made += 1
+                    done, _ = wait(under_way, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        self._settle(under_way[future], future.result())
+                        del under_way[future]
+                        made += 1
+        except (DBAPIError, DatabaseUnavailableError):
+            self._settle_after_a_fault(under_way)
+            raise
         self._go_on_later()
         return made
 
@@ -136,7 +147,13 @@ class Deliverer:
             DatabaseUnavailableError: If the database cannot be reached.
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
-        if self._write(partial(deliveries.announce_wake, lost_after_seconds=_WAKE_SECONDS)):
+        # Without a run's patience: whoever commits waits for this.
+        announced = self._writer(
+            lambda connection: deliveries.announce_wake(
+                connection, self._moment(connection), lost_after_seconds=_WAKE_SECONDS
+            )
+        )
+        if announced:
             self._send(0.0)
 
     def wake_if_owed(self) -> None:
@@ -193,6 +210,17 @@ class Deliverer:
             random=random.random,
         )
 
+    def _settle_after_a_fault(self, ended: Mapping[Future[Verdict | None], Call]) -> None:
+        """Note what calls led to that ended while the run failed, as far as the database takes it: one not noted is
+        made again."""
+        for future, call in ended.items():
+            try:
+                self._settle(call, future.result())
+            except (DBAPIError, DatabaseUnavailableError) as exc:
+                logger.info("the call of delivery %s will be made again: %s", call.delivery_id, type(exc).__name__)
+                if is_gone(exc):
+                    return
+
     def _settle(self, call: Call, verdict: Verdict | None) -> None:
         if verdict is None:
             return
@@ -231,7 +259,7 @@ class Deliverer:
             self._send(seconds)
 
     def _write(self, work: Callable[[Connection, datetime], T]) -> T:
-        return self._writer(lambda connection: work(connection, self._moment(connection)))
+        return self._writer(lambda connection: work(connection, self._moment(connection)), patience=_PATIENCE_SECONDS)
 
     def _moment(self, connection: Connection) -> datetime:
         """Return this moment by the database's clock, which is asked once in a run."""

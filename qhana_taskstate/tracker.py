@@ -37,7 +37,7 @@ T = TypeVar("T")
 #: was not had.
 _PAUSES = (0.05, 0.2, 0.5)
 
-#: Seconds after which a short transaction is not tried again, and for which it waits for SQLite's write lock.
+#: Seconds for which a plugin's task or whoever calls us waits for a short transaction.
 _PATIENCE: Final = 2.0
 
 #: Stands for the task of a fact that does not say which.
@@ -81,38 +81,45 @@ class Tracker:
         self._pulse: Pulse | None = None
         self._strangers: set[TaskRef] = set()
 
-    def write(self, work: Callable[[Connection], T], *, usual: Callable[[Batch], T | None] | None = None) -> T:
+    def write(
+        self,
+        work: Callable[[Connection], T],
+        *,
+        usual: Callable[[Batch], T | None] | None = None,
+        patience: float = _PATIENCE,
+    ) -> T:
         """Run `work` in a short transaction; again if the database only stumbled.
 
         Args:
             work: Writes through the connection that it is given; it may be run several times.
             usual: Does the same in fewer round trips in the usual case, and gives None in others. It is tried first,
                 where the driver allows it.
+            patience: Seconds after which it is not tried again, and for which each try waits for SQLite's write lock.
 
         Raises:
             DatabaseUnavailableError: If it cannot be reached after a few tries.
             sqlalchemy.exc.DBAPIError: If it refuses the work: at once if trying again cannot help, else after a few
                 tries.
         """
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + patience
         for pause in _PAUSES:
             try:
-                return self._try(work, usual)
+                return self._try(work, usual, patience)
             except (DBAPIError, DatabaseUnavailableError) as exc:
                 if not passes(exc) or time.monotonic() + pause > deadline:
                     raise
                 logger.debug("trying again in %s s: %s", pause, type(exc).__name__)
                 time.sleep(pause)
                 usual = None
-        return self._try(work)
+        return self._try(work, None, patience)
 
-    def _try(self, work: Callable[[Connection], T], usual: Callable[[Batch], T | None] | None = None) -> T:
+    def _try(self, work: Callable[[Connection], T], usual: Callable[[Batch], T | None] | None, patience: float) -> T:
         if usual is not None and self.database.batches:
             with self.database.batch() as batch:
                 result = usual(batch)
             if result is not None:
                 return result
-        with self.database.transaction(patience=_PATIENCE) as connection:
+        with self.database.transaction(patience=patience) as connection:
             return work(connection)
 
     def record(self, fact: Fact, *, usual: Callable[[Batch], Any] | None = None) -> bool:

@@ -85,6 +85,8 @@ def _accept(told: Told) -> Reply:
 class WebhookReceiver:
     """Receives webhooks in threads until it is closed: `with WebhookReceiver() as receiver:`.
 
+    A request that ends before its announced length is no call.
+
     Args:
         answer: Decides on the answer to a call; may wait. By default every call is answered with 204.
         secrets: With them a call whose signature does not fit is answered with 401 and not kept.
@@ -173,7 +175,12 @@ def _handler_of(receiver: WebhookReceiver) -> type[BaseHTTPRequestHandler]:
         timeout = _SILENCE_SECONDS
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            length = int(self.headers.get("content-length") or 0)
+            body = self.rfile.read(length)
+            if len(body) < length:
+                # The caller was killed between the two: no call was made, and nobody waits for an answer.
+                self.close_connection = True
+                return
             headers = {name.lower(): value for name, value in self.headers.items()}
             reply = receiver.receive(self.path, headers, body)
             self.send_response(reply.status)

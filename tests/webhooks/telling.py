@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Row, select, update
 
 from qhana_taskstate import TaskState, deliveries, outbox
-from qhana_taskstate.database import database_time
+from qhana_taskstate.database import SQLITE_BUSY_SECONDS, database_time
 from qhana_taskstate.deliveries import DeliveryView
 from qhana_taskstate.states import TaskEvent
 from qhana_taskstate.tables import delivery_table, host_table
@@ -26,7 +26,8 @@ def change(state: TaskState, task_id: int, *events: str, times: int = 1) -> None
         for _ in range(times):
             outbox.add(connection, task_id, [TaskEvent(name) for name in events])
 
-    state.tracker.write(work)
+    # As patient as a session of a plugin, beside which deliverers write too.
+    state.tracker.write(work, patience=SQLITE_BUSY_SECONDS)
 
 
 def tell_until(state: TaskState, what: str, predicate: Callable[[], Any], *, timeout: float = 15) -> Any:
@@ -43,13 +44,13 @@ def tell_until(state: TaskState, what: str, predicate: Callable[[], Any], *, tim
 def telling(*states: TaskState) -> Iterator[None]:
     """Let deliverers run, each in a thread, until the end of the block."""
     over = threading.Event()
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
 
     def run(state: TaskState) -> None:
         while not over.is_set():
             try:
                 state.deliverer.run()
-            except BaseException as exc:
+            except Exception as exc:
                 failures.append(exc)
                 return
             over.wait(0.01)
@@ -63,7 +64,9 @@ def telling(*states: TaskState) -> Iterator[None]:
         over.set()
         for thread in threads:
             thread.join()
-    assert failures == []
+        if failures:
+            # Also where the block failed: what it waited for in vain did not come because of these.
+            raise ExceptionGroup("deliverers failed", failures)
 
 
 def views(state: TaskState, **options: Any) -> list[DeliveryView]:

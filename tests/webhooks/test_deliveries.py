@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, select
+from sqlalchemy.exc import OperationalError
 
 from qhana_taskstate import ProcessingTask, TaskState, deliveries
 from qhana_taskstate.database import database_time
@@ -626,3 +627,63 @@ def test_late_result_of_a_lost_lease_changes_nothing(make_state: MakeState, rece
     settle(call, verdict)
     assert len(TaskUpdateSubscription.get_by_task_and_event(task)) == 1
     assert [view.state for view in views(other)] == ["told"]
+
+
+@pytest.mark.databases("sqlite")
+def test_answer_that_comes_while_another_holds_the_write_lock_for_seconds_is_noted(
+    state: TaskState, receiver: WebhookReceiver
+) -> None:
+    under_way, locked = threading.Event(), threading.Event()
+
+    def answer(told: Told) -> Reply:
+        under_way.set()
+        locked.wait(20)
+        return Reply()
+
+    def hold() -> None:
+        under_way.wait(20)
+        with state.database.transaction():
+            locked.set()
+            time.sleep(4)
+
+    receiver.answer = answer
+    task = subscribed_task(state, webhook_href=receiver.href(), event="details")
+    change(state, task.id, "details")
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert state.deliverer.run() == 1
+    holder.join()
+    assert len(receiver.calls) == 1
+    assert [view.state for view in views(state, task_id=task.id)] == ["told"]
+
+
+def test_answers_of_a_run_that_the_database_fails_are_noted(
+    state: TaskState, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, failed = deliveries.claim, threading.Event()
+
+    def fail_at_the_second(*arguments: Any, **options: Any) -> Any:
+        if receiver.calls:
+            failed.set()
+            raise OperationalError("SELECT 1", {}, Exception("no more of it"))
+        call = claim(*arguments, **options)
+        if call is not None:
+            claimed.append(call)
+        return call
+
+    def answer(told: Told) -> Reply:
+        failed.wait(20)
+        return Reply()
+
+    receiver.answer = answer
+    claimed: list[deliveries.Call] = []
+    monkeypatch.setattr(deliveries, "claim", fail_at_the_second)
+    tasks = [subscribed_task(state, webhook_href=receiver.href(), event="details") for _ in range(12)]
+    for task in tasks:
+        change(state, task.id, "details")
+    with pytest.raises(OperationalError, match="no more of it"):
+        state.deliverer.run()
+    assert len(claimed) == len(receiver.calls) < len(tasks)
+    monkeypatch.undo()
+    told = {view.task_id for view in views(state) if view.state == "told"}
+    assert told == {call.task_id for call in claimed}
