@@ -17,7 +17,7 @@ import pytest
 import redis
 from sqlalchemy import select
 
-from qhana_taskstate import TaskState
+from qhana_taskstate import TaskState, integration
 from qhana_taskstate.belonging import HEADER
 from qhana_taskstate.delivery import TASK_NAME
 from qhana_taskstate.tables import execution_table
@@ -240,6 +240,25 @@ def test_lost_message_is_sent_again_by_upkeep(
     start_worker(APP, env=WATCHFUL)
     task.progress_value = 3
     client.session.commit()
+    wait_until("upkeep woke the deliveries", lambda: receiver.calls, timeout=40)
+
+
+@pytest.mark.databases("postgresql")
+def test_change_whose_message_expired_before_a_worker_was_there_is_told(
+    make_client: MakeClient,
+    broker_url: str,
+    start_worker: StartWorker,
+    receiver: WebhookReceiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(integration, "_DELIVER_EXPIRES_SECONDS", 0.5)
+    client = make_client(broker_url)
+    task = subscribed_task(client, webhook_href=receiver.href(), event="details")
+    task.progress_value = 3
+    client.session.commit()
+    wait_until("the message was sent", lambda: _queued(broker_url, "jobs"))
+    time.sleep(1)
+    start_worker(APP, env=WATCHFUL)
     wait_until("upkeep woke the deliveries", lambda: receiver.calls, timeout=40)
 
 
