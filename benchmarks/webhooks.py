@@ -77,6 +77,7 @@ class Result:
         tasks: Tasks that were run.
         succeeded: Tasks that ended as SUCCESS.
         calls: Calls that the receiver got.
+        meanwhile: Calls that it got before the last task ended.
         refused: Calls that it answered with 500.
         changes: Reports of each task.
         most_calls: Calls of the subscription that got the most.
@@ -89,6 +90,7 @@ class Result:
     tasks: int = 0
     succeeded: int = 0
     calls: int = 0
+    meanwhile: int = 0
     refused: int = 0
     changes: int = 0
     most_calls: int = 0
@@ -244,6 +246,7 @@ def _judge(
     result.seconds = max(0.0, time.monotonic() - ended)
     result.untold = sorted(f"{path} {event}" for path, event in untold())
     calls = list(receiver.calls)
+    result.meanwhile = sum(call.came_at < ended for call in calls)
     result.calls, result.refused, result.unsigned = len(calls), len(calls) - len(accepted), receiver.refused
     result.most_calls = max(Counter(call.path for call in calls).values(), default=0)
     newest: dict[tuple[str, str], int] = {}

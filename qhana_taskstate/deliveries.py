@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from sqlalchemy import (
     Connection,
     Row,
     and_,
+    bindparam,
     case,
     delete,
     exists,
@@ -38,7 +39,7 @@ from .states import UNKNOWN, TaskEvent, TaskStatus, with_error_word
 from .tables import NAME_LENGTH, change_table, delivery_table, host_table, upkeep_table
 
 #: How many changes are merged in one transaction.
-_BATCH: Final = 500
+_BATCH: Final = 1000
 
 #: Calls under way to one host: to one that behaves, and to one of which so many calls in a row have failed.
 CALLS_PER_HOST: Final = 4
@@ -151,22 +152,38 @@ def collect(connection: Connection, moment: datetime) -> bool:
         for key, change in newest.items()
         if key[0] in subscriptions and subscriptions[key[0]].task_id == change.task_id
     }
-    for subscription_id in sorted({subscription_id for subscription_id, _ in owed}):
-        _prepare(connection, subscriptions[subscription_id])
-        rows = connection.execute(_of_subscription(subscription_id).with_for_update()).all()
-        for row in rows:
-            changed = owed.get((subscription_id, row.event))
-            if changed is not None:
-                connection.execute(
-                    update(delivery_table)
-                    .where(delivery_table.c.id == row.id)
-                    .values(
-                        # Two who collect at once may do so in any order; time must not go back for a receiver.
-                        changed_at=max(filter(None, (changed.changed_at, row.changed_at, row.message_at))),
-                        due_at=row.due_at or max(moment, row.not_before or moment),
-                    )
-                )
+    if owed:
+        _merge(connection, moment, owed, subscriptions)
     return len(changes) == _BATCH
+
+
+def _merge(
+    connection: Connection,
+    moment: datetime,
+    owed: Mapping[tuple[int, str], Row[Any]],
+    subscriptions: Mapping[int, Row[Any]],
+) -> None:
+    """Merge the newest change of each subscription and event; as many statements for one as for a thousand."""
+    ids = sorted({subscription_id for subscription_id, _ in owed})
+    _prepare(connection, [subscriptions[subscription_id] for subscription_id in ids])
+    rows = connection.execute(_of_subscriptions(ids).with_for_update()).all()
+    merged = [
+        {
+            "row_id": row.id,
+            # Two who collect at once may do so in any order; time must not go back for a receiver.
+            "newest": max(filter(None, (changed.changed_at, row.changed_at, row.message_at))),
+            "due": row.due_at or max(moment, row.not_before or moment),
+        }
+        for row in rows
+        if (changed := owed.get((row.subscription_id, row.event))) is not None
+    ]
+    if merged:
+        connection.execute(
+            update(delivery_table)
+            .where(delivery_table.c.id == bindparam("row_id"))
+            .values(changed_at=bindparam("newest"), due_at=bindparam("due")),
+            merged,
+        )
 
 
 def _subscriptions(connection: Connection, subscription_ids: Collection[int]) -> dict[int, Row[Any]]:
@@ -174,37 +191,44 @@ def _subscriptions(connection: Connection, subscription_ids: Collection[int]) ->
     return {row.id: row for row in rows}
 
 
-def _of_subscription(subscription_id: int) -> Any:
+def _of_subscriptions(subscription_ids: Collection[int]) -> Any:
+    """Return the query for the rows of subscriptions, in the order in which they are locked."""
     return (
         select(delivery_table)
-        .where(delivery_table.c.subscription_id == subscription_id)
-        .order_by(delivery_table.c.event)
+        .where(delivery_table.c.subscription_id.in_(subscription_ids))
+        .order_by(delivery_table.c.subscription_id, delivery_table.c.event)
     )
 
 
-def _prepare(connection: Connection, subscription: Any) -> None:
-    """Make the rows of a subscription, all of them or none."""
-    subscription_id, task_id = subscription.id, subscription.task_id
-    known = connection.execute(
-        select(delivery_table.c.task_id).where(delivery_table.c.subscription_id == subscription_id).limit(1)
-    ).scalar()
-    if known == task_id:
-        return
-    if known is not None:
-        # Of a subscription that was deleted behind our back, and whose id was given out again.
-        connection.execute(delete(delivery_table).where(delivery_table.c.subscription_id == subscription_id))
-    rows = [
-        {
-            "subscription_id": subscription_id,
-            "event": event.value,
-            "task_id": task_id,
-            "host": host_of(subscription.webhook_href),
-            "sequence": 0,
-            "attempts": 0,
-        }
-        for event in _EVENTS
-    ]
-    insert_absent(connection, delivery_table, rows)
+def _prepare(connection: Connection, subscriptions: Sequence[Row[Any]]) -> None:
+    """Make the rows of subscriptions, of each all of them or none."""
+    known = {
+        row.subscription_id: row.task_id
+        for row in connection.execute(
+            select(delivery_table.c.subscription_id, delivery_table.c.task_id)
+            .where(delivery_table.c.subscription_id.in_([subscription.id for subscription in subscriptions]))
+            .distinct()
+        )
+    }
+    absent = [subscription for subscription in subscriptions if known.get(subscription.id) != subscription.task_id]
+    # Of a subscription that was deleted behind our back, and whose id was given out again.
+    stale = [subscription.id for subscription in absent if subscription.id in known]
+    if stale:
+        connection.execute(delete(delivery_table).where(delivery_table.c.subscription_id.in_(stale)))
+    if absent:
+        rows = [
+            {
+                "subscription_id": subscription.id,
+                "event": event.value,
+                "task_id": subscription.task_id,
+                "host": host_of(subscription.webhook_href),
+                "sequence": 0,
+                "attempts": 0,
+            }
+            for subscription in absent
+            for event in _EVENTS
+        ]
+        insert_absent(connection, delivery_table, rows)
 
 
 def due(
@@ -291,7 +315,7 @@ def claim(
         The call, to be ended by `settle`; None if there is none to make now: another call of this subscription is
         under way, the host has as many as it may, or is left alone for a while, or nobody subscribes any more.
     """
-    rows = connection.execute(_of_subscription(subscription_id).with_for_update(skip_locked=True)).all()
+    rows = connection.execute(_of_subscriptions([subscription_id]).with_for_update(skip_locked=True)).all()
     if len(rows) < len(_EVENTS) or any(row.leased_until is not None and row.leased_until > moment for row in rows):
         return None
     ready = [row for row in rows if row.due_at is not None and row.due_at <= moment]
@@ -394,11 +418,12 @@ def settle(
         moment: Now, by the database's clock.
         min_interval_seconds: Time between the answer to a call that tells of details and the next one.
     """
-    row = connection.execute(
-        select(delivery_table)
-        .where(delivery_table.c.id == call.delivery_id, delivery_table.c.lease == call.lease)
-        .with_for_update()
-    ).one_or_none()
+    this = and_(delivery_table.c.id == call.delivery_id, delivery_table.c.lease == call.lease)
+    if verdict.kind == "gone":
+        # All rows of the subscription will go; whoever collects locks them in this order.
+        ids = connection.execute(select(delivery_table.c.subscription_id).where(this)).scalars().all()
+        connection.execute(_of_subscriptions(ids).with_for_update())
+    row = connection.execute(select(delivery_table).where(this).with_for_update()).one_or_none()
     if row is None:
         return
     _judge_host(connection, row.host, verdict, moment)

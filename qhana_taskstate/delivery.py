@@ -44,6 +44,9 @@ _CANDIDATES: Final = 4 * CALLS_AT_ONCE
 #: How often a run that waits for answers looks for further calls, in seconds.
 _LOOK_SECONDS: Final = 0.2
 
+#: For how long changes are collected before it is the turn of calls, in seconds: they may come faster.
+_COLLECT_SECONDS: Final = 0.2
+
 #: Beyond the time for a call: for its way into a thread and its result's way into the database, in seconds.
 _MARGIN_SECONDS: Final = 15.0
 
@@ -164,8 +167,9 @@ class Deliverer:
             self.wake()
 
     def look(self, besides: Collection[int]) -> list[tuple[int, str]]:
-        """Collect what is owed, and return subscriptions that are to be called now and their hosts, besides some."""
-        while self._write(deliveries.collect):
+        """Collect changes for a while, and return subscriptions to be called now and their hosts, besides some."""
+        ends = time.monotonic() + _COLLECT_SECONDS
+        while self._write(deliveries.collect) and time.monotonic() < ends:
             pass
         with self._database.reading() as connection:
             return deliveries.due(connection, self._moment(connection), limit=_CANDIDATES, besides=besides)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, event, insert, select
 from sqlalchemy.exc import OperationalError
 
 from qhana_taskstate import ProcessingTask, TaskState, deliveries
@@ -89,6 +89,49 @@ def test_thousand_changes_are_one_call(state: TaskState, receiver: WebhookReceiv
     assert [call.event for call in receiver.calls] == ["details"]
     with state.database.reading() as connection:
         assert connection.execute(select(change_table)).first() is None
+
+
+def _statements_of_a_collection(state: TaskState) -> int:
+    """Collect all that is owed; return how many statements it took."""
+    told: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: object) -> None:
+        told.append(statement)
+
+    event.listen(state.database.engine, "before_cursor_execute", note)
+    try:
+        assert not state.tracker.write(lambda connection: deliveries.collect(connection, database_time(connection)))
+    finally:
+        event.remove(state.database.engine, "before_cursor_execute", note)
+    return len(told)
+
+
+def test_changes_of_many_subscriptions_are_collected_in_as_many_statements_as_those_of_one(state: TaskState) -> None:
+    tasks = [subscribed_task(state) for _ in range(60)]
+    for _ in range(2):
+        change(state, tasks[0].id, "details", "status")
+        few = _statements_of_a_collection(state)
+        for task in tasks:
+            change(state, task.id, "details", "status")
+        assert _statements_of_a_collection(state) <= few + 1
+    assert len([view for view in views(state) if view.state == "due"]) == 2 * len(tasks)
+
+
+def test_changes_that_come_faster_than_they_are_collected_keep_no_call_waiting(
+    state: TaskState, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = subscribed_task(state, webhook_href=receiver.href(), event="details")
+    change(state, task.id, "details")
+    began = time.monotonic()
+    collect = deliveries.collect
+
+    def collect_from_many(connection: Any, moment: Any) -> bool:
+        assert time.monotonic() - began < 20, "no call was made"
+        collect(connection, moment)
+        return not receiver.calls
+
+    monkeypatch.setattr(deliveries, "collect", collect_from_many)
+    assert state.deliverer.run() == 1
 
 
 def test_changes_during_a_slow_call_are_one_further_call(state: TaskState, receiver: WebhookReceiver) -> None:
@@ -181,8 +224,8 @@ def test_subscription_gets_one_call_at_a_time_from_several_deliverers(
             time.sleep(0.02)
         wait_until("all was told", lambda: {call.event for call in receiver.calls} == {"status", "steps", "details"})
     assert busy.most_of_path == {"/a": 1}
-    for event in ("status", "steps", "details"):
-        sequences = [call.sequence for call in receiver.told(event=event)]
+    for name in ("status", "steps", "details"):
+        sequences = [call.sequence for call in receiver.told(event=name)]
         assert sequences == list(range(1, len(sequences) + 1))
 
 
