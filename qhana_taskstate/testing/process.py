@@ -38,6 +38,15 @@ def descendant_pids(pid: int) -> list[int]:
     return supervisor.descendant_pids(pid)
 
 
+def _state_of(pid: int) -> str:
+    """Return the letter that /proc has for the state of a process; "" for one that is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
 def signal_number(name: str | int | None) -> signal.Signals:
     """Read a signal as Docker's API writes it.
 
@@ -154,11 +163,9 @@ class LocalProcess:
         """Whether the command is stopped by SIGSTOP."""
         if not self.running:
             return False
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text(errors="replace")
-        except OSError:
-            return False
-        return stat.rpartition(")")[2].split()[0] == "T"
+        # Between vfork and exec a parent sleeps until its child goes on; a signal reaches it only then (vfork(2)).
+        state = _state_of(self.pid)
+        return state == "T" or (state == "D" and any(_state_of(pid) == "T" for pid in child_pids(self.pid)))
 
     def wait(self, timeout: float) -> int | None:
         """Wait at most `timeout` seconds for the end of the command. Returns its exit code, None if it still runs."""

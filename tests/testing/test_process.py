@@ -108,6 +108,27 @@ def test_a_frozen_tree_stands_still_until_it_is_thawed(tmp_path: Path) -> None:
     process.close()
 
 
+def test_a_tree_is_frozen_also_where_a_program_is_just_being_started(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # The child opens the pipe before it becomes another program, and waits for a reader; its parent waits for it.
+    spawn = (
+        "import os, sys; opening = (os.POSIX_SPAWN_OPEN, 1, sys.argv[1], os.O_WRONLY, 0); "
+        "os.posix_spawn('/bin/true', ['true'], {}, file_actions=[opening])"
+    )
+    process = LocalProcess([sys.executable, "-c", spawn, str(fifo)], log_path=tmp_path / "log")
+    process.start()
+    wait_until("the child is there", lambda: len(process.descendants()) == 2)
+    assert not process.frozen
+
+    process.freeze()
+    wait_until("it is frozen", lambda: process.frozen)
+    process.thaw()
+    with fifo.open("rb"):
+        assert process.wait(10) == 0
+    process.close()
+
+
 def test_logs_go_on_over_restarts_and_recent_logs_do_not(tmp_path: Path) -> None:
     process = LocalProcess(["sh", "-c", "echo hello"], log_path=tmp_path / "log")
     for _ in range(2):
