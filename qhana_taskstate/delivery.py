@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from . import deliveries, webhooks
 from .answers import Verdict, decide
@@ -133,7 +133,7 @@ class Deliverer:
                         self._settle(under_way[future], future.result())
                         del under_way[future]
                         made += 1
-        except (DBAPIError, DatabaseUnavailableError):
+        except (SQLAlchemyError, DatabaseUnavailableError):
             self._settle_after_a_fault(under_way)
             raise
         self._go_on_later()
@@ -220,7 +220,7 @@ class Deliverer:
         for future, call in ended.items():
             try:
                 self._settle(call, future.result())
-            except (DBAPIError, DatabaseUnavailableError) as exc:
+            except (SQLAlchemyError, DatabaseUnavailableError) as exc:
                 logger.info("the call of delivery %s will be made again: %s", call.delivery_id, type(exc).__name__)
                 if is_gone(exc):
                     return
