@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -55,7 +56,6 @@ LONGEST_COUNTDOWN_SECONDS: Final = 10.0
 
 #: After so many seconds a message that should wake the deliveries counts as lost.
 _WAKE_SECONDS: Final = 10.0
-
 
 #: For how long a run waits to write, in seconds: no plugin's task waits for it, and a result that is not noted means
 #: that its call is made again. Less than the margin, so that a result is noted while its call is still the run's own.
@@ -104,40 +104,44 @@ class Deliverer:
             DatabaseUnavailableError: If the database cannot be reached; what was claimed is due again later.
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
-        made = 0
         self._clock = None
         # First: what is owed after this needs a message of its own.
         self._write(deliveries.note_woken)
-        ends = time.monotonic() + RUN_SECONDS
-        candidates = _Candidates(self)
         under_way: dict[Future[Verdict | None], Call] = {}
         try:
-            with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="qhana_taskstate-call") as threads:
-                in_time: set[Future[Verdict | None]] = set()
-                while True:
-                    # A call that hangs keeps the run going: until its answer the others get their turn here too.
-                    while len(under_way) < CALLS_AT_ONCE and (
-                        (is_in_time := time.monotonic() < ends) or in_time & under_way.keys()
-                    ):
-                        call = candidates.claim(Counter(call.host for call in under_way.values()))
-                        if call is None:
-                            break
-                        future = threads.submit(self._make, call, time.monotonic())
-                        under_way[future] = call
-                        if is_in_time:
-                            in_time.add(future)
-                    if not under_way:
-                        break
-                    done, _ = wait(under_way, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        self._settle(under_way[future], future.result())
-                        del under_way[future]
-                        made += 1
+            made = self._make_calls(under_way)
         except (SQLAlchemyError, DatabaseUnavailableError):
             self._settle_after_a_fault(under_way)
             raise
         self._go_on_later()
         return made
+
+    def _make_calls(self, under_way: dict[Future[Verdict | None], Call]) -> int:
+        """Make the calls of a run, and return how many; `under_way` keeps those whose result is not noted yet."""
+        made = 0
+        ends = time.monotonic() + RUN_SECONDS
+        candidates = _Candidates(self)
+        in_time: set[Future[Verdict | None]] = set()
+        with ThreadPoolExecutor(CALLS_AT_ONCE, thread_name_prefix="qhana_taskstate-call") as threads:
+            while True:
+                # A call that hangs keeps the run going: until its answer the others get their turn here too.
+                while len(under_way) < CALLS_AT_ONCE and (
+                    (is_in_time := time.monotonic() < ends) or in_time & under_way.keys()
+                ):
+                    call = candidates.claim(Counter(call.host for call in under_way.values()))
+                    if call is None:
+                        break
+                    future = threads.submit(self._make, call, time.monotonic())
+                    under_way[future] = call
+                    if is_in_time:
+                        in_time.add(future)
+                if not under_way:
+                    return made
+                done, _ = wait(under_way, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                for future in done:
+                    self._settle(under_way[future], future.result())
+                    del under_way[future]
+                    made += 1
 
     def close(self) -> None:
         """Close the connections to receivers that are kept for further calls."""
@@ -151,12 +155,8 @@ class Deliverer:
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
         # Without a run's patience: whoever commits waits for this.
-        announced = self._writer(
-            lambda connection: deliveries.announce_wake(
-                connection, self._moment(connection), lost_after_seconds=_WAKE_SECONDS
-            )
-        )
-        if announced:
+        announce = partial(deliveries.announce_wake, lost_after_seconds=_WAKE_SECONDS)
+        if self._writer(self._dated(announce)):
             self._send(0.0)
 
     def wake_if_owed(self) -> None:
@@ -263,7 +263,11 @@ class Deliverer:
             self._send(seconds)
 
     def _write(self, work: Callable[[Connection, datetime], T]) -> T:
-        return self._writer(lambda connection: work(connection, self._moment(connection)), patience=_PATIENCE_SECONDS)
+        return self._writer(self._dated(work), patience=_PATIENCE_SECONDS)
+
+    def _dated(self, work: Callable[[Connection, datetime], T]) -> Callable[[Connection], T]:
+        """Let `work` be told the moment once its transaction has begun."""
+        return lambda connection: work(connection, self._moment(connection))
 
     def _moment(self, connection: Connection) -> datetime:
         """Return this moment by the database's clock, which is asked once in a run."""

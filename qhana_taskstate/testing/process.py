@@ -41,10 +41,9 @@ def descendant_pids(pid: int) -> list[int]:
 def _state_of(pid: int) -> str:
     """Return the letter that /proc has for the state of a process; "" for one that is gone."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        return supervisor.state_and_parent(pid)[0]
     except OSError:
         return ""
-    return stat.rpartition(")")[2].split()[0]
 
 
 def signal_number(name: str | int | None) -> signal.Signals:

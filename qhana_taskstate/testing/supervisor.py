@@ -63,17 +63,28 @@ def descendant_pids(pid: int) -> list[int]:
     return found
 
 
+def state_and_parent(pid: int) -> tuple[str, int]:
+    """Return the letter that /proc has for the state of a process, and the pid of its parent.
+
+    Raises:
+        OSError: There is no such process.
+    """
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+        # The command's name may hold spaces and brackets, so the fields count from the last bracket.
+        state, parent = stat.read().rpartition(")")[2].split()[:2]
+    return state, int(parent)
+
+
 def _parents() -> dict[int, int]:
     """Map each live process to its parent, from one walk over /proc."""
     parents: dict[int, int] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             # A process may end between the listing and the look at it.
-            with suppress(OSError), open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as stat:
-                # The command's name may hold spaces and brackets, so the fields count from the last bracket.
-                state, parent = stat.read().rpartition(")")[2].split()[:2]
+            with suppress(OSError):
+                state, parent = state_and_parent(int(name))
                 if state not in ("Z", "X"):
-                    parents[int(name)] = int(parent)
+                    parents[int(name)] = parent
     return parents
 
 

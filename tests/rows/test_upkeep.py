@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from qhana_taskstate import lookout, store
@@ -21,6 +20,7 @@ from qhana_taskstate.settings import Settings
 from qhana_taskstate.states import TaskStatus
 from qhana_taskstate.tables import execution_table, message_table, now
 from qhana_taskstate.upkeep import Settled, Upkeep
+from tests.statements import statements
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.mariadb
@@ -76,18 +76,6 @@ def make_upkeep(database: Database, somewhere: Somewhere, sent: list[KeptMessage
         )
 
     return make
-
-
-@contextmanager
-def statements(database: Database) -> Iterator[list[str]]:
-    seen: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        seen.append(statement)
-
-    event.listen(database.engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(database.engine, "before_cursor_execute", note)
 
 
 def queued(session: Session, database: Database, *names: str, age: timedelta = timedelta(minutes=5)) -> TaskRef:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import OperationalError
 
 from qhana_taskstate import ProcessingTask, TaskState, deliveries
@@ -22,6 +22,7 @@ from qhana_taskstate.outbox import subscription_row
 from qhana_taskstate.rows import task_row
 from qhana_taskstate.tables import change_table, delivery_table, host_table
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
+from tests.statements import statements
 from tests.waiting import wait_until
 from tests.webhooks.conftest import SECRET, MakeState
 from tests.webhooks.owed import TASK, saved_task, subscribed_task
@@ -93,17 +94,9 @@ def test_thousand_changes_are_one_call(state: TaskState, receiver: WebhookReceiv
 
 def _statements_of_a_collection(state: TaskState) -> int:
     """Collect all that is owed; return how many statements it took."""
-    told: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: object) -> None:
-        told.append(statement)
-
-    event.listen(state.database.engine, "before_cursor_execute", note)
-    try:
+    with statements(state.database) as sent:
         assert not state.tracker.write(lambda connection: deliveries.collect(connection, database_time(connection)))
-    finally:
-        event.remove(state.database.engine, "before_cursor_execute", note)
-    return len(told)
+    return len(sent)
 
 
 def test_changes_of_many_subscriptions_are_collected_in_as_many_statements_as_those_of_one(state: TaskState) -> None:
@@ -224,8 +217,8 @@ def test_subscription_gets_one_call_at_a_time_from_several_deliverers(
             time.sleep(0.02)
         wait_until("all was told", lambda: {call.event for call in receiver.calls} == {"status", "steps", "details"})
     assert busy.most_of_path == {"/a": 1}
-    for name in ("status", "steps", "details"):
-        sequences = [call.sequence for call in receiver.told(event=name)]
+    for event in ("status", "steps", "details"):
+        sequences = [call.sequence for call in receiver.told(event=event)]
         assert sequences == list(range(1, len(sequences) + 1))
 
 

@@ -22,6 +22,7 @@ from qhana_taskstate.outbox import subscription_row
 from qhana_taskstate.states import ExecutionState, TaskStatus
 from qhana_taskstate.tables import change_table
 from tests.apps.jobs import say
+from tests.statements import statements
 from tests.webhooks.conftest import MakeState
 from tests.webhooks.owed import NOBODY, TASK, subscribed_task, take_owed
 
@@ -761,20 +762,6 @@ def test_end_by_hand_that_comes_with_the_delayed_end_is_told_once(state: TaskSta
 # What it costs
 
 
-@contextmanager
-def _counted(state: TaskState) -> Iterator[list[str]]:
-    statements: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        statements.append(statement)
-
-    event.listen(state.database.engine, "before_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        event.remove(state.database.engine, "before_cursor_execute", note)
-
-
 def test_close_of_a_task_without_subscribers_sends_no_statement_more(state: TaskState) -> None:
     task = state.start(say.s())
     with state.database.reading() as connection:
@@ -782,20 +769,20 @@ def test_close_of_a_task_without_subscribers_sends_no_statement_more(state: Task
         (celery_id,) = store.open_celery_ids(connection, task.id)
     assert job is not None
     closing = store.Closing(key=ExecutionKey(celery_id), name="say", state=ExecutionState.SUCCESS, lines=["x"])
-    with _counted(state) as statements:
+    with statements(state.database) as sent:
         state.tracker.write(lambda connection: store.close(connection, job.ref, closing))
-    assert not [text for text in statements if "taskstate_change" in text or "taskstate_delivery" in text]
+    assert not [text for text in sent if "taskstate_change" in text or "taskstate_delivery" in text]
 
 
 def test_commit_of_a_task_without_subscribers_sends_two_short_statements_more(state: TaskState) -> None:
     task = state.start(say.s())
-    with _counted(state) as statements:
+    with statements(state.database) as sent:
         for n in range(5):
             task.progress_value = n
             state.session.flush()
         task.add_task_log_entry("x")
         state.session.commit()
-    more = [text for text in statements if "taskstate_change" in text or "taskstate_job" in text]
+    more = [text for text in sent if "taskstate_change" in text or "taskstate_job" in text]
     assert len(more) <= 2, more
 
 
@@ -803,9 +790,9 @@ def test_commit_that_changes_no_task_sends_nothing(state: TaskState) -> None:
     task = ProcessingTask("x")
     task.save(commit=True)
     task.task_name = "y"
-    with _counted(state) as statements:
+    with statements(state.database) as sent:
         state.session.commit()
-    assert not [text for text in statements if "taskstate_" in text]
+    assert not [text for text in sent if "taskstate_" in text]
 
 
 # Sessions of others
