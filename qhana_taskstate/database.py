@@ -30,11 +30,8 @@ from .roundtrips import Batch, batch, can_batch
 
 T = TypeVar("T")
 
-#: Execution option that makes a transaction on SQLite take the write lock at once.
+#: Execution option that makes a transaction on SQLite take the write lock at once: the seconds to wait for it.
 IMMEDIATE: Final = "taskstate_immediate"
-
-#: The same, but with its own number of seconds to wait for the lock.
-IMMEDIATE_SOON: Final = "taskstate_immediate_soon"
 
 #: Seconds that an impatient transaction waits for SQLite's write lock.
 IMPATIENT_SECONDS: Final = 0.1
@@ -199,7 +196,8 @@ class Database:
         """Open a short transaction of our own; commits at the end, rolls back on an exception.
 
         Args:
-            patience: Seconds to wait for SQLite's write lock; None waits for `SQLITE_BUSY_SECONDS`.
+            patience: Seconds to wait for SQLite's write lock, 0 to take it now or not at all; None waits for
+                `SQLITE_BUSY_SECONDS`.
 
         On SQLite it takes the write lock at once, so that it never fails half-way for want of it. On MariaDB a
         locked row is waited for `LOCK_SECONDS` at most; on PostgreSQL the statements that lock say so themselves.
@@ -211,8 +209,7 @@ class Database:
             DatabaseUnavailableError: If the database cannot be reached.
             sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
         """
-        begin = {IMMEDIATE: True} if patience is None else {IMMEDIATE_SOON: patience}
-        with self._connected(**begin) as connection:
+        with self._connected(**{IMMEDIATE: SQLITE_BUSY_SECONDS if patience is None else patience}) as connection:
             # The mark lies with the pooled connection, and a transaction that failed leaves it there.
             connection.info.pop(_ANNOUNCED, None)
             with connection.begin():
@@ -470,8 +467,8 @@ def _begin_before_savepoint(connection: Connection, name: str) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    options = connection.get_execution_options()
-    if not (options.get(IMMEDIATE) or options.get(IMMEDIATE_SOON)):
+    seconds: float | None = connection.get_execution_options().get(IMMEDIATE)
+    if seconds is None:
         return
     # A host's engine may give everybody the same connection (StaticPool, usual for tests in memory): then its
     # session's open transaction is ours too.
@@ -479,10 +476,10 @@ def _begin(connection: Connection) -> None:
     if not isinstance(driver, sqlite3.Connection) or driver.in_transaction:
         return
     # Through SQLAlchemy, so that a lock that is not had in time is its `OperationalError`, not the driver's.
-    if options.get(IMMEDIATE):
+    if seconds == SQLITE_BUSY_SECONDS:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return
-    driver.execute(f"PRAGMA busy_timeout = {int(options[IMMEDIATE_SOON] * 1000)}")
+    driver.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
     try:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     finally:

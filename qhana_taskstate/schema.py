@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from .database import IMMEDIATE, Database
+from .database import IMMEDIATE, SQLITE_BUSY_SECONDS, Database
 from .errors import DatabaseUnavailableError, SchemaError
 
 #: Where the version is kept; the plugin runner's `alembic_version` is its own.
@@ -115,7 +115,7 @@ def _alone(database: Database) -> Iterator[Connection]:
         raise DatabaseUnavailableError(
             f"the database {database.name} cannot be reached: {exc.orig}; check taskstate_database_url"
         ) from exc
-    with connection.execution_options(**{IMMEDIATE: True}):
+    with connection.execution_options(**{IMMEDIATE: SQLITE_BUSY_SECONDS}):
         if database.dialect in {"mysql", "mariadb"}:
             with _named_lock(connection), connection.begin():
                 yield connection

@@ -92,17 +92,18 @@ def test_forked_child_has_connections_of_its_own(taskstate_database_url: str) ->
     database.dispose()
 
 
-def test_lock_that_is_not_had_in_time_is_an_error_of_sqlalchemy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("patience", [0, 0.1])
+def test_lock_that_is_not_had_in_time_is_an_error_of_sqlalchemy(tmp_path: Path, patience: float) -> None:
     database = Database(f"sqlite:///{tmp_path / 'd.sqlite'}")
     with database.transaction() as connection:
         connection.execute(text("CREATE TABLE t (v INTEGER)"))
     holder = sqlite3.connect(tmp_path / "d.sqlite", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
 
-    with pytest.raises(OperationalError, match="locked"), database.transaction(patience=0.1):
+    with pytest.raises(OperationalError, match="locked"), database.transaction(patience=patience):
         pass
     holder.execute("ROLLBACK")
-    with database.transaction(patience=0.1) as connection:
+    with database.transaction(patience=patience) as connection:
         connection.execute(text("INSERT INTO t VALUES (7)"))
     holder.close()
     database.dispose()
