@@ -22,6 +22,12 @@ _START_SECONDS = 30.0
 _LISTENING = "0A"
 #: How long a whole tree may take to go after it was killed.
 _END_SECONDS = 20.0
+#: How long a whole tree may take to stand still; a process that writes to a slow disk stops only after that.
+_FREEZE_SECONDS = 30.0
+#: How often a tree is looked at until it stands still.
+_FREEZE_POLL_SECONDS = 0.001
+#: States in which nothing runs: stopped, traced, ended.
+_STILL = ("T", "t", "Z", "X", "")
 
 
 class ProcessError(TaskStateError, RuntimeError):
@@ -38,12 +44,39 @@ def descendant_pids(pid: int) -> list[int]:
     return supervisor.descendant_pids(pid)
 
 
-def _state_of(pid: int) -> str:
-    """Return the letter that /proc has for the state of a process; "" for one that is gone."""
+def _state_of(thread: int) -> str:
+    """Return the letter that /proc has for the state of a thread; "" for one that is gone."""
     try:
-        return supervisor.state_and_parent(pid)[0]
+        return supervisor.state_and_parent(thread)[0]
     except OSError:
         return ""
+
+
+def _threads_of(pid: int) -> list[int]:
+    """List the threads of a process, the main one first; none of a process that is gone."""
+    try:
+        return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return []
+
+
+def _stands_still(pid: int) -> bool:
+    """Tell whether no thread of a process runs or will run before it gets SIGCONT."""
+    moving = {state for state in map(_state_of, _threads_of(pid)) if state not in _STILL}
+    # Between vfork and exec a thread sleeps until its child goes on; a signal reaches it only then (vfork(2)).
+    return not moving or (moving == {"D"} and any(_state_of(child) == "T" for child in child_pids(pid)))
+
+
+def _stop(pid: int) -> None:
+    """Send SIGSTOP to a process.
+
+    The kernel hands it to one thread, which takes the others along, and asks the one that was named first whether it
+    wants it (complete_signal() in Linux 6). A thread in state D would say yes, and let the others run on until it
+    wakes up.
+    """
+    threads = sorted(_threads_of(pid), key=lambda thread: _state_of(thread) == "D")
+    with suppress(ProcessLookupError):
+        os.kill(threads[0] if threads else pid, signal.SIGSTOP)
 
 
 def signal_number(name: str | int | None) -> signal.Signals:
@@ -160,11 +193,7 @@ class LocalProcess:
     @property
     def frozen(self) -> bool:
         """Whether the command is stopped by SIGSTOP."""
-        if not self.running:
-            return False
-        # Between vfork and exec a parent sleeps until its child goes on; a signal reaches it only then (vfork(2)).
-        state = _state_of(self.pid)
-        return state == "T" or (state == "D" and any(_state_of(pid) == "T" for pid in child_pids(self.pid)))
+        return self.running and _stands_still(self.pid)
 
     def wait(self, timeout: float) -> int | None:
         """Wait at most `timeout` seconds for the end of the command. Returns its exit code, None if it still runs."""
@@ -207,14 +236,26 @@ class LocalProcess:
         return False
 
     def freeze(self) -> None:
-        """Stop the whole tree with SIGSTOP, as a machine does that hangs."""
-        stopped: set[int] = set()
-        # Parents come first, so no new child can be born below one that was stopped.
-        while fresh := [pid for pid in self.descendants() if pid not in stopped]:
+        """Stop the whole tree with SIGSTOP, as a machine does that hangs. Returns once nothing of it moves any more.
+
+        Raises:
+            ProcessError: Some of it did not stand still in time. The rest does, until `thaw`.
+        """
+        deadline = time.monotonic() + _FREEZE_SECONDS
+        stopped: list[int] = []
+        moving: list[int] = []
+        # A signal takes effect after kill() has returned, and until then children may still be born.
+        while (fresh := [pid for pid in self.descendants() if pid not in stopped]) or moving:
             for pid in fresh:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
-            stopped.update(fresh)
+                _stop(pid)
+            stopped += fresh
+            moving = [pid for pid in stopped if not _stands_still(pid)]
+            if moving and time.monotonic() >= deadline:
+                raise ProcessError(
+                    f"of {self.command[0]} the processes {moving} did not stand still within {_FREEZE_SECONDS} s;"
+                    " thaw it and try again"
+                )
+            time.sleep(_FREEZE_POLL_SECONDS)
 
     def thaw(self) -> None:
         """Let a frozen tree go on."""

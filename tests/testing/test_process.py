@@ -15,11 +15,42 @@ from pathlib import Path
 
 import pytest
 
+from qhana_taskstate.testing import process as process_module
 from qhana_taskstate.testing.process import LocalProcess, ProcessError, signal_number
 from tests.waiting import wait_until
 
 #: Starts a child, a child that detaches itself, and then waits.
 FAMILY = "sleep 301 & (setsid sleep 302 &) ; echo started; exec sleep 303"
+
+#: Four processes, each with two threads that count, each into a file of its own.
+THREADS_THAT_COUNT = """
+import itertools, os, pathlib, sys, threading
+def count(name):
+    fd = os.open(pathlib.Path(sys.argv[1], f"count-{os.getpid()}-{name}"), os.O_WRONLY | os.O_CREAT)
+    for number in itertools.count():
+        os.pwrite(fd, number.to_bytes(8, "big"), 0)
+os.fork(), os.fork()
+for name in "ab":
+    threading.Thread(target=count, args=(name,), daemon=True).start()
+threading.Event().wait()
+"""
+
+#: Its main thread waits, as long as nobody reads the pipe, for a child that is about to become another program, and
+#: takes no signal meanwhile. (Python's own posix_spawn would hold the other threads, too.)
+SPAWN_BESIDE_A_THREAD = """
+import ctypes, sys, threading, time
+def tick():
+    while True:
+        print("tick", flush=True)
+        time.sleep(0.0005)
+for target in (tick, threading.Event().wait):
+    threading.Thread(target=target, daemon=True).start()
+libc = ctypes.CDLL(None)
+actions = ctypes.create_string_buffer(1024)
+libc.posix_spawn_file_actions_init(actions)
+libc.posix_spawn_file_actions_addopen(actions, 1, sys.argv[1].encode(), 1, 0)
+libc.posix_spawn(ctypes.byref(ctypes.c_int()), b"/bin/true", actions, None, (ctypes.c_char_p * 2)(b"true", None), None)
+"""
 
 
 def names(pids: list[int]) -> list[str]:
@@ -29,6 +60,12 @@ def names(pids: list[int]) -> list[str]:
         with suppress(OSError):
             found.append(Path(f"/proc/{pid}/comm").read_text().strip())
     return found
+
+
+def thread_states(process: LocalProcess) -> list[str]:
+    """Return the letters of the states of all threads of the process and of all below it."""
+    stats = [stat.read_text() for pid in process.descendants() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
 
 
 @pytest.fixture
@@ -98,8 +135,9 @@ def test_a_frozen_tree_stands_still_until_it_is_thawed(tmp_path: Path) -> None:
     wait_until("it ticks", lambda: "tick" in process.logs())
 
     process.freeze()
-    wait_until("it is frozen", lambda: process.frozen)
+    frozen_at_once = process.frozen
     seen = process.logs()
+    assert frozen_at_once
     assert process.running
     process.thaw()
 
@@ -119,10 +157,10 @@ def test_a_tree_is_frozen_also_where_a_program_is_just_being_started(tmp_path: P
     process = LocalProcess([sys.executable, "-c", spawn, str(fifo)], log_path=tmp_path / "log")
     process.start()
     wait_until("the child is there", lambda: len(process.descendants()) == 2)
-    assert not process.frozen
+    frozen_before = process.frozen
 
     process.freeze()
-    wait_until("it is frozen", lambda: process.frozen)
+    assert (frozen_before, process.frozen) == (False, True)
     process.thaw()
     with fifo.open("rb"):
         assert process.wait(10) == 0
@@ -181,6 +219,7 @@ def test_nothing_outlives_the_python_process_however_it_ends(ending: str, tmp_pa
 import os, sys, time
 from contextlib import suppress
 from pathlib import Path
+from qhana_taskstate.testing import process as process_module
 from qhana_taskstate.testing.process import LocalProcess
 {inspect.getsource(names)}
 log_path, owned_folder = Path({str(tmp_path / "log")!r}), Path({str(folder)!r})
@@ -207,3 +246,51 @@ def test_signals_are_read_as_docker_writes_them(name: str | int | None, number: 
 def test_an_unknown_signal_is_named() -> None:
     with pytest.raises(ValueError, match="SIGNOPE"):
         signal_number("SIGNOPE")
+
+
+def test_freeze_returns_once_nothing_of_the_tree_moves_any_more(tmp_path: Path) -> None:
+    process = LocalProcess([sys.executable, "-c", THREADS_THAT_COUNT, str(tmp_path)], log_path=tmp_path / "log")
+    process.start()
+    wait_until("all count", lambda: len(list(tmp_path.glob("count-*"))) == 8)
+
+    for _ in range(100):
+        process.freeze()
+        states = thread_states(process)
+        counts = [path.read_bytes() for path in sorted(tmp_path.glob("count-*"))]
+        assert process.frozen
+        assert states == ["T"] * len(states)
+        assert len(states) >= 10
+        assert counts == [path.read_bytes() for path in sorted(tmp_path.glob("count-*"))]
+        process.thaw()
+    process.close()
+
+
+def test_freeze_stops_the_other_threads_of_one_that_cannot_be_stopped_now(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    process = LocalProcess([sys.executable, "-c", SPAWN_BESIDE_A_THREAD, str(fifo)], log_path=tmp_path / "log")
+    process.start()
+    wait_until("the child is there", lambda: len(process.descendants()) == 2)
+    wait_until("the thread goes on beside it", lambda: "tick" in process.logs())
+
+    process.freeze()
+    assert process.frozen
+    seen = process.logs()
+    assert sorted(thread_states(process)) == ["D", "T", "T", "T"]
+    assert process.logs() == seen
+    process.thaw()
+    with fifo.open("rb"):
+        assert process.wait(10) == 0
+    process.close()
+
+
+def test_freeze_says_what_does_not_stand_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_module, "_FREEZE_SECONDS", 0.1)
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    process = LocalProcess(["sleep", "60"], log_path=tmp_path / "log")
+    process.start()
+
+    with pytest.raises(ProcessError, match=rf"of sleep .*{process.pid}"):
+        process.freeze()
+    monkeypatch.undo()
+    process.close()
