@@ -147,7 +147,7 @@ def _on_refresh(task: Any, context: QueryContext, attributes: Iterable[str] | No
 def _on_expire(task: Any, attributes: Iterable[str] | None) -> None:
     # As for every other attribute, what was not flushed is given up.
     if attributes is None:
-        PendingLog.of(task).clear()
+        PendingLog.of(task).give_up()
 
 
 def _before_task_insert(mapper: Mapper[Any], connection: Connection, task: Any) -> None:
@@ -190,6 +190,8 @@ def _merge_data(connection: Connection, task: Any) -> None:
 
 def _write_log(connection: Connection, task: Any) -> None:
     log = PendingLog.of(task)
+    if log.dirty:
+        _mark(task)
     if log.replaces:
         tasklog.replace(connection, task.id, tasklog.join(log.entries))
     else:
@@ -278,7 +280,9 @@ def _after_rollback(session: Session, previous: Any) -> None:
     documents.rolled_back(session, wholly=not previous.nested)
     for task in list(session.info.get(_MARKED, ())):
         inspect(task).info.pop(_ENDED, None)
-        if not inspect(task).persistent:
+        if inspect(task).persistent:
+            PendingLog.of(task).rolled_back()
+        else:
             PendingLog.of(task).taken_back()
     if not previous.nested:
         session.info.pop(_MARKED, None)

@@ -59,7 +59,8 @@ class PendingLog:
     Attributes:
         entries: Entries not written yet.
         replaces: They take the place of the whole log.
-        seen: The whole log as this object last showed it, None if it never did.
+        seen: The whole log as this object last showed it, with what was added through it since; None if it never did,
+            or if some of that was rolled back.
         inserted: What was written since the row was inserted in the open transaction, None if it was not.
     """
 
@@ -84,7 +85,10 @@ class PendingLog:
 
     def add(self, text: str) -> None:
         """Add an entry on a new line."""
-        self.entries.append(Entry(clean(text)))
+        entry = Entry(clean(text))
+        self.entries.append(entry)
+        if self.seen is not None:
+            self.seen = join([entry], self.seen)
 
     def assign(self, text: str) -> None:
         """Take a new value of the whole log; one that begins with what was seen only adds the rest.
@@ -108,21 +112,30 @@ class PendingLog:
         self.seen = join(self.entries, "" if self.replaces else stored)
         return self.seen
 
-    def clear(self) -> None:
+    def give_up(self) -> None:
         """Forget what waited to be written."""
-        self.entries = []
-        self.replaces = False
+        if self.dirty:
+            self.seen = None
+        self._empty()
 
     def written(self) -> None:
         """Note that what waited is written now."""
         if self.inserted is not None:
             self.inserted = [*([] if self.replaces else self.inserted), *self.entries]
-        self.clear()
+        self._empty()
+
+    def rolled_back(self) -> None:
+        """Note that what was written in the open transaction may be gone, while the row itself is there."""
+        self.seen = None
 
     def taken_back(self) -> None:
         """Let what was written wait again, since the row itself was rolled back."""
         self.entries = [*(self.inserted or ()), *self.entries]
         self.inserted = None
+
+    def _empty(self) -> None:
+        self.entries = []
+        self.replaces = False
 
 
 def clean(text: str) -> str:

@@ -240,6 +240,72 @@ class TestTaskLog:
 
         assert task.task_log == "theirs"
 
+    @pytest.mark.parametrize("flushed", [False, True])
+    @pytest.mark.parametrize("before", ["", "x"])
+    def test_what_was_rolled_back_is_assigned_again(
+        self, current: Session, task: ProcessingTask, elsewhere: MakeSession, before: str, flushed: bool
+    ) -> None:
+        task.task_log = before
+        current.commit()
+        for _ in range(2):
+            task.task_log = before + "a"
+            if flushed:
+                current.flush()
+            current.rollback()
+        task.task_log = before + "a"
+        current.commit()
+        task.task_log = before + "ab"
+        current.commit()
+
+        assert task.task_log == as_stored(elsewhere, task.id) == before + "ab"
+
+    def test_what_a_savepoint_took_back_is_assigned_again(
+        self, current: Session, task: ProcessingTask, elsewhere: MakeSession
+    ) -> None:
+        task.task_log = "kept"
+        with current.begin_nested() as savepoint:
+            task.task_log = "kept, gone"
+            current.flush()
+            savepoint.rollback()
+        task.task_log = "kept, gone"
+        current.commit()
+
+        assert task.task_log == as_stored(elsewhere, task.id) == "kept, gone"
+
+    def test_what_was_expired_is_assigned_again(
+        self, current: Session, task: ProcessingTask, elsewhere: MakeSession
+    ) -> None:
+        task.task_log = "a"
+        current.expire(task)
+        task.task_log = "ab"
+        current.commit()
+
+        assert as_stored(elsewhere, task.id) == "ab"
+
+    @pytest.mark.parametrize("step", ["pending", "flushed", "committed"])
+    def test_assignment_replaces_what_the_same_object_added(
+        self, current: Session, task: ProcessingTask, elsewhere: MakeSession, step: str
+    ) -> None:
+        task.add_task_log_entry("one")
+        if step == "flushed":
+            current.flush()
+        elif step == "committed":
+            current.commit()
+        task.task_log = "two"
+        current.commit()
+
+        assert task.task_log == as_stored(elsewhere, task.id) == "two"
+
+    def test_assignment_replaces_what_was_added_before_the_first_save(
+        self, current: Session, elsewhere: MakeSession
+    ) -> None:
+        task = ProcessingTask("new")
+        task.add_task_log_entry("one")
+        task.task_log = "two"
+        task.save(commit=True)
+
+        assert as_stored(elsewhere, task.id) == "two"
+
     def test_expiring_gives_up_what_was_not_flushed(self, current: Session, task: ProcessingTask) -> None:
         task.add_task_log_entry("lost")
         current.expire(task)
@@ -249,9 +315,10 @@ class TestTaskLog:
     def test_a_detached_task_shows_what_it_showed_before(self, current: Session, task: ProcessingTask) -> None:
         task.add_task_log_entry("one", commit=True)
         assert task.task_log == "one"
+        task.add_task_log_entry("two", commit=True)
         current.expunge(task)
 
-        assert task.task_log == "one"
+        assert task.task_log == "one\ntwo"
 
     def test_a_detached_task_that_never_showed_its_log_cannot(
         self, task: ProcessingTask, elsewhere: MakeSession
