@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from billiard.exceptions import TimeLimitExceeded
 from billiard.process import current_process
 from celery import Celery, signals
-from celery.exceptions import Reject
+from celery.exceptions import Reject, Retry
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from . import messages
@@ -371,6 +371,11 @@ def _end(
         tracker.close(execution, ExecutionState(state), execution.failure)
     elif isinstance(retval, Reject):
         _close_rejected(tracker, execution, retval)
+    elif execution.request.is_eager and isinstance(in_flight, Exception):
+        # `task_eager_propagates` and `apply(throw=True)` raise without a word (celery 5.5 to 5.7), also a `Retry`,
+        # after which nothing is tried again.
+        cause = getattr(in_flight, "exc", None) if isinstance(in_flight, Retry) else None
+        tracker.close(execution, ExecutionState.FAILURE, _failure(cause or in_flight, in_flight.__traceback__, None))
     elif _escapes(in_flight) and not _in_pool_child():
         # A prefork child ends with it, and the parent tells why; in threads and greenlets nobody does.
         tracker.close(execution, ExecutionState.FAILURE, _failure(in_flight, None, None))

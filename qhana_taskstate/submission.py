@@ -394,9 +394,11 @@ class Submitter:
                 canvas.apply_async(**options)
         except Exception as exc:
             conf = self._app.conf
-            if conf.task_always_eager and not conf.task_eager_propagates and self._has_ended(submission.ref):
-                # Celery raises a member's failure here for some canvases (a chain) and not for others.
+            if conf.task_always_eager and self._has_ended(submission.ref):
                 self._release(submission, hold_id)
+                if conf.task_eager_propagates:
+                    raise
+                # Celery raises a member's failure here for some canvases (a chain) and not for others.
                 return
             self._give_up(submission.ref, exc, hold_id)
             if isinstance(exc, self._broker_errors()) and not isinstance(exc, EncodeError):
