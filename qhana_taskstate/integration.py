@@ -40,7 +40,14 @@ from .belonging import ExecutionKey, KeptMessage, Publication, TaskRef
 from .broker import Broker
 from .database import Database
 from .delivery import Deliverer
-from .errors import DatabaseUnavailableError, NotConfiguredError, SchemaError, SettingsError, TaskNotFoundError
+from .errors import (
+    DatabaseUnavailableError,
+    NotConfiguredError,
+    SchemaError,
+    SettingsError,
+    StatusError,
+    TaskNotFoundError,
+)
 from .faults import explain
 from .models import ProcessingTask, TaskUpdateSubscription
 from .progress import TaskLogHandler
@@ -65,16 +72,8 @@ def _explained(call: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(call)
     def explained(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
+        with cast(TaskState, args[0]).sessions.explaining():
             return call(*args, **kwargs)
-        except DBAPIError as exc:
-            taskstate = cast(TaskState, args[0])
-            found = explain(taskstate.database, exc)
-            if found is exc:
-                raise
-            if not taskstate.sessions.hosted:
-                taskstate.session.rollback()
-            raise found from exc
 
     return explained
 
@@ -216,7 +215,9 @@ class TaskState:
             # Looked up at each call, since it is made below.
             wake_deliveries=lambda: deliverer.wake_if_owed(),
         )
-        tracker = Tracker(database, Sessions(database, settings, self._host_session), settings, upkeep)
+        sessions = Sessions(database, settings, self._host_session)
+        sessions.explain = functools.partial(explain, database)
+        tracker = Tracker(database, sessions, settings, upkeep)
         deliverer = Deliverer(database, tracker.write, settings, self._send_deliver)
         tracker.wake_deliveries = deliverer.wake
         database.announce = self._after_owing_commit
@@ -528,11 +529,11 @@ class TaskState:
 
         Raises:
             TaskNotFoundError: If there is no such task.
-            ValueError: If the status is neither.
+            StatusError: If the status is neither.
         """
         word = check_status(status)
         if not is_terminal(word):
-            raise ValueError(f"a task cannot be finished as {status!r}; use 'SUCCESS' or 'ERROR'")
+            raise StatusError(f"a task cannot be finished as {status!r}; use 'SUCCESS' or 'ERROR'")
         return self._end(task, TaskStatus(str(word)), log)
 
     def _end(self, task: ProcessingTask | int | str, status: TaskStatus, entry: str | None) -> bool:

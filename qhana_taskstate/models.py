@@ -29,7 +29,7 @@ from .columns import JsonDocument, NullAs, RunnerTime, RunnerTimeOr, StatusWord
 from .errors import TaskFinishedError
 from .finality import TaskFinishedWarning
 from .rows import LARGEST_ID, lock_task, task_row
-from .sessions import current_session, current_sessions, note_write
+from .sessions import current_session, current_sessions, explaining, note_write
 from .states import UNKNOWN, TaskEvent, TaskStatus
 from .tables import now
 from .tasklog import PendingLog
@@ -124,11 +124,14 @@ class _Saved:
 
         Raises:
             NotConfiguredError: If there is no `TaskState` in this process.
+            SchemaError: If the tables are missing or too old.
+            DatabaseUnavailableError: If the database cannot be reached.
         """
         session = self._session()
         session.add(self)
         if commit:
-            session.commit()
+            with explaining(session):
+                session.commit()
 
 
 def _read_anew(cls: type[T], id_: object) -> T | None:
@@ -136,6 +139,11 @@ def _read_anew(cls: type[T], id_: object) -> T | None:
     if key is None:
         return None
     session = current_session()
+    with explaining(session):
+        return _get_anew(session, cls, key)
+
+
+def _get_anew(session: Session, cls: type[T], key: int) -> T | None:
     session.flush()
     if issubclass(cls, ProcessingTask):
         # A collection that is loaded again does not refresh the objects in it that are known already.

@@ -87,10 +87,23 @@ class PluginTask(Task[Any, Any]):
             return given
         return {**given, TASK_ID_PARAMETER: task_id}
 
-    def retry(self, *args: Any, **kwargs: Any) -> Any:
-        """As Celery's; commits the current session before the next attempt is published."""
-        _commit_before_publish(self)
-        return super().retry(*args, **kwargs)
+    def retry(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: Exception | None = None,
+        throw: bool = True,
+        eta: Any = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """As Celery's; commits the current session before the next attempt is published, if there is to be one."""
+        limit = self.max_retries if max_retries is None else max_retries
+        # Past it Celery raises, and the execution fails like any other.
+        if limit is None or self.request.retries < limit:
+            _commit_before_publish(self)
+        return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
 
     def replace(self, sig: Any) -> Any:
         """As Celery's; commits the current session before the replacement is published."""

@@ -7,11 +7,12 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import ORMExecuteState, Session, scoped_session
 
 from .database import Database
@@ -70,6 +71,8 @@ class Sessions:
     ) -> None:
         self.database = database
         self.settings = settings
+        #: Returns what to raise where the database refused; set by whoever knows the schema.
+        self.explain: Callable[[DBAPIError], Exception] = lambda exc: exc
         self._host = host
         self._threads = threading.local()
         self._flask_key = f"qhana_taskstate_scope_{id(self)}"
@@ -110,6 +113,28 @@ class Sessions:
                 return False
             session = scope.session
         return has_open_write(session)
+
+    @contextmanager
+    def explaining(self, session: Session | None = None) -> Iterator[None]:
+        """Let what is done inside say what is wrong with the database, rather than what its driver says.
+
+        Args:
+            session: What it is done in, default: the current session. It is rolled back before something else is
+                raised than the driver's error, unless it is the host's.
+
+        Raises:
+            SchemaError: If the tables are missing or too old.
+            DatabaseUnavailableError: If the database cannot be reached.
+        """
+        try:
+            yield
+        except DBAPIError as exc:
+            found = self.explain(exc)
+            if found is exc:
+                raise
+            if not self.hosted:
+                (session or self.current).rollback()
+            raise found from exc
 
     def _current_scope(self) -> Scope:
         scope = _scope.get()
@@ -281,6 +306,11 @@ def current_sessions() -> Sessions:
     if _resolve is None:
         raise NotConfiguredError("no TaskState was made in this process; make one: TaskState(app)")
     return _resolve()
+
+
+def explaining(session: Session) -> AbstractContextManager[None]:
+    """Do as `Sessions.explaining` of the process's `TaskState`; nothing where there is none."""
+    return nullcontext() if _resolve is None else _resolve().explaining(session)
 
 
 def current_session() -> Session:

@@ -14,6 +14,7 @@ from celery.canvas import Signature, maybe_signature
 from celery.utils import uuid
 from kombu import serialization
 from kombu.exceptions import EncodeError, KombuError
+from kombu.utils.functional import maybe_list
 from kombu.utils.url import maybe_sanitize_url
 from sqlalchemy import Connection, inspect, select
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
@@ -546,7 +547,7 @@ def _first_of_one(canvas: Any) -> Any:
 def _leaves(signature: Any, results: int = 0) -> Iterator[_Leaf]:
     """Go through the signatures of a canvas whose arguments are known before it is sent."""
     kind = signature.subtask_type
-    for linked in (signature.options.get("link") or []) if kind != "chord" else []:
+    for linked in maybe_list(signature.options.get("link")) or [] if kind != "chord" else []:
         yield from _leaves(maybe_signature(linked), 1)
     if kind == "chain":
         for position, task in enumerate(signature.tasks):

@@ -62,6 +62,23 @@ def autoretry(self: Any) -> None:
         raise ConnectionError("once")
 
 
+@plugin_task(name="contract.gives_up", bind=True, max_retries=1)
+def gives_up(self: Any, limit: int | None) -> None:
+    """Change data and retry, until there is no attempt left."""
+    self.processing_task.data[f"attempt {self.request.retries}"] = True
+    raise self.retry(exc=ConnectionError("away"), countdown=0, max_retries=limit)
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(None, ["attempt 0"]), (2, ["attempt 0", "attempt 1"]), (0, [])])
+def test_retry_commits_only_what_comes_before_another_attempt(
+    eager: TaskState, limit: int | None, kept: list[str]
+) -> None:
+    task = eager.start(gives_up.s(limit))
+
+    assert task.status == "ERROR"
+    assert list(task.data) == kept
+
+
 def test_name_options_and_docstring_are_those_of_the_function(queued: TaskState) -> None:
     assert say.name == "tests.apps.jobs.say"
     assert say.__doc__ == "Return a text."

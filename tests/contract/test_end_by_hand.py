@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from celery import chain, group
 
-from qhana_taskstate import ProcessingTask, TaskFinishedError, TaskState, plugin_task, taskstate
+from qhana_taskstate import ProcessingTask, StatusError, TaskFinishedError, TaskState, plugin_task, taskstate
 from tests.apps.jobs import ask, fail, nothing, remember, say
 from tests.contract.conftest import MakeState
 
@@ -75,7 +75,7 @@ def test_unknown_word_is_refused(queued: TaskState, word: Any) -> None:
 @pytest.mark.parametrize("status", ["PENDING", None])
 def test_finish_needs_a_terminal_word(queued: TaskState, status: Any) -> None:
     task = queued.start(say.s())
-    with pytest.raises(ValueError):
+    with pytest.raises(StatusError):
         queued.finish(task, status=status)
 
 

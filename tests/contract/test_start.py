@@ -104,6 +104,7 @@ SHAPES: dict[str, Any] = {
     "group in a group": lambda bad: group(group(say.si(), bad), say.si()),
     "chord in a chord": lambda bad: chord([chord([bad], say.si())], say.si()),
     "callback": lambda bad: say.si().set(link=[bad]),
+    "lone callback": lambda bad: say.si().set(link=bad),
     "first of a chain": lambda bad: chain(bad, say.si()),
     "last of a chain": lambda bad: chain(say.si(), bad),
     "chain in a group": lambda bad: group(say.si(), chain(say.si(), bad)),
@@ -496,6 +497,8 @@ CALLS: dict[str, Any] = {
     "finish": lambda state: state.finish(1),
     "cancel": lambda state: state.cancel(1),
     "describe": lambda state: state.describe(1),
+    "get_by_id": lambda state: ProcessingTask.get_by_id(1),
+    "save": lambda state: ProcessingTask("job").save(commit=True),
 }
 
 
