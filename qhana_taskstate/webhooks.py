@@ -156,7 +156,7 @@ def verify(
 
     Raises:
         WebhookVerificationError: If a header is missing or malformed, no signature fits, the timestamp is too far
-            away, the body is no JSON object, or a secret has the wrong form.
+            away, the body is no JSON object, or a secret is missing or has the wrong form.
     """
     text = _text(body)
     found = {str(name).lower(): value for name, value in headers.items()}
@@ -178,8 +178,12 @@ def verify(
 
 
 def _text(body: bytes | str) -> str:
+    if isinstance(body, str):
+        return body
+    if not isinstance(body, (bytes, bytearray, memoryview)):
+        raise WebhookVerificationError(f"the body is bytes as they came, not {type(body).__name__}")
     try:
-        return body if isinstance(body, str) else bytes(body).decode()
+        return bytes(body).decode()
     except UnicodeDecodeError:
         raise WebhookVerificationError("the body is no UTF-8") from None
 
@@ -192,7 +196,10 @@ def _header(found: Mapping[str, object], name: str) -> str:
 
 
 def _expected(secrets: str | Sequence[str], message_id: str, stamp: int, text: str) -> list[bytes]:
-    known = [secrets] if isinstance(secrets, str) else list(secrets)
+    known = [secrets] if isinstance(secrets, str) or not isinstance(secrets, Sequence) else list(secrets)
+    for secret in known:
+        if not isinstance(secret, str):
+            raise WebhookVerificationError(f"a webhook secret is a text, not {type(secret).__name__}")
     if not known:
         raise WebhookVerificationError("there is no secret to verify with")
     try:

@@ -203,6 +203,18 @@ def test_secret_of_the_wrong_form_is_refused_and_not_shown(secret: str) -> None:
 # Verification
 
 
+@pytest.mark.parametrize("secrets", [None, b"whsec_x", [None], [OLD, None], 7, []])
+def test_secret_that_is_no_text_verifies_nothing(secrets: Any) -> None:
+    with pytest.raises(WebhookVerificationError, match="secret"):
+        verify(BODY, signed([OLD]), secrets)
+
+
+@pytest.mark.parametrize("body", [None, 3, {"type": "parsed"}])
+def test_body_that_is_no_bytes_is_refused(body: Any) -> None:
+    with pytest.raises(WebhookVerificationError, match="body"):
+        verify(body, signed([OLD]), OLD)
+
+
 def test_header_names_are_read_in_any_case() -> None:
     assert verify(BODY, {name.title(): value for name, value in signed([OLD]).items()}, OLD) == json.loads(BODY)
 
