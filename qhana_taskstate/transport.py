@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final, Literal, cast
 from urllib.parse import quote, urlsplit
 
@@ -268,9 +269,21 @@ class _Pool:
             connection.shut()
 
 
+class _Response(http.client.HTTPResponse):
+    """An answer, with what announces it passed over (RFC 9110, 15.2); http.client does so with status 100 alone."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # typeshed hides it
+            if not HTTPStatus.SWITCHING_PROTOCOLS < found[1] < HTTPStatus.OK:
+                return found
+            http.client.parse_headers(self.fp)
+
+
 class _Connection(http.client.HTTPConnection):
     """A connection whose every operation ends at one deadline, and that reads no more than it was told to."""
 
+    response_class = _Response
     auto_open = 0  # http.client would connect by name, without a check
 
     def __init__(self, target: Target) -> None:

@@ -177,9 +177,19 @@ def test_redirect_is_not_followed(transport: Transport) -> None:
             assert (len(server.requests), other.connections) == (1, 0)
 
 
-def test_100_continue_is_passed_over(transport: Transport) -> None:
-    with receiver(b"HTTP/1.1 100 Continue\r\n\r\n" + OK) as server:
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n" * 3,
+        b"HTTP/1.1 103 Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n",
+    ],
+)
+def test_what_announces_an_answer_is_passed_over(transport: Transport, before: bytes) -> None:
+    with receiver(before + OK) as server:
         assert post(transport, server.href) == Answer(200, excerpt="ok")
+        assert post(transport, server.href) == Answer(200, excerpt="ok")
+        assert server.connections == 1
 
 
 @pytest.mark.parametrize(
@@ -337,7 +347,6 @@ def test_nobody_there_is_a_connection_fault(transport: Transport) -> None:
         b"HTTP/1.1 abc\r\n\r\n",
         b"HTTP/1.1 99 X\r\n\r\n",
         b"HTTP/1.1 101 Switch\r\n\r\n",
-        b"HTTP/1.1 103 Hints\r\n\r\n" + OK,
         b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nshort",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nshort",
