@@ -20,10 +20,10 @@ LONGEST_RETRY_AFTER: Final = 86400.0
 #: A wait is longer or shorter than its schedule says by at most this part of it.
 JITTER: Final = 0.2
 
+#: Too early, slow or many: what is called again may be taken.
 _RETRIED_4XX: Final = frozenset({408, 425, 429})
 _WITH_RETRY_AFTER: Final = _RETRIED_4XX | {503}
 _GONE: Final = 410
-_TOO_MANY_REQUESTS: Final = 429
 
 VerdictKind = Literal["delivered", "final", "retry", "dead", "gone", "refused"]
 
@@ -37,7 +37,8 @@ class Verdict:
             `gone`: remove the subscription; `refused`: dead at once, webhooks may not go there.
         wait_seconds: Time until the next attempt; only with `retry`.
         reason: What was seen, for people.
-        counts_against_host: Whether the circuit breaker of the host counts this as a failure.
+        counts_against_host: Whether the circuit breaker of the host counts this as a failure: whatever is worth
+            another attempt is one.
     """
 
     kind: VerdictKind
@@ -63,24 +64,23 @@ def decide(
         now: The time, aware; a `Retry-After` date without a `Date` header is measured from it.
         random: Returns a number from 0 to 1; spreads waits, so that receivers are not called in waves.
     """
-    against = _counts_against_host(result)
     if isinstance(result, Fault):
         reason = f"{result.kind}: {result.reason}"
         if result.kind == "refused":
-            return Verdict("refused", None, reason, against)
+            return Verdict("refused", None, reason, False)
     else:
         reason = f"answered {result.status}"
         kind = _settled(result.status)
         if kind is not None:
-            return Verdict(kind, None, reason, against)
+            return Verdict(kind, None, reason, False)
     if attempt > len(schedule):
-        return Verdict("dead", None, f"{reason}; given up after {attempt} attempts", against)
+        return Verdict("dead", None, f"{reason}; given up after {attempt} attempts", True)
     wait = max(0.0, schedule[attempt - 1] * (1 + JITTER * (2 * random() - 1)))
     if isinstance(result, Answer) and result.status in _WITH_RETRY_AFTER:
         asked = _asked_wait(result, now)
         if asked > wait:
-            return Verdict("retry", asked, f"{reason}, asked to wait {asked:g} s", against)
-    return Verdict("retry", wait, reason, against)
+            return Verdict("retry", asked, f"{reason}, asked to wait {asked:g} s", True)
+    return Verdict("retry", wait, reason, True)
 
 
 def _settled(status: int) -> VerdictKind | None:
@@ -92,12 +92,6 @@ def _settled(status: int) -> VerdictKind | None:
     if 300 <= status < 500 and status not in _RETRIED_4XX:
         return "final"
     return None
-
-
-def _counts_against_host(result: Answer | Fault) -> bool:
-    if isinstance(result, Fault):
-        return result.kind in {"timeout", "connection"}
-    return result.status >= 500 or result.status == _TOO_MANY_REQUESTS
 
 
 def _asked_wait(answer: Answer, now: datetime) -> float:

@@ -466,7 +466,8 @@ def _after(row: Row[Any], verdict: Verdict, moment: datetime, min_interval_secon
 
 def _judge_host(connection: Connection, host: str, verdict: Verdict, moment: datetime) -> None:
     known = connection.execute(select(host_table).where(host_table.c.name == host).with_for_update()).one_or_none()
-    if known is None or (not verdict.counts_against_host and not known.failures):
+    # A call that was refused was not made, and says nothing of the host.
+    if known is None or verdict.kind == "refused" or (not verdict.counts_against_host and not known.failures):
         return
     failures = known.failures + 1 if verdict.counts_against_host else 0
     closed_until = None

@@ -273,14 +273,15 @@ def test_host_gets_a_few_calls_at_once(make_state: MakeState, receiver: WebhookR
     assert 1 < busy.most <= CALLS_PER_HOST
 
 
+@pytest.mark.parametrize("status", [408, 503])
 def test_host_that_fails_ten_times_is_left_alone_and_tried_by_one(
-    make_state: MakeState, receiver: WebhookReceiver
+    make_state: MakeState, receiver: WebhookReceiver, status: int
 ) -> None:
     state = make_state(wakes=False, webhook_retry_schedule=LONG)
     task = saved_task(state)
     for number in range(16):
         state.subscribe(task, receiver.href(f"/{number}"), TASK, event="status")
-    receiver.answer = lambda told: Reply(503)
+    receiver.answer = lambda told: Reply(status)
     change(state, task.id, "status")
 
     def closed() -> bool:
