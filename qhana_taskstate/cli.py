@@ -414,6 +414,9 @@ def deliveries_(ctx: click.Context, /, task_id: int | None, dead: bool, limit: i
     state = _taskstate(ctx)
     found: list[deliveries.DeliveryView] = []
     if task_id is None or _may_exist(task_id):
+        # What changed since a worker looked is owed, too.
+        while state.tracker.write(lambda connection: deliveries.collect(connection, database_time(connection))):
+            pass
         with state.database.reading() as connection:
             moment = database_time(connection)
             found = deliveries.views(connection, moment, task_id=task_id, dead=dead, limit=limit)

@@ -191,6 +191,23 @@ def test_what_cannot_be_replayed_is_told(state: TaskState, out_of_order: Webhook
     )
 
 
+@pytest.mark.mariadb
+def test_what_no_worker_has_looked_at_yet_is_listed_as_due(
+    state: TaskState, receiver: WebhookReceiver, command: Command
+) -> None:
+    task = ProcessingTask("job")
+    task.save(commit=True)
+    state.subscribe(task, receiver.href(), TASK, event="status")
+    assert command("deliveries") == []
+    state.finish(task)
+
+    for _ in range(2):
+        (owed,) = command("deliveries", "--task", str(task.id))
+        assert (owed["event"], owed["state"], owed["sequence"], owed["attempts"]) == ("status", "due", 0, 0)
+    assert state.deliverer.run() == 1
+    assert [call.status for call in receiver.calls] == ["SUCCESS"]
+
+
 def test_row_of_an_event_that_nobody_wants_is_no_delivery(
     state: TaskState, out_of_order: WebhookReceiver, command: Command
 ) -> None:
