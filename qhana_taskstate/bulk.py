@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from sqlalchemy import BindParameter, Connection, Result, event, false, select, update
 from sqlalchemy.orm import ORMExecuteState, Session
 
-from . import events, finality, steps
+from . import events, finality, outbox, steps
 from .rows import task_row
 from .sessions import note_write
 from .states import TaskEvent, check_status, is_terminal
@@ -62,7 +62,10 @@ def listen(
             _note(state, changed.task_id, TaskEvent.DETAILS)
         elif changed is subscription_class and state.is_insert:
             for task_id in _inserted(state, "task_id"):
-                state.session.connection(bind_arguments=dict(state.bind_arguments))
+                connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
+                if connection.dialect.name == "sqlite":
+                    # It gives the ids of removed rows out again.
+                    outbox.forget_removed(connection, task_id)
                 events.note_subscription(state.session, task_id)
 
     def guard(state: ORMExecuteState) -> Result[Any] | None:

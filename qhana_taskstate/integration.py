@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from celery import Celery, _state
 from celery.local import Proxy
 from celery.result import GroupResult
-from sqlalchemy import Engine
+from sqlalchemy import CursorResult, Engine, delete
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
@@ -663,11 +663,16 @@ class TaskState:
         check_known_webhook(webhook_href)
         if event is not ...:
             check_event(event)
-        found = TaskUpdateSubscription.get_by_task_and_subscriber(_id_of(task), webhook_href, event=event)
-        for subscription in found:
-            self.session.delete(subscription)
+        statement = delete(TaskUpdateSubscription).where(
+            TaskUpdateSubscription.task_id == _id_of(task), TaskUpdateSubscription.webhook_href == webhook_href
+        )
+        if event is not ...:
+            wanted = TaskUpdateSubscription.event_type
+            statement = statement.where(wanted.is_(None) if event is None else wanted == event)
+        # One statement, so that of two callers at once each removes its own.
+        removed = cast("CursorResult[Any]", self.session.execute(statement))
         self.session.commit()
-        return len(found)
+        return removed.rowcount
 
     @contextmanager
     def detached(self) -> Iterator[None]:

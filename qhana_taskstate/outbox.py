@@ -18,6 +18,7 @@ from sqlalchemy import (
     column,
     delete,
     exists,
+    func,
     insert,
     literal,
     or_,
@@ -42,6 +43,9 @@ subscription_row = table(
 
 #: A subscription to a task that has ended is owed only this.
 _END: Final = TaskEvent.STATUS
+
+#: First key of PostgreSQL's advisory locks of those who subscribe; the second is the id of the task.
+_SUBSCRIBING: Final = 0x71737562
 
 _COLUMNS: Final = ("subscription_id", "task_id", "event", "changed_at")
 _moment: Final = bindparam("moment", type_=change_table.c.changed_at.type)
@@ -122,6 +126,10 @@ def lock_for_subscription(connection: Connection, task_id: int) -> None:
     ).first()
     if locked is None:
         lock_task(connection, task_id)
+    if connection.dialect.name == "postgresql":
+        # Who found no job row and who found one that was made just then hold different rows. Last, so that whoever
+        # has this lock waits for nothing more of what is locked here.
+        connection.execute(select(func.pg_advisory_xact_lock(_SUBSCRIBING, task_id)))
 
 
 def owe_end(connection: Connection, task_id: int) -> bool:
@@ -150,3 +158,10 @@ def forget(connection: Connection, subscription_id: int) -> None:
     """Remove all that is owed to a subscription, and what is known of its deliveries."""
     for owed in (change_table, delivery_table):
         connection.execute(delete(owed).where(owed.c.subscription_id == subscription_id))
+
+
+def forget_removed(connection: Connection, task_id: int) -> None:
+    """Remove what is known of deliveries to subscriptions of a task that are not there any more."""
+    there = select(subscription_row.c.id).where(subscription_row.c.task_id == task_id)
+    for owed in (change_table, delivery_table):
+        connection.execute(delete(owed).where(owed.c.task_id == task_id, owed.c.subscription_id.not_in(there)))

@@ -555,6 +555,20 @@ def test_finished_task_owes_a_new_subscription_one_status(
     assert take_owed(state, task.id) == expected
 
 
+@pytest.mark.parametrize("way", ["statement", "statement of many"])
+def test_new_subscription_with_the_id_of_a_removed_one_is_owed_its_status(state: TaskState, way: str) -> None:
+    task = subscribed_task(state)
+    task.task_status = "SUCCESS"
+    state.session.commit()
+    state.deliverer.run()
+    assert state.unsubscribe(task, NOBODY) == 1
+    row = {"task_id": task.id, "webhook_href": NOBODY, "task_href": TASK, "event_type": None}
+    state.session.execute(insert(TaskUpdateSubscription), [row] if way == "statement of many" else row)
+    state.session.commit()
+
+    assert take_owed(state, task.id) == [STATUS]
+
+
 def test_later_subscriber_of_a_finished_task_changes_nothing_for_the_first(state: TaskState) -> None:
     task = subscribed_task(state)
     task.task_status = "SUCCESS"

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, select, update
-from sqlalchemy.orm import scoped_session, sessionmaker
+from sqlalchemy import Connection, create_engine, select, update
+from sqlalchemy import event as orm_event
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from qhana_taskstate import ProcessingTask, TaskState, TaskUpdateSubscription, deliveries, store
 from qhana_taskstate.belonging import ExecutionKey, TaskRef
 from qhana_taskstate.database import database_time
 from qhana_taskstate.outbox import subscription_row
+from qhana_taskstate.rows import lock_task
 from qhana_taskstate.states import ExecutionState
 from qhana_taskstate.tables import now
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
@@ -175,6 +179,67 @@ def test_two_callers_subscribe_once(state: TaskState) -> None:
         subscribe = partial(_subscribe, state, task_id)
         assert in_threads(subscribe, subscribe) == [None, None]
         assert _subscriptions(state, task_id) == 1
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.parametrize("first_work", ["start", "finish"])
+def test_two_callers_subscribe_once_beside_the_first_work_of_a_task(
+    state: TaskState, monkeypatch: pytest.MonkeyPatch, first_work: str
+) -> None:
+    task_id = saved_task(state).id
+    state.session.close()
+    looked, go, ended = threading.Event(), threading.Event(), threading.Event()
+    late: list[int] = []
+
+    def lock_late(connection: Connection, locked_id: int) -> Any:
+        if not late:
+            # It has seen no job row.
+            late.append(threading.get_ident())
+            looked.set()
+            go.wait(20)
+        return lock_task(connection, locked_id)
+
+    def before_commit(session: Session) -> None:
+        if looked.is_set() and threading.get_ident() not in (*late, main):
+            go.set()
+            ended.wait(0.5)
+
+    def first() -> None:
+        _subscribe(state, task_id)
+        ended.set()
+
+    def second() -> None:
+        looked.wait(20)
+        if first_work == "start":
+            with state.session_scope():
+                state.start(say.s(), task=task_id, finishes=False)
+        else:
+            state.finish(task_id)
+        orm_event.listen(Session, "before_commit", before_commit)
+        _subscribe(state, task_id)
+
+    main = threading.get_ident()
+    monkeypatch.setattr("qhana_taskstate.outbox.lock_task", lock_late)
+    try:
+        assert in_threads(first, second) == [None, None]
+    finally:
+        if orm_event.contains(Session, "before_commit", before_commit):
+            orm_event.remove(Session, "before_commit", before_commit)
+    assert _subscriptions(state, task_id) == 1
+
+
+def test_two_callers_unsubscribe_once(state: TaskState) -> None:
+    task_id = saved_task(state).id
+
+    def unsubscribe() -> int:
+        _a_moment()
+        with state.session_scope():
+            return state.unsubscribe(task_id, NOBODY)
+
+    for _ in _rounds(state):
+        state.subscribe(task_id, NOBODY, TASK)
+        state.session.close()
+        assert sorted(in_threads(unsubscribe, unsubscribe)) == [0, 1]
 
 
 def _subscriptions(state: TaskState, task_id: int) -> int:
