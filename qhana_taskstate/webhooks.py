@@ -11,7 +11,7 @@ import hmac
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
@@ -118,6 +118,8 @@ def check_secret(text: str) -> str:
     Raises:
         ValueError: If it has another form. The secret is not shown.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"a webhook secret is a text, not {type(text).__name__}")
     if not text.startswith(_SECRET_PREFIX):
         raise ValueError(f"a webhook secret begins with {_SECRET_PREFIX}")
     encoded = text.removeprefix(_SECRET_PREFIX)
@@ -196,10 +198,9 @@ def _header(found: Mapping[str, object], name: str) -> str:
 
 
 def _expected(secrets: str | Sequence[str], message_id: str, stamp: int, text: str) -> list[bytes]:
-    known = [secrets] if isinstance(secrets, str) or not isinstance(secrets, Sequence) else list(secrets)
-    for secret in known:
-        if not isinstance(secret, str):
-            raise WebhookVerificationError(f"a webhook secret is a text, not {type(secret).__name__}")
+    # A receiver may hand in what it found in its environment, such as None.
+    given: Any = secrets
+    known = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else [given]
     if not known:
         raise WebhookVerificationError("there is no secret to verify with")
     try:

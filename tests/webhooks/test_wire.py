@@ -224,6 +224,8 @@ def test_one_of_several_secrets_and_signatures_is_enough() -> None:
     found["webhook-signature"] = f"v1a,abc v2,def {found['webhook-signature']} v1,"
     assert verify(BODY, found, OLD) == json.loads(BODY)
     assert verify(BODY, found, (OTHER, NEW)) == json.loads(BODY)
+    given: Any = {OTHER: 1, NEW: 2}
+    assert verify(BODY, found, given.keys()) == json.loads(BODY)
 
 
 @pytest.mark.parametrize("age", [-290, 0, 290])
