@@ -37,14 +37,16 @@ class Verdict:
             `gone`: remove the subscription; `refused`: dead at once, webhooks may not go there.
         wait_seconds: Time until the next attempt; only with `retry`.
         reason: What was seen, for people.
-        counts_against_host: Whether the circuit breaker of the host counts this as a failure: whatever is worth
-            another attempt is one.
     """
 
     kind: VerdictKind
     wait_seconds: float | None
     reason: str
-    counts_against_host: bool
+
+    @property
+    def counts_against_host(self) -> bool:
+        """Whether the circuit breaker of the host counts this as a failure: it was worth another attempt."""
+        return self.kind in {"retry", "dead"}
 
 
 def decide(
@@ -67,20 +69,20 @@ def decide(
     if isinstance(result, Fault):
         reason = f"{result.kind}: {result.reason}"
         if result.kind == "refused":
-            return Verdict("refused", None, reason, False)
+            return Verdict("refused", None, reason)
     else:
         reason = f"answered {result.status}"
         kind = _settled(result.status)
         if kind is not None:
-            return Verdict(kind, None, reason, False)
+            return Verdict(kind, None, reason)
     if attempt > len(schedule):
-        return Verdict("dead", None, f"{reason}; given up after {attempt} attempts", True)
+        return Verdict("dead", None, f"{reason}; given up after {attempt} attempts")
     wait = max(0.0, schedule[attempt - 1] * (1 + JITTER * (2 * random() - 1)))
     if isinstance(result, Answer) and result.status in _WITH_RETRY_AFTER:
         asked = _asked_wait(result, now)
         if asked > wait:
-            return Verdict("retry", asked, f"{reason}, asked to wait {asked:g} s", True)
-    return Verdict("retry", wait, reason, True)
+            return Verdict("retry", asked, f"{reason}, asked to wait {asked:g} s")
+    return Verdict("retry", wait, reason)
 
 
 def _settled(status: int) -> VerdictKind | None:

@@ -63,9 +63,7 @@ def listen(
         elif changed is subscription_class and state.is_insert:
             for task_id in _inserted(state, "task_id"):
                 connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
-                if connection.dialect.name == "sqlite":
-                    # It gives the ids of removed rows out again.
-                    outbox.forget_removed(connection, task_id)
+                outbox.forget_free_ids(connection)
                 events.note_subscription(state.session, task_id)
 
     def guard(state: ORMExecuteState) -> Result[Any] | None:

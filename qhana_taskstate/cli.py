@@ -47,6 +47,9 @@ _LARGEST_DELIVERY_ID: Final = 2**63 - 1
 #: Longest name in the table of a terminal.
 _NAME_WIDTH: Final = 40
 
+#: For how long `deliveries` collects what changed since a worker looked, in seconds.
+_COLLECT_SECONDS: Final = 5.0
+
 #: Names under which drivers take a password in the query of a URL.
 _PASSWORD_KEYS: Final = frozenset({"password", "passwd", "sslpassword", "ssl_keyfile_password"})
 
@@ -415,8 +418,7 @@ def deliveries_(ctx: click.Context, /, task_id: int | None, dead: bool, limit: i
     found: list[deliveries.DeliveryView] = []
     if task_id is None or _may_exist(task_id):
         # What changed since a worker looked is owed, too.
-        while state.tracker.write(lambda connection: deliveries.collect(connection, database_time(connection))):
-            pass
+        state.deliverer.collect(_COLLECT_SECONDS)
         with state.database.reading() as connection:
             moment = database_time(connection)
             found = deliveries.views(connection, moment, task_id=task_id, dead=dead, limit=limit)

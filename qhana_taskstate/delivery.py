@@ -166,11 +166,15 @@ class Deliverer:
         if owed:
             self.wake()
 
-    def look(self, besides: Collection[int]) -> list[tuple[int, str]]:
-        """Collect changes for a while, and return subscriptions to be called now and their hosts, besides some."""
-        ends = time.monotonic() + _COLLECT_SECONDS
+    def collect(self, seconds: float) -> None:
+        """Merge what changed into the deliveries, for about so many seconds at most: changes may come faster."""
+        ends = time.monotonic() + seconds
         while self._write(deliveries.collect) and time.monotonic() < ends:
             pass
+
+    def look(self, besides: Collection[int]) -> list[tuple[int, str]]:
+        """Collect changes for a while, and return subscriptions to be called now and their hosts, besides some."""
+        self.collect(_COLLECT_SECONDS)
         with self._database.reading() as connection:
             return deliveries.due(connection, self._moment(connection), limit=_CANDIDATES, besides=besides)
 
@@ -204,7 +208,7 @@ class Deliverer:
             headers = webhooks.headers(call.message_id, datetime.now(UTC), body, self._settings.webhook_secrets)
         except ValueError as exc:
             # What another program wrote into the subscription; the calls of others must go on.
-            return Verdict("refused", None, f"no call can be made of it: {type(exc).__name__}", False)
+            return Verdict("refused", None, f"no call can be made of it: {type(exc).__name__}")
         result = self._transport.post(url, headers=headers, body=body)
         return decide(
             result,

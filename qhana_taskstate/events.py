@@ -94,10 +94,10 @@ def listen(
     def after_detail_change(mapper: Mapper[Any], connection: Connection, detail: Any) -> None:
         _note_of(detail, detail.task_id, TaskEvent.DETAILS)
 
+    def before_subscription_insert(mapper: Mapper[Any], connection: Connection, subscription: Any) -> None:
+        outbox.forget_free_ids(connection)
+
     def after_subscription_insert(mapper: Mapper[Any], connection: Connection, subscription: Any) -> None:
-        if connection.dialect.name == "sqlite":
-            # It gives the id of the newest row out again once that was deleted.
-            outbox.forget(connection, subscription.id)
         session = object_session(subscription)
         if session is not None:
             note_subscription(session, subscription.task_id)
@@ -106,6 +106,7 @@ def listen(
     for detail_class in detail_classes:
         for name in ("after_insert", "after_update", "after_delete"):
             event.listen(detail_class, name, after_detail_change)
+    event.listen(subscription_class, "before_insert", before_subscription_insert)
     event.listen(subscription_class, "after_insert", after_subscription_insert)
     event.listen(Session, "before_commit", _before_commit)
     event.listen(Session, "after_transaction_end", _after_transaction_end)

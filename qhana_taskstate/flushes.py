@@ -190,8 +190,9 @@ def _merge_data(connection: Connection, task: Any) -> None:
 
 def _write_log(connection: Connection, task: Any) -> None:
     log = PendingLog.of(task)
-    if log.dirty:
-        _mark(task)
+    if not log.dirty:
+        return
+    _mark(task)
     if log.replaces:
         tasklog.replace(connection, task.id, tasklog.join(log.entries))
     else:

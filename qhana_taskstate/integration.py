@@ -49,7 +49,7 @@ from .errors import (
     TaskNotFoundError,
 )
 from .faults import explain
-from .models import ProcessingTask, TaskUpdateSubscription
+from .models import ProcessingTask, TaskUpdateSubscription, is_of_subscriber
 from .progress import TaskLogHandler
 from .pruning import OutputsHook, Pruned, Pruner
 from .rows import LARGEST_ID
@@ -663,12 +663,7 @@ class TaskState:
         check_known_webhook(webhook_href)
         if event is not ...:
             check_event(event)
-        statement = delete(TaskUpdateSubscription).where(
-            TaskUpdateSubscription.task_id == _id_of(task), TaskUpdateSubscription.webhook_href == webhook_href
-        )
-        if event is not ...:
-            wanted = TaskUpdateSubscription.event_type
-            statement = statement.where(wanted.is_(None) if event is None else wanted == event)
+        statement = delete(TaskUpdateSubscription).where(is_of_subscriber(_id_of(task), webhook_href, event))
         # One statement, so that of two callers at once each removes its own.
         removed = cast("CursorResult[Any]", self.session.execute(statement))
         self.session.commit()

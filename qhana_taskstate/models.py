@@ -16,6 +16,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     String,
     Text,
+    and_,
     inspect,
     select,
 )
@@ -269,6 +270,10 @@ class ProcessingTask(_Saved, Base):
 
         Returns:
             None if there is no such row, or if this is no id.
+
+        Raises:
+            SchemaError: If the tables are missing or too old.
+            DatabaseUnavailableError: If the database cannot be reached.
         """
         return _read_anew(cls, id_)
 
@@ -542,6 +547,10 @@ class TaskFile(_Saved, Base):
 
         Returns:
             None if there is no such row, or if this is no id.
+
+        Raises:
+            SchemaError: If the tables are missing or too old.
+            DatabaseUnavailableError: If the database cannot be reached.
         """
         return _read_anew(cls, id_)
 
@@ -656,14 +665,25 @@ class TaskUpdateSubscription(_Saved, Base):
             webhook_href: The URL that is called.
             event: Only those of this type; None means those without a type, `...` all.
         """
-        query = (
-            select(TaskUpdateSubscription)
-            .where(cls.task_id == _task_id(task), cls.webhook_href == webhook_href)
-            .order_by(cls.id)
-        )
-        if event is not ...:
-            query = query.where(cls.event_type.is_(None) if event is None else cls.event_type == event)
-        return list(current_session().scalars(query))
+        query = select(TaskUpdateSubscription).where(is_of_subscriber(task, webhook_href, event))
+        return list(current_session().scalars(query.order_by(cls.id)))
+
+
+def is_of_subscriber(
+    task: int | ProcessingTask, webhook_href: str, event: str | EllipsisType | None
+) -> ColumnElement[bool]:
+    """Return the condition for the subscriptions of one webhook to a task.
+
+    Args:
+        task: The task or its id; a number that is no id has none.
+        webhook_href: The URL that is called.
+        event: Only those of this type; None means those without a type, `...` all.
+    """
+    cls = TaskUpdateSubscription
+    found = and_(cls.task_id == _task_id(task), cls.webhook_href == webhook_href)
+    if event is ...:
+        return found
+    return and_(found, cls.event_type.is_(None) if event is None else cls.event_type == event)
 
 
 checks.listen(Base.registry.mappers)

@@ -154,14 +154,14 @@ def owe_end(connection: Connection, task_id: int) -> bool:
     return _insert(connection, _owing(_matching(_END).where(never_told, ended)), task_id)
 
 
-def forget(connection: Connection, subscription_id: int) -> None:
-    """Remove all that is owed to a subscription, and what is known of its deliveries."""
-    for owed in (change_table, delivery_table):
-        connection.execute(delete(owed).where(owed.c.subscription_id == subscription_id))
+def forget_free_ids(connection: Connection) -> None:
+    """Remove what is known of deliveries to removed subscriptions whose ids are given out again.
 
-
-def forget_removed(connection: Connection, task_id: int) -> None:
-    """Remove what is known of deliveries to subscriptions of a task that are not there any more."""
-    there = select(subscription_row.c.id).where(subscription_row.c.task_id == task_id)
+    To be called before a subscription is inserted. Only SQLite gives ids out again: the one after the largest that is
+    there.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    largest = select(func.coalesce(func.max(subscription_row.c.id), 0)).scalar_subquery()
     for owed in (change_table, delivery_table):
-        connection.execute(delete(owed).where(owed.c.task_id == task_id, owed.c.subscription_id.not_in(there)))
+        connection.execute(delete(owed).where(owed.c.subscription_id > largest))

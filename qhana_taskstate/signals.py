@@ -374,7 +374,7 @@ def _end(
     elif execution.request.is_eager and isinstance(in_flight, Exception):
         # `task_eager_propagates` and `apply(throw=True)` raise without a word (celery 5.5 to 5.7), also a `Retry`,
         # after which nothing is tried again.
-        cause = getattr(in_flight, "exc", None) if isinstance(in_flight, Retry) else None
+        cause = in_flight.exc if isinstance(in_flight, Retry) else None
         tracker.close(execution, ExecutionState.FAILURE, _failure(cause or in_flight, in_flight.__traceback__, None))
     elif _escapes(in_flight) and not _in_pool_child():
         # A prefork child ends with it, and the parent tells why; in threads and greenlets nobody does.

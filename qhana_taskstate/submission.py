@@ -38,7 +38,7 @@ from .errors import (
     WebhookTargetError,
 )
 from .faults import explain
-from .models import HREF_LENGTH, ProcessingTask, TaskUpdateSubscription
+from .models import HREF_LENGTH, ProcessingTask, TaskUpdateSubscription, is_of_subscriber
 from .plugin import PluginTask, check_arguments, find_plugin_task
 from .sender import brief_connection
 from .states import TaskEvent, TaskStatus
@@ -323,14 +323,9 @@ class Submitter:
         task_href = subscriber.task_href
         if task_href is None:
             task_href = f"{str(self._tracker.settings.public_url).rstrip('/')}/tasks/{task.id}/"
-        event = TaskUpdateSubscription.event_type
         known = session.scalars(
             select(TaskUpdateSubscription)
-            .where(
-                TaskUpdateSubscription.task_id == task.id,
-                TaskUpdateSubscription.webhook_href == subscriber.webhook_href,
-                event.is_(None) if subscriber.event is None else event == subscriber.event,
-            )
+            .where(is_of_subscriber(task, subscriber.webhook_href, subscriber.event))
             .order_by(TaskUpdateSubscription.id)
             .limit(1)
             # Locked, so that it is seen as it is now also in a host's transaction of REPEATABLE READ.
@@ -547,8 +542,9 @@ def _first_of_one(canvas: Any) -> Any:
 def _leaves(signature: Any, results: int = 0) -> Iterator[_Leaf]:
     """Go through the signatures of a canvas whose arguments are known before it is sent."""
     kind = signature.subtask_type
-    for linked in maybe_list(signature.options.get("link")) or [] if kind != "chord" else []:
-        yield from _leaves(maybe_signature(linked), 1)
+    if kind != "chord":
+        for linked in maybe_list(signature.options.get("link")) or []:
+            yield from _leaves(maybe_signature(linked), 1)
     if kind == "chain":
         for position, task in enumerate(signature.tasks):
             yield from _leaves(task, results if position == 0 else 1)

@@ -244,7 +244,11 @@ class LocalProcessContainer(CeleryTestContainer):  # type: ignore[misc] # pytest
         return mine[0]
 
     def freeze(self) -> None:
-        """Stop the whole tree (SIGSTOP), as when a machine hangs. The status is "paused"."""
+        """Stop the whole tree (SIGSTOP), as when a machine hangs, and wait until it stands still; then it is "paused".
+
+        Raises:
+            ProcessError: Some of it did not stand still in time.
+        """
         if self.process is not None:
             self.process.freeze()
 

@@ -219,7 +219,6 @@ def test_nothing_outlives_the_python_process_however_it_ends(ending: str, tmp_pa
 import os, sys, time
 from contextlib import suppress
 from pathlib import Path
-from qhana_taskstate.testing import process as process_module
 from qhana_taskstate.testing.process import LocalProcess
 {inspect.getsource(names)}
 log_path, owned_folder = Path({str(tmp_path / "log")!r}), Path({str(folder)!r})

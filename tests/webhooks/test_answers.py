@@ -24,32 +24,44 @@ def decided(result: Answer | Fault, attempt: int = 1, chance: float = 0.5, **cha
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 226, 299])
 def test_2xx_is_delivered(status: int) -> None:
-    assert decided(Answer(status)) == Verdict("delivered", None, f"answered {status}", False)
+    verdict = decided(Answer(status))
+    assert verdict == Verdict("delivered", None, f"answered {status}")
+    assert verdict.counts_against_host is False
 
 
 @pytest.mark.parametrize(
     "status", [300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 409, 413, 422, 451, 499]
 )
 def test_3xx_and_4xx_are_final(status: int) -> None:
-    assert decided(Answer(status, retry_after="10")) == Verdict("final", None, f"answered {status}", False)
+    verdict = decided(Answer(status, retry_after="10"))
+    assert verdict == Verdict("final", None, f"answered {status}")
+    assert verdict.counts_against_host is False
 
 
 def test_410_is_gone() -> None:
-    assert decided(Answer(410)) == Verdict("gone", None, "answered 410", False)
+    verdict = decided(Answer(410))
+    assert verdict == Verdict("gone", None, "answered 410")
+    assert verdict.counts_against_host is False
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503, 599, 999])
 def test_these_statuses_are_tried_again_and_count_against_their_host(status: int) -> None:
-    assert decided(Answer(status)) == Verdict("retry", 5.0, f"answered {status}", True)
+    verdict = decided(Answer(status))
+    assert verdict == Verdict("retry", 5.0, f"answered {status}")
+    assert verdict.counts_against_host is True
 
 
 @pytest.mark.parametrize("kind", ["timeout", "connection", "protocol", "too_large"])
 def test_faults_are_tried_again_and_count_against_their_host(kind: FaultKind) -> None:
-    assert decided(Fault(kind, "seen")) == Verdict("retry", 5.0, f"{kind}: seen", True)
+    verdict = decided(Fault(kind, "seen"))
+    assert verdict == Verdict("retry", 5.0, f"{kind}: seen")
+    assert verdict.counts_against_host is True
 
 
 def test_refused_address_is_the_end_at_once() -> None:
-    assert decided(Fault("refused", "private")) == Verdict("refused", None, "refused: private", False)
+    verdict = decided(Fault("refused", "private"))
+    assert verdict == Verdict("refused", None, "refused: private")
+    assert verdict.counts_against_host is False
 
 
 @pytest.mark.parametrize("attempt", [1, 2, 3])
