@@ -30,7 +30,7 @@ resent: set[str] = set()
 TASK_ID_PARAMETER = "db_id"
 
 
-class PluginTask(Task[Any, Any]):
+class PluginTask(Task):  # type: ignore[type-arg]  # Celery's class takes type arguments at runtime only since 5.7
     """Mixed into the task class of the app for every plugin task."""
 
     abstract = True
