@@ -38,6 +38,7 @@ from . import (
 )
 from .belonging import ExecutionKey, KeptMessage, Publication, TaskRef
 from .broker import Broker
+from .configuration import configured
 from .database import Database
 from .delivery import Deliverer
 from .errors import (
@@ -55,7 +56,7 @@ from .pruning import OutputsHook, Pruned, Pruner
 from .rows import LARGEST_ID
 from .sender import Sender, brief_connection, send
 from .sessions import Sessions
-from .settings import Settings, read_settings, setting_names
+from .settings import PREFIX, Settings, read_settings, setting_names
 from .states import TaskStatus, check_status, is_terminal
 from .submission import Submitter, Subscriber, check_event, check_known_webhook
 from .tracker import Tracker
@@ -196,7 +197,7 @@ class TaskState:
         return self._tracker
 
     def _make_tracker(self) -> Tracker:
-        settings = read_settings(self._keywords, dict(self.app.conf), self._environment)
+        settings = _read_settings(self.app, self._keywords, self._environment)
         engine = self._engine
         if engine is None and self._host_session is not None and settings.database_url == Settings().database_url:
             engine = self._engine_of_host()
@@ -754,6 +755,13 @@ class TaskState:
         """Take part in upkeep, and listen to the log now that Celery has set it up."""
         _capture_log(self.settings.capture_log_level)
         self.tracker.serve_upkeep()
+
+
+def _read_settings(app: Celery, keywords: Mapping[str, Any], environment: Mapping[str, str] | None) -> Settings:
+    # Until something is looked up, `app.conf` is a promise of the configuration, without parts (celery 5.5 to 5.7).
+    app.conf.get(PREFIX)
+    namespace: str | None = app.namespace  # type: ignore[attr-defined]  # not in the stubs
+    return read_settings(keywords, configured(app.conf.maps or (), namespace), environment, namespace)
 
 
 def _messages_of(result: Any) -> Iterator[Any]:

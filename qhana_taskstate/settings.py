@@ -21,6 +21,9 @@ PREFIX: Final = "taskstate_"
 #: Prefix of every setting in the environment.
 ENVIRONMENT_PREFIX: Final = "TASKSTATE_"
 
+#: The name space of Celery's configuration in the usual way of Django.
+_USUAL_NAMESPACE: Final = "CELERY"
+
 DAY: Final = 86400.0
 
 #: The longest time that a setting may name, in seconds; moments further away cannot be stored.
@@ -212,18 +215,38 @@ def setting_names() -> tuple[str, ...]:
     return tuple(_FIELDS)
 
 
+def configured_name(key: str, namespace: str | None = None) -> str | None:
+    """Return which setting a name in Celery's configuration means, known or not, without the prefix; None for others.
+
+    `config_from_object(…, namespace="CELERY")`, the usual way of Django, leaves the names of the settings module as
+    they are, and Celery looks for its own ones under both names (celery 5.5 to 5.7, `ConfigurationView`). So do we, in
+    lower and upper case, and for `CELERY_` also where no name space was given.
+
+    Args:
+        key: The name, such as `taskstate_public_url` or `CELERY_TASKSTATE_PUBLIC_URL`.
+        namespace: `app.namespace`.
+    """
+    name = key.lower()
+    for space in (namespace or _USUAL_NAMESPACE, _USUAL_NAMESPACE):
+        name = name.removeprefix(f"{space.lower().rstrip('_')}_")
+    return name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
+
+
 def read_settings(
     keywords: Mapping[str, object],
     configuration: Mapping[str, object],
     environment: Mapping[str, str] | None = None,
+    namespace: str | None = None,
 ) -> Settings:
     """Gather the settings; a keyword wins over the configuration, which wins over the environment.
 
     Args:
         keywords: Settings without prefix, as passed to `TaskState`.
-        configuration: Celery's configuration; only names that start with `taskstate_` are looked at.
+        configuration: Celery's configuration; only those names are looked at that `configured_name` knows. Of two
+            names of one setting the later wins.
         environment: Names and texts such as `os.environ`; `TASKSTATE_X_FILE` names a file that holds the value
             of `TASKSTATE_X` (for secrets). Unknown names are ignored. None reads no environment.
+        namespace: The name space of Celery's configuration, if it has one.
 
     Returns:
         The checked settings.
@@ -236,8 +259,9 @@ def read_settings(
     for name, value in (environment or {}).items():
         found.update(_from_environment(name, value))
     for key, configured in configuration.items():
-        if key.startswith(PREFIX):
-            found[_known(key.removeprefix(PREFIX), key)] = (key, configured)
+        setting = configured_name(key, namespace)
+        if setting is not None:
+            found[_known(setting, key)] = (key, configured)
     for key, given in keywords.items():
         found[_known(key, key)] = (key, given)
     settings = Settings(**{name: _parsed(name, label, value) for name, (label, value) in found.items()})
