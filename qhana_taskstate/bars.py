@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
 from rich.text import Text
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from .activity import ActivityWord
 from .errors import DatabaseUnavailableError
 from .history import duration, first_line, progress, visible
 from .reader import TaskView
@@ -82,13 +83,14 @@ def watch(look: Look, board: Board, *, interval: float = LOOK_SECONDS, timeout: 
 
 
 def note(task: TaskView) -> str:
-    """Say in a few words what a task that has not ended waits for; "" if nothing special."""
+    """Say in a sentence what a task is doing, and why a failed one failed; "" for one that ended well."""
     if task.finished:
-        return ""
-    if task.waiting_step is not None:
-        step = task.waiting_step
-        return f"waits at step {visible(step.step_id)!r}" + (f": {visible(step.ui_href)}" if step.ui_href else "")
-    return "open until it is told to finish" if task.open_ended else ""
+        return "" if task.succeeded else visible(task.activity.text)
+    told = visible(task.activity.text)
+    step = task.waiting_step
+    if step is not None and step.ui_href and task.activity.word == ActivityWord.WAITING:
+        told += f": {visible(step.ui_href)}"
+    return told
 
 
 def progress_words(task: TaskView) -> str:
@@ -129,6 +131,7 @@ class LiveBoard:
                 bar = self._progress.add_task("", total=None, title=title, told=Text(), status=Text(), note=Text())
                 self._bars[task.id] = bar
             seconds = task.seconds(now())
+            took = duration(seconds) if task.finished and seconds is not None else ""
             total, completed = _bar(task)
             self._progress.update(
                 bar,
@@ -136,7 +139,7 @@ class LiveBoard:
                 completed=completed,
                 told=Text(progress_words(task)),
                 status=Text(task.status, style=_STYLES.get(task.status, "red")),
-                note=Text(note(task) or ("" if seconds is None else duration(seconds)), style="dim"),
+                note=Text("  ".join(part for part in (took, note(task)) if part), style="dim"),
             )
 
 
@@ -188,7 +191,8 @@ class LineBoard:
 
     def _is_due(self, before: tuple[TaskView, float], task: TaskView, moment: float) -> bool:
         shown, at = before
-        if (shown.status, note(shown), shown.finished) != (task.status, note(task), task.finished):
+        # Not by the sentence, in which seconds are counted.
+        if _standing(shown) != _standing(task):
             return True
         return shown.progress != task.progress and moment - at >= self._interval
 
@@ -199,6 +203,11 @@ class LineBoard:
         if task.finished and seconds is not None:
             parts.append(f"took {duration(seconds)}")
         return "  ".join(part for part in parts if part)
+
+
+def _standing(task: TaskView) -> tuple[object, ...]:
+    step = task.waiting_step
+    return task.status, task.finished, task.activity.word, task.activity.queues, None if step is None else step.number
 
 
 class JsonBoard(LineBoard):

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from . import history
+from .activity import ActivityWord
 from .bars import note, progress_words
 from .deliveries import DeliveryView
 from .history import Paint, clock, duration, first_line, visible
@@ -47,7 +48,7 @@ def task_table(
         width: Longest name that is shown whole; None shows all.
         paint: Decorates the word of a status.
     """
-    head = ("ID", "STATUS", "NAME", "STARTED", "TOOK", "PROGRESS", "NOTE")
+    head = ("ID", "STATUS", "ACTIVITY", "NAME", "STARTED", "TOOK", "PROGRESS", "NOTE")
     return _table(head, [_task_row(task, moment, width) for task in tasks], 1, paint)
 
 
@@ -95,7 +96,7 @@ def detail_lines(
 
 def _head_lines(detail: TaskDetail, moment: datetime, paint: Paint) -> list[str]:
     task = detail.task
-    rendered = [f"task {task.id}  {first_line(task.task_name)}  {paint(task.status)}"]
+    rendered = [f"task {task.id}  {first_line(task.task_name)}  {paint(task.status)}  {task.activity.word.value}"]
     if task.started_at is not None:
         rendered.append(f"  started   {clock(task.started_at)}")
     seconds = task.seconds(moment)
@@ -103,15 +104,15 @@ def _head_lines(detail: TaskDetail, moment: datetime, paint: Paint) -> list[str]
         took = "" if seconds is None else f"  after {duration(seconds)}"
         rendered.append(f"  finished  {clock(task.finished_at)}{took}")
     elif seconds is not None:
-        rendered.append(f"  running   {duration(seconds)}")
+        rendered.append(f"  so far    {duration(seconds)}")
     if task.progress is not None:
         rendered.append(f"  progress  {progress_words(task)}")
     notes = [note(task)]
-    if not task.tracked:
+    if not task.tracked and task.activity.word != ActivityWord.UNTRACKED:
         notes.append("nobody gave it to the tracker")
     if detail.decided_status is not None and not task.finished:
         notes.append(f"ended as {detail.decided_status}, which shows once its row is no longer locked")
-    if detail.holds:
+    if detail.holds and task.activity.word != ActivityWord.SUBMITTING:
         notes.append("work for it is being submitted")
     if detail.subscriptions:
         notes.append(f"{detail.subscriptions} webhook subscription{'s' if detail.subscriptions > 1 else ''}")
@@ -141,11 +142,12 @@ def _task_row(task: TaskView, moment: datetime, width: int | None) -> tuple[str,
     return (
         str(task.id),
         visible(task.status),
+        task.activity.word.value,
         name,
         "" if task.started_at is None else clock(task.started_at),
         "" if seconds is None else duration(seconds),
         progress_words(task),
-        note(task) if task.tracked or task.finished else "not tracked",
+        note(task),
     )
 
 

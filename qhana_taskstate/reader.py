@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy import ColumnElement, Connection, Select, String, false, func, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Row, Select, String, false, func, or_, select, type_coerce
 from sqlalchemy.orm import Session, object_session
 
-from . import tasklog
+from . import openwork, tasklog
+from .activity import Activity, ActivityWord, Facts, activity_of
 from .models import (
     TEMPORARY_FILE_TYPE,
     UNKNOWN_MOMENT,
@@ -132,6 +133,7 @@ class TaskView:
         tracked: Whether it was given to us; the rows of others are only shown.
         open_ended: It stays open until it is told to finish.
         waiting_step: The step at which it waits for input.
+        activity: What it is doing; of a failed one, why.
     """
 
     id: int
@@ -143,6 +145,7 @@ class TaskView:
     tracked: bool
     open_ended: bool
     waiting_step: StepView | None
+    activity: Activity
 
     @property
     def finished(self) -> bool:
@@ -281,7 +284,8 @@ def describe(task: ProcessingTask, settings: Settings) -> dict[str, Any]:
     """Return the JSON of QHAna's task resource.
 
     Shape: `status`, `log`, `outputs` and `links` always, `progress` and `steps` where there are some, and beside
-    what QHAna's own resource has `taskId`, `taskName`, `startedAt` and `finishedAt` (ISO 8601, UTC). The items of
+    what QHAna's own resource has `taskId`, `taskName`, `startedAt` and `finishedAt` (ISO 8601, UTC), and `activity`:
+    what the task is doing, as `word` (an `ActivityWord`) and `text` (for people; of a failed task, why). The items of
     `steps` and the object `progress` hold exactly the keys of that resource, since its reader, QHAna's backend,
     takes no other there. Never in it: tracebacks, parameters, data.
 
@@ -303,6 +307,7 @@ def describe(task: ProcessingTask, settings: Settings) -> dict[str, Any]:
         "taskId": task.id,
         "taskName": task.task_name,
         "status": with_error_word(task.status, settings.wire_error_status),
+        "activity": _activity(session, task, settings).wire,
         "log": task.task_log or "",
         "outputs": [_wire_output(output) for output in _outputs(session, task.id, address)] if task.is_finished else [],
         "links": address.subscribe_links(task.id)
@@ -503,12 +508,15 @@ def _task_query() -> Select[Any]:
         _task.c.progress_unit,
         job_table.c.token.is_not(None).label("tracked"),
         job_table.c.open_ended,
+        job_table.c.parked,
+        job_table.c.had_work,
     ).select_from(_task.outerjoin(job_table, job_table.c.task_id == _task.c.id))
 
 
 def _task_views(connection: Connection, settings: Settings, query: Select[Any]) -> list[TaskView]:
     rows = connection.execute(query).all()
     waiting = _waiting_steps(connection, [row.id for row in rows if row.finished_at is None])
+    activities = _activities(connection, settings, rows, waiting)
     return [
         TaskView(
             id=row.id,
@@ -520,9 +528,44 @@ def _task_views(connection: Connection, settings: Settings, query: Select[Any]) 
             tracked=bool(row.tracked),
             open_ended=bool(row.open_ended),
             waiting_step=waiting.get(row.id),
+            activity=activities[row.id],
         )
         for row in rows
     ]
+
+
+def _activity(session: Session, task: ProcessingTask, settings: Settings) -> Activity:
+    rows = session.execute(_task_query().where(_task.c.id == task.id)).all()
+    waiting = _waiting_steps(session, [row.id for row in rows if row.finished_at is None])
+    activities = _activities(session, settings, rows, waiting)
+    # A row that was deleted meanwhile does nothing.
+    return activities.get(task.id) or Activity(ActivityWord.UNTRACKED, "there is no such task any more")
+
+
+def _activities(
+    source: Connection | Session, settings: Settings, rows: Sequence[Row[Any]], waiting: Mapping[int, StepView]
+) -> dict[int, Activity]:
+    work = openwork.read(source, [row.id for row in rows if row.finished_at is None])
+    failed = [row.id for row in rows if row.finished_at is not None and row.task_status in ERROR_WORDS]
+    causes = openwork.read_causes(source, failed)
+    nothing, moment = openwork.OpenWork(), now()
+    found = {}
+    for row in rows:
+        its, step = work.get(row.id, nothing), waiting.get(row.id)
+        facts = Facts(
+            status=_status(row.finished_at, row.task_status, settings),
+            finished=row.finished_at is not None,
+            tracked=bool(row.tracked),
+            open_ended=bool(row.open_ended),
+            parked=bool(row.parked),
+            had_work=bool(row.had_work),
+            submitting=its.submitting,
+            step_id=None if step is None else step.step_id,
+            messages=its.messages,
+            cause=causes.get(row.id),
+        )
+        found[row.id] = activity_of(facts, moment, settings.heartbeat_seconds)
+    return found
 
 
 def _status(finished_at: datetime | None, word: str | None, settings: Settings) -> str:
@@ -531,12 +574,12 @@ def _status(finished_at: datetime | None, word: str | None, settings: Settings) 
     return with_error_word(word, settings.error_status) or UNKNOWN
 
 
-def _waiting_steps(connection: Connection, task_ids: Sequence[int]) -> dict[int, StepView]:
+def _waiting_steps(source: Connection | Session, task_ids: Sequence[int]) -> dict[int, StepView]:
     found: dict[int, StepView] = {}
     for position in range(0, len(task_ids), _IDS_AT_ONCE):
         some = task_ids[position : position + _IDS_AT_ONCE]
         query = select(_step).where(_step.c.id.in_(some), _uncleared()).order_by(_step.c.number)
-        found.update({row["id"]: _step_view(row) for row in connection.execute(query).mappings()})
+        found.update({row["id"]: _step_view(row) for row in source.execute(query).mappings()})
     return found
 
 

@@ -9,12 +9,21 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from sqlalchemy import insert, text
+from sqlalchemy import insert, text, update
 
-from qhana_taskstate import ProcessingTask, TaskFile, TaskLink, TaskState, TaskUpdateSubscription, reader, store
+from qhana_taskstate import (
+    ProcessingTask,
+    TaskFile,
+    TaskLink,
+    TaskState,
+    TaskUpdateSubscription,
+    openwork,
+    reader,
+    store,
+)
 from qhana_taskstate.belonging import ExecutionKey, Publication
 from qhana_taskstate.states import ExecutionState, TaskStatus
-from qhana_taskstate.tables import execution_table, now
+from qhana_taskstate.tables import execution_table, log_table, now
 
 pytestmark = pytest.mark.mariadb
 
@@ -87,6 +96,7 @@ class TestDescribe:
             "taskName": "job",
             "startedAt": described["startedAt"],
             "status": "PENDING",
+            "activity": {"word": "untracked", "text": "nobody gave it to the tracker"},
             "log": "",
             "outputs": [],
             "links": [{"type": "subscribe", "href": f"https://q.example/plugin/tasks/{task.id}/"}],
@@ -314,25 +324,129 @@ class TestListTasks:
         assert [view.id for view in found] == [task.id]
 
 
-class TestExecutions:
-    def insert(self, taskstate: TaskState, task_id: int, celery_id: str, **facts: Any) -> None:
-        """Insert an execution."""
-        with taskstate.database.transaction() as connection:
-            connection.execute(
-                insert(execution_table).values(
-                    **{
-                        "task_id": task_id,
-                        "celery_id": celery_id,
-                        "retries": 0,
-                        "nesting": 0,
-                        "name": "work",
-                        "state": ExecutionState.QUEUED.value,
-                        "deliveries": 0,
-                        **facts,
-                    }
-                )
+def add_execution(taskstate: TaskState, task_id: int, celery_id: str, **facts: Any) -> None:
+    """Insert an execution."""
+    with taskstate.database.transaction() as connection:
+        connection.execute(
+            insert(execution_table).values(
+                **{
+                    "task_id": task_id,
+                    "celery_id": celery_id,
+                    "retries": 0,
+                    "nesting": 0,
+                    "name": "work",
+                    "state": ExecutionState.QUEUED.value,
+                    "deliveries": 0,
+                    **facts,
+                }
             )
+        )
 
+
+class TestActivity:
+    def tracked(self, state: TaskState, *, finishes: bool | None = None) -> ProcessingTask:
+        """Save a task that the tracker was given."""
+        task = saved()
+        with state.database.transaction() as connection:
+            store.take_up(connection, task.id, finishes=finishes)
+        return task
+
+    def seen(self, state: TaskState, task: ProcessingTask) -> tuple[str, str]:
+        """Read word and sentence, which are the same in a list and in the task resource."""
+        described = state.describe(task.id)["activity"]
+        with state.database.reading() as connection:
+            [view] = reader.get_tasks(connection, state.settings, [task.id])
+        assert view.activity.word == described["word"]
+        return described["word"], described["text"]
+
+    def test_queued_then_running_then_silent(self, state: TaskState) -> None:
+        task = self.tracked(state)
+        add_execution(state, task.id, "a", queue="slow", published_at=now())
+        assert self.seen(state, task) == ("queued", "queued in slow")
+
+        def write(**values: Any) -> None:
+            with state.database.transaction() as connection:
+                connection.execute(update(execution_table).values(**values))
+
+        write(state="RUNNING", worker="w@host", heartbeat_at=now(), deliveries=1)
+        assert self.seen(state, task) == ("running", "running on w@host")
+        write(heartbeat_at=now() - timedelta(seconds=400))
+        assert self.seen(state, task) == ("silent", "no sign of life for 6 min from w@host")
+        write(state="QUEUED", heartbeat_at=None)
+        assert self.seen(state, task) == ("queued", "queued in slow, to be delivered again")
+
+    def test_a_countdown_and_a_retry_say_when(self, state: TaskState) -> None:
+        delayed, retried = self.tracked(state), self.tracked(state)
+        add_execution(state, delayed.id, "a", published_at=now(), eta=now() + timedelta(seconds=93.4))
+        add_execution(state, retried.id, "b", state="RETRY", closed_at=now())
+        add_execution(state, retried.id, "b", retries=1, published_at=now(), eta=now() + timedelta(seconds=10.4))
+
+        assert self.seen(state, delayed) in [("delayed", f"starts in {seconds} s") for seconds in (93, 92)]
+        assert self.seen(state, retried) in [("retrying", f"tried again in {seconds} s") for seconds in (10, 9)]
+
+    def test_what_nothing_is_open_of_says_what_it_waits_for(self, state: TaskState) -> None:
+        stepped, open_ended, parked, held = (
+            self.tracked(state, finishes=finishes) for finishes in (None, False, None, None)
+        )
+        stepped.add_next_step(href="h", ui_href="u", step_id="k", commit=True)
+        parked.add_next_step(href="h", ui_href="u", step_id="k", commit=True)
+        with state.database.transaction() as connection:
+            assert store.evaluate(connection, parked.id).ended is None
+            store.hold(connection, held.id)
+        parked.clear_previous_step(commit=True)
+
+        assert self.seen(state, stepped) == ("waiting", "waits for input at step k")
+        assert self.seen(state, open_ended)[0] == "open-ended"
+        assert self.seen(state, parked)[0] == "parked"
+        assert self.seen(state, held)[0] == "submitting"
+
+    def test_a_failed_task_says_the_first_line_of_its_cause(self, state: TaskState) -> None:
+        task = self.tracked(state)
+        key = ExecutionKey("a")
+        failure = store.Failure(type="ValueError", message="no such column\nsecond line")
+        with state.database.transaction() as connection:
+            store.register(connection, task.id, [Publication(key, "work", None, "celery", now(), None)])
+            job = store.find_job(connection, task.id)
+            assert job is not None
+            closing = store.Closing(key=key, name="work", state=ExecutionState.FAILURE, failure=failure)
+            store.close(connection, job.ref, closing)
+
+        assert self.seen(state, task) == ("ended", "work: ValueError: no such column …")
+
+    def test_what_is_dropped_after_a_cancel_is_not_its_cause(self, state: TaskState) -> None:
+        task = self.tracked(state)
+        assert state.cancel(task.id, reason="too late\nfor that")
+        task.add_task_log_entry("written afterwards", commit=True)
+        add_execution(state, task.id, "a", state="REVOKED", closed_at=now(), error_type="TaskRevokedError")
+        assert self.seen(state, task) == ("ended", "cancelled: too late …")
+
+    def test_an_older_log_entry_is_not_taken_for_the_cause(self, state: TaskState) -> None:
+        task = self.tracked(state)
+        with state.database.transaction() as connection:
+            entry = {"task_id": task.id, "text": "60 % done", "glued": False}
+            connection.execute(insert(log_table).values(created_at=now() - timedelta(minutes=5), **entry))
+
+        end(state, task, "ERROR")
+
+        assert self.seen(state, task) == ("ended", "failed")
+
+    def test_a_canvas_of_a_thousand_is_read_in_a_few_rows(self, state: TaskState) -> None:
+        task = self.tracked(state)
+        publications = [
+            Publication(ExecutionKey(str(number)), "work", None, f"q{number % 5}", now(), None)
+            for number in range(1000)
+        ]
+        with state.database.transaction() as connection:
+            store.register(connection, task.id, publications)
+
+        with state.database.reading() as connection:
+            [work] = openwork.read(connection, [task.id]).values()
+
+        assert len(work.messages) == 5
+        assert self.seen(state, task) == ("queued", "queued in q0, q1, q2 and 2 more")
+
+
+class TestExecutions:
     def read(self, state: TaskState, task_id: int) -> list[reader.ExecutionView]:
         """Read the executions."""
         with state.database.reading() as connection:
@@ -341,7 +455,7 @@ class TestExecutions:
     def test_waiting_time_counts_from_the_moment_it_could_begin(self, state: TaskState) -> None:
         task = saved()
         noon = datetime(2026, 3, 4, 12, tzinfo=UTC)
-        self.insert(
+        add_execution(
             state,
             task.id,
             "a",
@@ -359,9 +473,9 @@ class TestExecutions:
 
     def test_an_open_execution_counts_up_to_now_and_one_that_is_not_due_does_not_wait(self, state: TaskState) -> None:
         task = saved()
-        self.insert(state, task.id, "a", published_at=now() - timedelta(seconds=30))
-        self.insert(state, task.id, "b", published_at=now(), eta=now() + timedelta(hours=1))
-        self.insert(state, task.id, "c", started_at=now() - timedelta(seconds=40), state="RUNNING")
+        add_execution(state, task.id, "a", published_at=now() - timedelta(seconds=30))
+        add_execution(state, task.id, "b", published_at=now(), eta=now() + timedelta(hours=1))
+        add_execution(state, task.id, "c", started_at=now() - timedelta(seconds=40), state="RUNNING")
 
         seen = {view.celery_id: view for view in self.read(state, task.id)}
 
@@ -376,8 +490,8 @@ class TestExecutions:
         begin = datetime(2026, 3, 4, 12, tzinfo=UTC)
         for number, (celery_id, retries) in enumerate([("b", 0), ("a", 0), ("b", 1)]):
             moment = begin + timedelta(seconds=number)
-            self.insert(state, task.id, celery_id, retries=retries, published_at=moment)
-        self.insert(state, other.id, "z")
+            add_execution(state, task.id, celery_id, retries=retries, published_at=moment)
+        add_execution(state, other.id, "z")
 
         assert [(view.celery_id, view.attempt) for view in self.read(state, task.id)] == [("b", 1), ("a", 1), ("b", 2)]
 

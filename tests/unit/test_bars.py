@@ -14,6 +14,7 @@ from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
 from qhana_taskstate import bars
+from qhana_taskstate.activity import Activity, ActivityWord
 from qhana_taskstate.bars import JsonBoard, LineBoard, LiveBoard
 from qhana_taskstate.errors import DatabaseUnavailableError
 from qhana_taskstate.printout import task_json
@@ -21,6 +22,8 @@ from qhana_taskstate.reader import ProgressView, StepView, TaskView
 from qhana_taskstate.tables import now
 
 BEGIN = now()
+QUEUED = Activity(ActivityWord.QUEUED, "queued in celery", ("celery",))
+WAITING = Activity(ActivityWord.WAITING, "waits for input at step k")
 
 
 def task(id_: int = 1, **facts: Any) -> TaskView:
@@ -35,6 +38,7 @@ def task(id_: int = 1, **facts: Any) -> TaskView:
         tracked=True,
         open_ended=False,
         waiting_step=None,
+        activity=QUEUED,
     )
     return replace(view, **facts)
 
@@ -92,16 +96,26 @@ def test_only_changes_make_lines() -> None:
         [task()],
         [task(progress=progress(5))],
         [task(progress=progress(5))],
-        [task(waiting_step=step)],
+        [task(waiting_step=step, activity=WAITING)],
         [ended(progress=progress(100))],
     )
 
     assert [line.removeprefix("task 1  job  ") for line in lines] == [
-        "PENDING",
-        "PENDING  5 of 100 %",
-        "PENDING  waits at step 'k': http://ui",
+        "PENDING  queued in celery",
+        "PENDING  5 of 100 %  queued in celery",
+        "PENDING  waits for input at step k: http://ui",
         "SUCCESS  100 of 100 %  took 0.00 s",
     ]
+
+
+def test_seconds_that_are_counted_down_make_no_line() -> None:
+    lines = watch_lines(
+        *([task(activity=Activity(ActivityWord.DELAYED, f"starts in {left} s"))] for left in (3, 2, 1)),
+        [task(activity=Activity(ActivityWord.RUNNING, "running on a@b"))],
+        [ended()],
+    )
+
+    assert [line.split("  ")[3] for line in lines] == ["starts in 3 s", "running on a@b", "took 0.00 s"]
 
 
 def test_progress_alone_makes_no_more_lines_than_one_an_interval() -> None:
@@ -180,10 +194,11 @@ def test_a_board_can_be_left_and_entered_again() -> None:
 @pytest.mark.parametrize(
     ("view", "words"),
     [
-        (task(), ""),
-        (task(open_ended=True), "open until it is told to finish"),
-        (ended(open_ended=True), ""),
+        (task(), "queued in celery"),
+        (task(activity=replace(QUEUED, text="queued in \x1b[2J")), "queued in \\x1b[2J"),
+        (ended(), ""),
+        (ended(status="ERROR", activity=Activity(ActivityWord.ENDED, "work: ValueError: no")), "work: ValueError: no"),
     ],
 )
-def test_what_a_task_waits_for_is_said(view: TaskView, words: str) -> None:
+def test_what_a_task_does_is_said_and_why_it_failed(view: TaskView, words: str) -> None:
     assert bars.note(view) == words

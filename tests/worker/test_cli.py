@@ -125,10 +125,10 @@ class TestList:
 
         head, one, two = run("list").stdout.splitlines()
 
-        assert head.split() == ["ID", "STATUS", "NAME", "STARTED", "TOOK", "PROGRESS", "NOTE"]
-        assert one.split()[:3] == [str(second.id), "SUCCESS", "second"]
+        assert head.split() == ["ID", "STATUS", "ACTIVITY", "NAME", "STARTED", "TOOK", "PROGRESS", "NOTE"]
+        assert one.split()[:4] == [str(second.id), "SUCCESS", "ended", "second"]
         assert "100 of 100 %" in one
-        assert two.split()[1:3] == ["PENDING", "first"]
+        assert two.split()[1:4] == ["PENDING", "idle", "first"]
 
     def test_filters(self, offline: Offline, run: Run) -> None:
         tasks = [offline.task(task_name=name) for name in ("alpha", "beta", "alphabet")]
@@ -162,7 +162,7 @@ class TestShow:
 
         assert f"task {task.id}  job  PENDING" in shown
         assert "progress  3 of 100 rows" in shown
-        assert "waits at step 'k': http://u" in shown
+        assert "waits for input at step k: http://u" in shown
         assert "0  k  waits for input  http://u" in shown
         assert "log, the last 2 of 3 lines\n  two\n  three\n" in shown
 
