@@ -13,7 +13,7 @@ from sqlalchemy import BindParameter, Connection, Result, event, false, select, 
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from . import events, finality, outbox, steps
-from .rows import task_row
+from .runner_tables import task_table
 from .sessions import note_write
 from .states import TaskEvent, check_status, is_terminal
 from .tables import now
@@ -176,7 +176,7 @@ def _update_each(state: ORMExecuteState, task_class: type[Any], step_class: type
         change: dict[str, Any] = {}
         if _GUARDED & row.keys() and not _let_end(state.session, connection, row["id"], row, step_class):
             stored = connection.execute(
-                select(task_row.c.task_status, task_row.c.finished_at).where(task_row.c.id == row["id"])
+                select(task_table.c.task_status, task_table.c.finished_at).where(task_table.c.id == row["id"])
             ).one_or_none()
             # Written again as it is: what a statement sets cannot be taken out of it.
             change = {} if stored is None else {key: getattr(stored, key) for key in _GUARDED & row.keys()}
@@ -192,7 +192,7 @@ def _connection(state: ORMExecuteState) -> Connection:
     note_write(session)
     if connection.dialect.name == "sqlite":
         # Takes the write lock, so that what is read next stays true.
-        connection.execute(update(task_row).where(false()).values(current_step=0))
+        connection.execute(update(task_table).where(false()).values(current_step=0))
     return connection
 
 

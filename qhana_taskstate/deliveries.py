@@ -33,8 +33,7 @@ from sqlalchemy import (
 from .answers import Verdict
 from .database import announce_after_commit
 from .inserts import insert_absent
-from .outbox import subscription_row
-from .rows import task_row
+from .runner_tables import subscription_table, task_table
 from .states import UNKNOWN, TaskEvent, TaskStatus, with_error_word
 from .tables import NAME_LENGTH, change_table, delivery_table, host_table, upkeep_table
 
@@ -187,7 +186,7 @@ def _merge(
 
 
 def _subscriptions(connection: Connection, subscription_ids: Collection[int]) -> dict[int, Row[Any]]:
-    rows = connection.execute(select(subscription_row).where(subscription_row.c.id.in_(subscription_ids)))
+    rows = connection.execute(select(subscription_table).where(subscription_table.c.id.in_(subscription_ids)))
     return {row.id: row for row in rows}
 
 
@@ -323,9 +322,9 @@ def claim(
         return None
     row = min(ready, key=lambda row: (row.due_at, row.id))
     subscription = connection.execute(
-        select(subscription_row, task_row.c.task_status, task_row.c.finished_at)
-        .join(task_row, task_row.c.id == subscription_row.c.task_id)
-        .where(subscription_row.c.id == subscription_id)
+        select(subscription_table, task_table.c.task_status, task_table.c.finished_at)
+        .join(task_table, task_table.c.id == subscription_table.c.task_id)
+        .where(subscription_table.c.id == subscription_id)
     ).one_or_none()
     if subscription is None or subscription.task_id != row.task_id:
         _forget(connection, subscription_id)
@@ -428,8 +427,8 @@ def settle(
         return
     _judge_host(connection, row.host, verdict, moment)
     if verdict.kind == "gone":
-        from_subscription = subscription_row.c.id == row.subscription_id
-        connection.execute(delete(subscription_row).where(from_subscription))
+        from_subscription = subscription_table.c.id == row.subscription_id
+        connection.execute(delete(subscription_table).where(from_subscription))
         _forget(connection, row.subscription_id)
         return
     connection.execute(
@@ -533,8 +532,8 @@ def views(
         dead: Only those that were given up.
         limit: How many at most.
     """
-    query = select(delivery_table, subscription_row.c.webhook_href).outerjoin(
-        subscription_row, subscription_row.c.id == delivery_table.c.subscription_id
+    query = select(delivery_table, subscription_table.c.webhook_href).outerjoin(
+        subscription_table, subscription_table.c.id == delivery_table.c.subscription_id
     )
     query = query.where(_was_owed())
     if delivery_ids is not None:
@@ -598,7 +597,7 @@ def replay(
         wanted,
         _was_owed(),
         or_(delivery_table.c.leased_until.is_(None), delivery_table.c.leased_until <= moment),
-        exists(select(literal(1)).where(subscription_row.c.id == delivery_table.c.subscription_id)),
+        exists(select(literal(1)).where(subscription_table.c.id == delivery_table.c.subscription_id)),
     )
     if task_id is not None:
         query = query.where(delivery_table.c.task_id == task_id)
@@ -616,8 +615,8 @@ def replay(
         .values(changed_at=moment, message_id=None, attempts=0, not_before=None, due_at=moment, dead_at=None)
     )
     hrefs = connection.execute(
-        select(subscription_row.c.webhook_href).where(
-            subscription_row.c.id.in_({row.subscription_id for row in chosen})
+        select(subscription_table.c.webhook_href).where(
+            subscription_table.c.id.in_({row.subscription_id for row in chosen})
         )
     ).scalars()
     connection.execute(

@@ -8,7 +8,8 @@ from datetime import datetime
 from sqlalchemy import Connection, select, update
 
 from . import steps
-from .rows import lock_task, task_row
+from .rows import lock_task
+from .runner_tables import task_table
 from .states import ERROR_WORDS, UNKNOWN, TaskEvent, TaskStatus
 from .tables import job_table
 
@@ -39,10 +40,10 @@ class Ending:
 
 
 _COLUMNS = (
-    task_row.c.task_status,
-    task_row.c.finished_at,
-    task_row.c.progress_value,
-    task_row.c.progress_target,
+    task_table.c.task_status,
+    task_table.c.finished_at,
+    task_table.c.progress_value,
+    task_table.c.progress_target,
 )
 
 
@@ -60,7 +61,9 @@ def set_status(connection: Connection, task_id: int, word: str | None) -> Ending
         What the row says then; None if there is no such row.
     """
     written = connection.execute(
-        update(task_row).where(task_row.c.id == task_id, task_row.c.finished_at.is_(None)).values(task_status=word)
+        update(task_table)
+        .where(task_table.c.id == task_id, task_table.c.finished_at.is_(None))
+        .values(task_status=word)
     )
     if written.rowcount:
         return Ending(word, None, accepted=True)
@@ -110,8 +113,8 @@ def end(
         # NULL in the database of a runner reads as its default.
         value = 100.0 if value is None else value
     connection.execute(
-        update(task_row)
-        .where(task_row.c.id == task_id, task_row.c.finished_at.is_(None))
+        update(task_table)
+        .where(task_table.c.id == task_id, task_table.c.finished_at.is_(None))
         .values(task_status=word, finished_at=moment, progress_value=value)
     )
     cleared = steps.clear(connection, task_id)
@@ -126,7 +129,9 @@ def name_end(connection: Connection, task_id: int, word: str) -> None:
         .values(end_status=_job_word(word))
     )
     connection.execute(
-        update(task_row).where(task_row.c.id == task_id, task_row.c.task_status.is_(None)).values(task_status=word)
+        update(task_table)
+        .where(task_table.c.id == task_id, task_table.c.task_status.is_(None))
+        .values(task_status=word)
     )
 
 

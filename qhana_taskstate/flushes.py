@@ -19,7 +19,8 @@ from . import documents, events, finality, steps, tasklog
 from .checks import check_bytes
 from .documents import Document
 from .finality import TaskFinishedWarning
-from .rows import lock_task, task_row
+from .rows import lock_task
+from .runner_tables import task_table
 from .sessions import current_settings
 from .states import UNKNOWN, TaskEvent, TaskStatus, check_status, is_terminal, with_error_word
 from .tables import now
@@ -183,7 +184,7 @@ def _note_details(task: Any) -> None:
 def _merge_data(connection: Connection, task: Any) -> None:
     document = Document.of(task, "data")
     if document.dirty:
-        row = lock_task(connection, task.id, task_row.c.data)
+        row = lock_task(connection, task.id, task_table.c.data)
         if row is not None:
             document.merge(row.data)
 

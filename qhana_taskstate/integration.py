@@ -53,7 +53,7 @@ from .faults import explain
 from .models import ProcessingTask, TaskUpdateSubscription, is_of_subscriber
 from .progress import TaskLogHandler
 from .pruning import OutputsHook, Pruned, Pruner
-from .rows import LARGEST_ID
+from .runner_tables import LARGEST_ID
 from .sender import Sender, brief_connection, send
 from .sessions import Sessions
 from .settings import PREFIX, Settings, read_settings, setting_names

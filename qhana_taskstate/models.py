@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from types import EllipsisType
 from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 
 from sqlalchemy import (
-    Boolean,
     ColumnElement,
-    Float,
-    ForeignKey,
-    Integer,
-    PrimaryKeyConstraint,
-    String,
-    Text,
     and_,
     inspect,
     select,
 )
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.ext.orderinglist import OrderingList, ordering_list
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, object_session, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, deferred, object_session, relationship
 from sqlalchemy.orm.attributes import flag_dirty, set_committed_value
 
 from . import bulk, checks, events, flushes, steps, tables, tasklog
-from .columns import JsonDocument, NullAs, RunnerTime, RunnerTimeOr, StatusWord
 from .errors import TaskFinishedError
 from .finality import TaskFinishedWarning
-from .rows import LARGEST_ID, lock_task, task_row
+from .rows import lock_task
+from .runner_tables import LARGEST_ID, file_table, link_table, step_table, subscription_table, task_table
 from .sessions import current_session, current_sessions, explaining, note_write
 from .states import UNKNOWN, TaskEvent, TaskStatus
 from .tables import now
@@ -48,12 +41,6 @@ __all__ = [
 
 #: A file of this type is no result.
 TEMPORARY_FILE_TYPE: Final = "temp-file"
-
-#: What a moment that is NULL in the database of a plugin runner reads as; it sorts before every real one.
-UNKNOWN_MOMENT: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-#: How many characters the columns for URLs hold.
-HREF_LENGTH: Final = 500
 
 T = TypeVar("T")
 
@@ -187,23 +174,23 @@ class ProcessingTask(_Saved, Base):
     `TextTooLongError` where it is assigned.
     """
 
-    __tablename__ = "ProcessingTask"
+    __table__ = task_table
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    task_name: Mapped[str] = mapped_column(NullAs(String(500), ""), nullable=True)
-    started_at: Mapped[datetime] = mapped_column(RunnerTimeOr(UNKNOWN_MOMENT), default=now, nullable=True)
-    finished_at: Mapped[datetime | None] = mapped_column(RunnerTime())
-    parameters: Mapped[str] = mapped_column(NullAs(Text(), ""), default="", nullable=True)
-    data: Mapped[Any] = mapped_column(JsonDocument(), default=dict, nullable=True)
-    multi_step: Mapped[bool] = mapped_column(NullAs(Boolean(), False), default=False, nullable=True)
-    current_step: Mapped[int] = mapped_column(NullAs(Integer(), -1), default=-1, nullable=True)
-    progress_value: Mapped[float | None] = mapped_column(Float())
-    progress_start: Mapped[float] = mapped_column(NullAs(Float(), 0.0), default=0.0, nullable=True)
-    progress_target: Mapped[float] = mapped_column(NullAs(Float(), 100.0), default=100.0, nullable=True)
-    progress_unit: Mapped[str] = mapped_column(NullAs(String(100), "%"), default="%", nullable=True)
-    task_status: Mapped[str | None] = mapped_column(StatusWord(String(100)))
+    id: Mapped[int]
+    task_name: Mapped[str]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    parameters: Mapped[str]
+    data: Mapped[Any]
+    multi_step: Mapped[bool]
+    current_step: Mapped[int]
+    progress_value: Mapped[float | None]
+    progress_start: Mapped[float]
+    progress_target: Mapped[float]
+    progress_unit: Mapped[str]
+    task_status: Mapped[str | None]
     # Deferred, since it can be long and `task_log` reads it together with the entries.
-    _log_column: Mapped[str] = mapped_column("task_log", Text(), default="", nullable=False, deferred=True)
+    _log_column: Mapped[str] = deferred(task_table.c.task_log)
 
     steps: Mapped[OrderingList[Step]] = relationship(
         order_by="Step.number", collection_class=ordering_list("number"), cascade="all, delete-orphan"
@@ -375,7 +362,7 @@ class ProcessingTask(_Saved, Base):
             session.flush()
             connection = session.connection()
             note_write(session)
-            locked = lock_task(connection, step.id, task_row.c.finished_at, task_row.c.task_status)
+            locked = lock_task(connection, step.id, task_table.c.finished_at, task_table.c.task_status)
             if locked is not None and locked.finished_at is not None:
                 raise TaskFinishedError(step.id, locked.task_status or UNKNOWN)
             newest = self._reload_steps(session)
@@ -462,15 +449,14 @@ class Step(Base):
         cleared: Whether the input has come.
     """
 
-    __tablename__ = "Step"
-    __table_args__ = (PrimaryKeyConstraint("id", "number"),)
+    __table__ = step_table
 
-    id: Mapped[int] = mapped_column(Integer, ForeignKey("ProcessingTask.id"), primary_key=True, autoincrement=False)
-    step_id: Mapped[str] = mapped_column(NullAs(String(500), ""), nullable=True)
-    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    href: Mapped[str] = mapped_column(NullAs(String(500), ""), nullable=True)
-    ui_href: Mapped[str] = mapped_column(NullAs(String(500), ""), nullable=True)
-    cleared: Mapped[bool] = mapped_column(NullAs(Boolean(), False), default=False, nullable=True)
+    id: Mapped[int]
+    step_id: Mapped[str]
+    number: Mapped[int]
+    href: Mapped[str]
+    ui_href: Mapped[str]
+    cleared: Mapped[bool]
 
     def __init__(self, id: int, step_id: str, href: str, ui_href: str, cleared: bool = False) -> None:
         self.id = id
@@ -500,17 +486,17 @@ class TaskFile(_Saved, Base):
         task_id: Id of the task.
     """
 
-    __tablename__ = "TaskFile"
+    __table__ = file_table
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    security_tag: Mapped[str] = mapped_column(String(64))
-    storage_provider: Mapped[str] = mapped_column(String(64))
-    file_name: Mapped[str] = mapped_column(String(500), index=True)
-    file_storage_data: Mapped[str] = mapped_column(Text())
-    file_type: Mapped[str | None] = mapped_column(String(255))
-    mimetype: Mapped[str | None] = mapped_column(String(255))
-    created_at: Mapped[datetime] = mapped_column(RunnerTimeOr(UNKNOWN_MOMENT), default=now, nullable=True)
-    task_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("ProcessingTask.id"), index=True)
+    id: Mapped[int]
+    security_tag: Mapped[str]
+    storage_provider: Mapped[str]
+    file_name: Mapped[str]
+    file_storage_data: Mapped[str]
+    file_type: Mapped[str | None]
+    mimetype: Mapped[str | None]
+    created_at: Mapped[datetime]
+    task_id: Mapped[int | None]
 
     task: Mapped[ProcessingTask] = relationship(back_populates="outputs")
 
@@ -578,12 +564,12 @@ class TaskLink(Base):
         task_id: Id of the task.
     """
 
-    __tablename__ = "TaskLink"
+    __table__ = link_table
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    type: Mapped[str] = mapped_column(String(64))
-    href: Mapped[str] = mapped_column(String(500))
-    task_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("ProcessingTask.id"), index=True)
+    id: Mapped[int]
+    type: Mapped[str]
+    href: Mapped[str]
+    task_id: Mapped[int | None]
 
     task: Mapped[ProcessingTask] = relationship(back_populates="links")
 
@@ -621,13 +607,13 @@ class TaskUpdateSubscription(_Saved, Base):
         task_id: Id of the task.
     """
 
-    __tablename__ = "TaskUpdateSubscription"
+    __table__ = subscription_table
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    webhook_href: Mapped[str] = mapped_column(String(HREF_LENGTH))
-    task_href: Mapped[str] = mapped_column(String(HREF_LENGTH))
-    event_type: Mapped[str | None] = mapped_column(String(64))
-    task_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("ProcessingTask.id"), index=True)
+    id: Mapped[int]
+    webhook_href: Mapped[str]
+    task_href: Mapped[str]
+    event_type: Mapped[str | None]
+    task_id: Mapped[int | None]
 
     task: Mapped[ProcessingTask] = relationship(back_populates="subscriptions")
 

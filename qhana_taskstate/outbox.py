@@ -12,10 +12,8 @@ from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
-    Integer,
     String,
     bindparam,
-    column,
     delete,
     exists,
     func,
@@ -23,23 +21,14 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    table,
     union_all,
 )
 
 from .database import announce_after_commit
-from .rows import lock_task, task_row
+from .rows import lock_task
+from .runner_tables import subscription_table, task_table
 from .states import TaskEvent
 from .tables import change_table, delivery_table, job_table, now
-
-subscription_row = table(
-    "TaskUpdateSubscription",
-    column("id", Integer),
-    column("webhook_href", String),
-    column("task_href", String),
-    column("event_type", String),
-    column("task_id", Integer),
-)
 
 #: A subscription to a task that has ended is owed only this.
 _END: Final = TaskEvent.STATUS
@@ -86,9 +75,9 @@ def _owing(rows: Any) -> Any:
 
 def _matching(event: TaskEvent) -> Any:
     """Return the query for the rows that owe an event to the subscriptions that match it."""
-    return select(subscription_row.c.id, subscription_row.c.task_id, literal(event.value, String), _moment).where(
-        subscription_row.c.task_id == bindparam("of_task"),
-        or_(subscription_row.c.event_type.is_(None), subscription_row.c.event_type == event.value),
+    return select(subscription_table.c.id, subscription_table.c.task_id, literal(event.value, String), _moment).where(
+        subscription_table.c.task_id == bindparam("of_task"),
+        or_(subscription_table.c.event_type.is_(None), subscription_table.c.event_type == event.value),
     )
 
 
@@ -142,15 +131,15 @@ def owe_end(connection: Connection, task_id: int) -> bool:
     """
     never_told = ~or_(
         exists().where(
-            change_table.c.subscription_id == subscription_row.c.id,
-            change_table.c.task_id == subscription_row.c.task_id,
+            change_table.c.subscription_id == subscription_table.c.id,
+            change_table.c.task_id == subscription_table.c.task_id,
         ),
         exists().where(
-            delivery_table.c.subscription_id == subscription_row.c.id,
-            delivery_table.c.task_id == subscription_row.c.task_id,
+            delivery_table.c.subscription_id == subscription_table.c.id,
+            delivery_table.c.task_id == subscription_table.c.task_id,
         ),
     )
-    ended = exists().where(task_row.c.id == subscription_row.c.task_id, task_row.c.finished_at.is_not(None))
+    ended = exists().where(task_table.c.id == subscription_table.c.task_id, task_table.c.finished_at.is_not(None))
     return _insert(connection, _owing(_matching(_END).where(never_told, ended)), task_id)
 
 
@@ -162,6 +151,6 @@ def forget_free_ids(connection: Connection) -> None:
     """
     if connection.dialect.name != "sqlite":
         return
-    largest = select(func.coalesce(func.max(subscription_row.c.id), 0)).scalar_subquery()
+    largest = select(func.coalesce(func.max(subscription_table.c.id), 0)).scalar_subquery()
     for owed in (change_table, delivery_table):
         connection.execute(delete(owed).where(owed.c.subscription_id > largest))

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from sqlalchemy import Connection, Table, and_, delete, literal, or_, select, text, union_all
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from .database import Database, database_time
-from .models import ProcessingTask, Step, TaskFile, TaskLink, TaskUpdateSubscription
+from .runner_tables import file_table, link_table, step_table, subscription_table, task_table
 from .settings import Settings
 from .tables import (
     change_table,
@@ -27,11 +27,6 @@ from .tables import (
 
 logger = logging.getLogger(__name__)
 
-_task = cast(Table, ProcessingTask.__table__)
-_step = cast(Table, Step.__table__)
-_file = cast(Table, TaskFile.__table__)
-_link = cast(Table, TaskLink.__table__)
-_subscription = cast(Table, TaskUpdateSubscription.__table__)
 
 #: How many tasks are looked at in one query, and removed in one transaction.
 _PAGE, _BATCH = 1000, 50
@@ -198,16 +193,16 @@ class Pruner:
             None behind the last one.
         """
         if strangers:
-            source = _task.outerjoin(job_table, job_table.c.task_id == _task.c.id)
-            key = _task.c.id
+            source = task_table.outerjoin(job_table, job_table.c.task_id == task_table.c.id)
+            key = task_table.c.id
         else:
-            source = job_table.outerjoin(_task, _task.c.id == job_table.c.task_id)
+            source = job_table.outerjoin(task_table, task_table.c.id == job_table.c.task_id)
             key = job_table.c.task_id
         statement = select(
             key.label("id"),
-            _task.c.id.label("task"),
+            task_table.c.id.label("task"),
             job_table.c.task_id.label("job"),
-            _task.c.finished_at,
+            task_table.c.finished_at,
             job_table.c.created_at,
         ).select_from(source)
         if after is not None:
@@ -298,8 +293,13 @@ def _choose(connection: Connection, ids: Sequence[int], cutoff: datetime) -> _Ch
         ids=free - chosen.open,
     )
     free -= chosen.open | chosen.pending
-    tasks = _existing(connection, _task.c.id, free)
-    old = _locked(connection, _task.c.id, tasks, and_(_task.c.finished_at.is_not(None), _task.c.finished_at < cutoff))
+    tasks = _existing(connection, task_table.c.id, free)
+    old = _locked(
+        connection,
+        task_table.c.id,
+        tasks,
+        and_(task_table.c.finished_at.is_not(None), task_table.c.finished_at < cutoff),
+    )
     chosen.busy |= tasks - old
     # Without either row somebody else has removed it meanwhile.
     chosen.ids = sorted(((free & jobs) - tasks) | old)
@@ -338,7 +338,7 @@ def _outputs(connection: Connection, ids: Sequence[int]) -> list[RemovedOutput]:
         "file_type",
         "mimetype",
     )
-    rows = connection.execute(select(*(_file.c[name] for name in names)).where(_file.c.task_id.in_(ids)))
+    rows = connection.execute(select(*(file_table.c[name] for name in names)).where(file_table.c.task_id.in_(ids)))
     return [RemovedOutput(**row) for row in rows.mappings()]
 
 
@@ -373,11 +373,11 @@ def _remove_rows(connection: Connection, ids: Sequence[int]) -> bool:
         change_table,
         delivery_table,
         log_table,
-        _subscription,
-        _link,
-        _file,
+        subscription_table,
+        link_table,
+        file_table,
     ):
         connection.execute(delete(table).where(table.c.task_id.in_(ids)))
-    for table, key in ((_step, _step.c.id), (_task, _task.c.id), (job_table, job_table.c.task_id)):
+    for table, key in ((step_table, step_table.c.id), (task_table, task_table.c.id), (job_table, job_table.c.task_id)):
         connection.execute(delete(table).where(key.in_(ids)))
     return True

@@ -13,25 +13,12 @@ from sqlalchemy.orm import Session, object_session
 
 from . import openwork, tasklog
 from .activity import Activity, ActivityWord, Facts, activity_of
-from .models import (
-    TEMPORARY_FILE_TYPE,
-    UNKNOWN_MOMENT,
-    ProcessingTask,
-    Step,
-    TaskFile,
-    TaskLink,
-    TaskUpdateSubscription,
-)
+from .models import TEMPORARY_FILE_TYPE, ProcessingTask
+from .runner_tables import UNKNOWN_MOMENT, file_table, link_table, step_table, subscription_table, task_table
 from .sessions import current_session
 from .settings import Settings
 from .states import ERROR_WORDS, UNKNOWN, ExecutionState, TaskStatus, with_error_word
 from .tables import UtcTime, execution_table, hold_table, job_table, now
-
-_task = ProcessingTask.__table__
-_step = Step.__table__
-_file = TaskFile.__table__
-_link = TaskLink.__table__
-_subscription = TaskUpdateSubscription.__table__
 
 #: Providers of today's plugin runner whose files have an address that can be told without asking the store.
 _LOCAL_PROVIDER: Final = "local_filesystem"
@@ -273,10 +260,12 @@ class TaskDetail:
 
 def glance(connection: Connection, task_id: int) -> Glance | None:
     """Look at a task; None if there is no such row."""
-    row = connection.execute(select(_task.c.finished_at).where(_task.c.id == task_id)).one_or_none()
+    row = connection.execute(select(task_table.c.finished_at).where(task_table.c.id == task_id)).one_or_none()
     if row is None:
         return None
-    step = connection.execute(select(_step.c.number).where(_step.c.id == task_id, _uncleared()).limit(1)).first()
+    step = connection.execute(
+        select(step_table.c.number).where(step_table.c.id == task_id, _uncleared()).limit(1)
+    ).first()
     return Glance(finished=row.finished_at is not None, waiting=step is not None)
 
 
@@ -354,23 +343,23 @@ def list_tasks(
         before: Only tasks with a smaller id; pass the last id of one page to get the next.
         limit: How many at most.
     """
-    query = _task_query().order_by(_task.c.id.desc()).limit(limit)
+    query = _task_query().order_by(task_table.c.id.desc()).limit(limit)
     if status is not None:
         query = query.where(_has_status(status))
     if name:
-        query = query.where(func.lower(_task.c.task_name).contains(name.lower(), autoescape=True))
+        query = query.where(func.lower(task_table.c.task_name).contains(name.lower(), autoescape=True))
     if before is not None:
-        query = query.where(_task.c.id < before)
+        query = query.where(task_table.c.id < before)
     return _task_views(connection, settings, query)
 
 
 def open_task_ids(connection: Connection) -> list[int]:
     """Return the ids of the tasks that were given to us and have not ended, oldest first."""
     query = (
-        select(_task.c.id)
-        .join(job_table, job_table.c.task_id == _task.c.id)
-        .where(_task.c.finished_at.is_(None))
-        .order_by(_task.c.id)
+        select(task_table.c.id)
+        .join(job_table, job_table.c.task_id == task_table.c.id)
+        .where(task_table.c.finished_at.is_(None))
+        .order_by(task_table.c.id)
     )
     return list(connection.execute(query).scalars())
 
@@ -414,7 +403,9 @@ def get_tasks(connection: Connection, settings: Settings, task_ids: Iterable[int
     found: list[TaskView] = []
     for position in range(0, len(wanted), _IDS_AT_ONCE):
         some = wanted[position : position + _IDS_AT_ONCE]
-        found += _task_views(connection, settings, _task_query().where(_task.c.id.in_(some)).order_by(_task.c.id))
+        found += _task_views(
+            connection, settings, _task_query().where(task_table.c.id.in_(some)).order_by(task_table.c.id)
+        )
     return found
 
 
@@ -450,7 +441,7 @@ def show(connection: Connection, settings: Settings, task_id: int) -> TaskDetail
         steps=tuple(_steps(connection, task_id)),
         outputs=tuple(_outputs(connection, task_id, _Addresses(settings))),
         links=tuple(_links(connection, task_id)),
-        subscriptions=_count(connection, _subscription.c.task_id == task_id),
+        subscriptions=_count(connection, subscription_table.c.task_id == task_id),
         holds=_count(connection, hold_table.c.task_id == task_id),
         log=tasklog.read(connection, task_id),
         executions=tuple(executions(connection, task_id)),
@@ -479,38 +470,38 @@ class _Addresses:
 
 def _uncleared() -> ColumnElement[bool]:
     # NULL, in a row of an old database, means the default.
-    return or_(_step.c.cleared.is_(false()), _step.c.cleared.is_(None))
+    return or_(step_table.c.cleared.is_(false()), step_table.c.cleared.is_(None))
 
 
 def _has_status(status: str) -> ColumnElement[bool]:
     if status == TaskStatus.PENDING:
-        return _task.c.finished_at.is_(None)
-    ended = _task.c.finished_at.is_not(None)
+        return task_table.c.finished_at.is_(None)
+    ended = task_table.c.finished_at.is_not(None)
     if status == UNKNOWN:
-        return ended & _task.c.task_status.is_(None)
+        return ended & task_table.c.task_status.is_(None)
     words = ERROR_WORDS if status in ERROR_WORDS else {status}
     # As plain text: the column's own type writes both words for a failure as the one that is set, but old rows may
     # hold either.
-    return ended & type_coerce(_task.c.task_status, String).in_(sorted(words))
+    return ended & type_coerce(task_table.c.task_status, String).in_(sorted(words))
 
 
 def _task_query() -> Select[Any]:
     return select(
-        _task.c.id,
-        _task.c.task_name,
+        task_table.c.id,
+        task_table.c.task_name,
         # NULL stays None here.
-        type_coerce(_task.c.started_at, UtcTime).label("started_at"),
-        _task.c.finished_at,
-        _task.c.task_status,
-        _task.c.progress_value,
-        _task.c.progress_start,
-        _task.c.progress_target,
-        _task.c.progress_unit,
+        type_coerce(task_table.c.started_at, UtcTime).label("started_at"),
+        task_table.c.finished_at,
+        task_table.c.task_status,
+        task_table.c.progress_value,
+        task_table.c.progress_start,
+        task_table.c.progress_target,
+        task_table.c.progress_unit,
         job_table.c.token.is_not(None).label("tracked"),
         job_table.c.open_ended,
         job_table.c.parked,
         job_table.c.had_work,
-    ).select_from(_task.outerjoin(job_table, job_table.c.task_id == _task.c.id))
+    ).select_from(task_table.outerjoin(job_table, job_table.c.task_id == task_table.c.id))
 
 
 def _task_views(connection: Connection, settings: Settings, query: Select[Any]) -> list[TaskView]:
@@ -535,7 +526,7 @@ def _task_views(connection: Connection, settings: Settings, query: Select[Any]) 
 
 
 def _activity(session: Session, task: ProcessingTask, settings: Settings) -> Activity:
-    rows = session.execute(_task_query().where(_task.c.id == task.id)).all()
+    rows = session.execute(_task_query().where(task_table.c.id == task.id)).all()
     waiting = _waiting_steps(session, [row.id for row in rows if row.finished_at is None])
     activities = _activities(session, settings, rows, waiting)
     # A row that was deleted meanwhile does nothing.
@@ -578,13 +569,13 @@ def _waiting_steps(source: Connection | Session, task_ids: Sequence[int]) -> dic
     found: dict[int, StepView] = {}
     for position in range(0, len(task_ids), _IDS_AT_ONCE):
         some = task_ids[position : position + _IDS_AT_ONCE]
-        query = select(_step).where(_step.c.id.in_(some), _uncleared()).order_by(_step.c.number)
+        query = select(step_table).where(step_table.c.id.in_(some), _uncleared()).order_by(step_table.c.number)
         found.update({row["id"]: _step_view(row) for row in source.execute(query).mappings()})
     return found
 
 
 def _steps(source: Connection | Session, task_id: int) -> list[StepView]:
-    rows = source.execute(select(_step).where(_step.c.id == task_id).order_by(_step.c.number)).mappings()
+    rows = source.execute(select(step_table).where(step_table.c.id == task_id).order_by(step_table.c.number)).mappings()
     return [_step_view(row) for row in rows]
 
 
@@ -600,14 +591,14 @@ def _step_view(row: Mapping[Any, Any]) -> StepView:
 
 def _outputs(source: Connection | Session, task_id: int, addresses: _Addresses) -> list[OutputView]:
     query = (
-        select(_file)
+        select(file_table)
         .where(
-            _file.c.task_id == task_id,
-            _file.c.file_type.is_not(None),
-            _file.c.file_type != TEMPORARY_FILE_TYPE,
-            _file.c.mimetype.is_not(None),
+            file_table.c.task_id == task_id,
+            file_table.c.file_type.is_not(None),
+            file_table.c.file_type != TEMPORARY_FILE_TYPE,
+            file_table.c.mimetype.is_not(None),
         )
-        .order_by(_file.c.id)
+        .order_by(file_table.c.id)
     )
     return [
         OutputView(
@@ -632,7 +623,9 @@ def _wire_output(output: OutputView) -> dict[str, Any]:
 
 
 def _links(source: Connection | Session, task_id: int) -> list[LinkView]:
-    query = select(_link.c.type, _link.c.href).where(_link.c.task_id == task_id).order_by(_link.c.id)
+    query = (
+        select(link_table.c.type, link_table.c.href).where(link_table.c.task_id == task_id).order_by(link_table.c.id)
+    )
     return [LinkView(type=row.type, href=row.href) for row in source.execute(query)]
 
 

@@ -6,13 +6,14 @@ from sqlalchemy import Connection, and_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from .rows import is_open_step, step_row
+from .rows import is_open_step
+from .runner_tables import step_table
 from .tables import job_table
 
 
 def has_open(session: Session, task_id: int) -> bool:
     """Tell whether a task waits at a step, as the database has it now."""
-    return session.execute(select(step_row.c.number).where(is_open_step(task_id)).limit(1)).first() is not None
+    return session.execute(select(step_table.c.number).where(is_open_step(task_id)).limit(1)).first() is not None
 
 
 def clear(connection: Connection, task_id: int, number: int | None = None, *, goes_on: bool = False) -> bool:
@@ -28,8 +29,8 @@ def clear(connection: Connection, task_id: int, number: int | None = None, *, go
     Returns:
         Whether this call cleared it.
     """
-    condition = is_open_step(task_id) if number is None else and_(is_open_step(task_id), step_row.c.number == number)
-    cleared = connection.execute(update(step_row).where(condition).values(cleared=True)).rowcount > 0
+    condition = is_open_step(task_id) if number is None else and_(is_open_step(task_id), step_table.c.number == number)
+    cleared = connection.execute(update(step_table).where(condition).values(cleared=True)).rowcount > 0
     if cleared and goes_on:
         park(connection, task_id, parked=False)
     return cleared

@@ -14,12 +14,11 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Table,
     and_,
     bindparam,
     case,
@@ -43,9 +42,9 @@ from .belonging import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
 from .chores import Hold, Lease, Waiting, is_running, running
 from .database import LOCK_SECONDS, limit_lock_wait
 from .inserts import insert_absent
-from .models import ProcessingTask
 from .roundtrips import Batch
-from .rows import is_open_step, step_row
+from .rows import is_open_step
+from .runner_tables import step_table, subscription_table, task_table
 from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
 from .tables import (
     ID_LENGTH,
@@ -58,15 +57,13 @@ from .tables import (
     now,
 )
 
-_task = cast(Table, ProcessingTask.__table__)
-
 #: Seconds that a worker has to say that a message expired, the difference of two clocks included.
 _AFTER_EXPIRY_SECONDS: Final = 30.0
 
 #: Unit of the progress that a canvas of several members shows by itself.
 CANVAS_UNIT: Final = "tasks"
 _is_open_step_of_task = and_(
-    step_row.c.id == bindparam("of_task"), or_(step_row.c.cleared.is_(False), step_row.c.cleared.is_(None))
+    step_table.c.id == bindparam("of_task"), or_(step_table.c.cleared.is_(False), step_table.c.cleared.is_(None))
 )
 
 
@@ -252,7 +249,7 @@ def _look_at(others: ColumnElement[bool]) -> Any:
         select(literal(1)).where(of_task, execution_table.c.closed_at.is_(None), others).exists(),
         select(literal(1)).where(hold_table.c.task_id == bindparam("of_task")).exists(),
     )
-    is_waiting = select(literal(1)).select_from(step_row).where(_is_open_step_of_task).exists()
+    is_waiting = select(literal(1)).select_from(step_table).where(_is_open_step_of_task).exists()
     # Of the members only two are counted: this is asked at every close, and must not grow with the canvas.
     two_members = select(literal(1)).where(of_task).limit(2).subquery("two_members")
     return select(
@@ -282,23 +279,29 @@ _DECIDE = (
         }
     )
 )
-_is_subscribed = exists().where(outbox.subscription_row.c.task_id == bindparam("of_task"))
+_is_subscribed = exists().where(subscription_table.c.task_id == bindparam("of_task"))
 _SHOWN = select(
-    _task.c.id,
-    _task.c.finished_at,
+    task_table.c.id,
+    task_table.c.finished_at,
     # Asked along the way, so that a task without subscribers pays nothing.
     _is_subscribed.label("subscribed"),
-).where(_task.c.id == bindparam("of_task"))
+).where(task_table.c.id == bindparam("of_task"))
 # A key share, so that a plugin's uncommitted output, which refers to the row, is no reason to wait (PostgreSQL).
 _LOCK_TASK = _SHOWN.with_for_update(key_share=True)
 _LOCK_TASK_IF_FREE = _SHOWN.with_for_update(skip_locked=True, key_share=True)
 _SHOW_ERROR = (
-    update(_task)
-    .where(_task.c.id == bindparam("of_task"), _task.c.finished_at.is_(None))
-    .values({_task.c[name]: bindparam(name, type_=_task.c[name].type) for name in ("task_status", "finished_at")})
+    update(task_table)
+    .where(task_table.c.id == bindparam("of_task"), task_table.c.finished_at.is_(None))
+    .values(
+        {task_table.c[name]: bindparam(name, type_=task_table.c[name].type) for name in ("task_status", "finished_at")}
+    )
 )
 _SHOW_SUCCESS = _SHOW_ERROR.values(
-    {_task.c.progress_value: case((_task.c.progress_value.is_(None), None), else_=_task.c.progress_target)}
+    {
+        task_table.c.progress_value: case(
+            (task_table.c.progress_value.is_(None), None), else_=task_table.c.progress_target
+        )
+    }
 )
 # The usual end in two round trips (PostgreSQL). A look does not see what a change in its own statement does, and so
 # leaves that execution out.
@@ -310,7 +313,7 @@ _CLOSE_AND_LOOK = _look_at(not_(_THIS)).add_columns(
 _free_row = _LOCK_TASK_IF_FREE.cte("free_row")
 _is_free = select(literal(1)).select_from(_free_row).exists()
 _decided = _DECIDE.values({job_table.c.end_copied: _is_free}).returning(literal(1)).cte("decided")
-_ended = _SHOW_SUCCESS.where(_task.c.id == _free_row.c.id).returning(literal(1)).cte("ended")
+_ended = _SHOW_SUCCESS.where(task_table.c.id == _free_row.c.id).returning(literal(1)).cte("ended")
 _END_WELL = select(case((_is_free, 1), else_=0).label("shown")).add_cte(_decided, _ended)
 
 
@@ -416,7 +419,7 @@ def _insert_job(connection: Connection, task_id: int, finishes: bool | None) -> 
 
 def add_task(connection: Connection, name: str) -> int:
     """Insert a `ProcessingTask` for a message that belongs to none yet; returns its id."""
-    statement = insert(ProcessingTask).values(
+    statement = insert(task_table).values(
         task_name=name,
         started_at=now(),
         parameters="",
@@ -435,7 +438,7 @@ def add_task(connection: Connection, name: str) -> int:
 
 def has_task(connection: Connection, task_id: int) -> bool:
     """Tell whether there is a `ProcessingTask` with an id."""
-    return connection.execute(select(_task.c.id).where(_task.c.id == task_id)).first() is not None
+    return connection.execute(select(task_table.c.id).where(task_table.c.id == task_id)).first() is not None
 
 
 def register(
@@ -947,7 +950,7 @@ def end(
         `ended` is None if it had already ended.
     """
     job = lock_job(connection, task_id)
-    finished = connection.execute(select(_task.c.finished_at).where(_task.c.id == task_id)).scalar()
+    finished = connection.execute(select(task_table.c.finished_at).where(task_table.c.id == task_id)).scalar()
     if finished is not None or (job is not None and job.end_status is not None):
         return Outcome()
     if give_up:
@@ -965,7 +968,7 @@ def remove(connection: Connection, task_id: int) -> None:
     lock_job(connection, task_id)
     for table in (execution_table, hold_table, log_table, job_table):
         connection.execute(delete(table).where(table.c.task_id == task_id))
-    connection.execute(delete(_task).where(_task.c.id == task_id))
+    connection.execute(delete(task_table).where(task_table.c.id == task_id))
 
 
 def evaluate(connection: Connection, task_id: int) -> Outcome:
@@ -1097,8 +1100,8 @@ def show(connection: Connection, task_id: int) -> bool:
 
 def _show_progress(connection: Connection, task_id: int, progress: Progress) -> None:
     connection.execute(
-        update(_task)
-        .where(_task.c.id == task_id)
+        update(task_table)
+        .where(task_table.c.id == task_id)
         .values(
             progress_value=progress.value,
             progress_start=progress.start,
@@ -1115,7 +1118,10 @@ def _copy_end(
     values = {"of_task": task_id, "task_status": status.value, "finished_at": moment}
     connection.execute(_SHOW_SUCCESS if status == TaskStatus.SUCCESS else _SHOW_ERROR, values)
     events = {TaskEvent.STATUS, TaskEvent.DETAILS}
-    if clear_steps and connection.execute(update(step_row).where(is_open_step(task_id)).values(cleared=True)).rowcount:
+    if (
+        clear_steps
+        and connection.execute(update(step_table).where(is_open_step(task_id)).values(cleared=True)).rowcount
+    ):
         events.add(TaskEvent.STEPS)
     return events
 

@@ -38,8 +38,9 @@ from .errors import (
     WebhookTargetError,
 )
 from .faults import explain
-from .models import HREF_LENGTH, ProcessingTask, TaskUpdateSubscription, is_of_subscriber
+from .models import ProcessingTask, TaskUpdateSubscription, is_of_subscriber
 from .plugin import PluginTask, check_arguments, find_plugin_task
+from .runner_tables import HREF_LENGTH
 from .sender import brief_connection
 from .states import TaskEvent, TaskStatus
 from .tables import ID_LENGTH, now

@@ -28,7 +28,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from .inserts import absent
-from .rows import lock_task, task_row
+from .rows import lock_task
+from .runner_tables import task_table
 from .sessions import current_settings
 from .tables import log_table, now
 
@@ -212,7 +213,7 @@ def append(connection: Connection, task_id: int, entries: Sequence[str | Entry],
 def replace(connection: Connection, task_id: int, text: str) -> None:
     """Put a text in the place of the whole log of a task. Does not commit."""
     limit = column_limit(connection.dialect.name)
-    connection.execute(update(task_row).where(task_row.c.id == task_id).values(task_log=tail(clean(text), limit)))
+    connection.execute(update(task_table).where(task_table.c.id == task_id).values(task_log=tail(clean(text), limit)))
     connection.execute(delete(log_table).where(log_table.c.task_id == task_id))
     if text:
         insert_entries(connection, task_id, [Entry(clean(text))])
@@ -235,7 +236,7 @@ def read(connection: Connection | Session, task_id: int) -> str:
         select(log_table.c.text, log_table.c.glued).where(log_table.c.task_id == task_id).order_by(log_table.c.id)
     )
     entries = [Entry(row.text, row.glued) for row in rows]
-    column = connection.execute(select(task_row.c.task_log).where(task_row.c.id == task_id)).scalar() or ""
+    column = connection.execute(select(task_table.c.task_log).where(task_table.c.id == task_id)).scalar() or ""
     if not entries:
         return column
     joined = join(entries)
@@ -257,7 +258,7 @@ def refresh_column(connection: Connection, task_id: int) -> None:
 
     What a runner wrote into the column itself is taken over as an entry.
     """
-    locked = lock_task(connection, task_id, task_row.c.task_log)
+    locked = lock_task(connection, task_id, task_table.c.task_log)
     if locked is None:
         return
     column = locked.task_log or ""
@@ -274,7 +275,7 @@ def refresh_column(connection: Connection, task_id: int) -> None:
             joined = join([entry], joined)
     text = tail(joined, limit)
     if text != column:
-        connection.execute(update(task_row).where(task_row.c.id == task_id).values(task_log=text))
+        connection.execute(update(task_table).where(task_table.c.id == task_id).values(task_log=text))
 
 
 def _newest(connection: Connection, task_id: int, limit: int) -> tuple[list[Entry], bool]:
@@ -314,14 +315,14 @@ def _foreign_lines(joined: str, column: str) -> list[str]:
 def _take_over_statement(dialect: str, task_id: int) -> Any:
     """Return the statement that makes an entry of the column's text, if there is some and no entry yet."""
     text = select(
-        -task_row.c.id,
-        task_row.c.id,
-        task_row.c.task_log,
+        -task_table.c.id,
+        task_table.c.id,
+        task_table.c.task_log,
         literal(False),
         literal(now(), log_table.c.created_at.type),
     ).where(
-        task_row.c.id == task_id,
-        task_row.c.task_log != "",
+        task_table.c.id == task_id,
+        task_table.c.task_log != "",
         ~select(log_table.c.id).where(log_table.c.task_id == task_id).exists(),
     )
     return absent(log_table, dialect).from_select(["id", "task_id", "text", "glued", "created_at"], text)
@@ -330,12 +331,12 @@ def _take_over_statement(dialect: str, task_id: int) -> Any:
 def _append_to_column(connection: Connection, task_id: int, entries: Sequence[Entry]) -> None:
     dialect = connection.dialect.name
     text = join(entries)
-    column = func.coalesce(task_row.c.task_log, "")
+    column = func.coalesce(task_table.c.task_log, "")
     separator = "" if entries[0].glued else "\n"
     size = len(text.encode()) + len(separator)
     fits = _bytes_of(column, dialect) + size <= column_limit(dialect)
     longer = case((column == "", text), else_=column.concat(separator + text))
-    appended = connection.execute(update(task_row).where(task_row.c.id == task_id, fits).values(task_log=longer))
+    appended = connection.execute(update(task_table).where(task_table.c.id == task_id, fits).values(task_log=longer))
     if not appended.rowcount:
         refresh_column(connection, task_id)
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, datetime
-from typing import cast
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, select
 
 from benchmarks.chaos.verdict import Member, Row
 from qhana_taskstate import ProcessingTask
 from qhana_taskstate.tables import change_table, delivery_table, execution_table, log_table
 
-_task = cast(Table, ProcessingTask.__table__)
+_task = ProcessingTask.__table__
 
 
 def open_tasks(connection: Connection) -> int:

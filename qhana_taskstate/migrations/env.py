@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from alembic import context
 
-from qhana_taskstate.models import Base
+from qhana_taskstate.runner_tables import task_table
 
 given = context.config.attributes
 if "connection" not in given:
     raise RuntimeError("these migrations run through 'celery -A worker taskstate upgrade'")
-context.configure(connection=given["connection"], target_metadata=Base.metadata, version_table=given["version_table"])
+context.configure(
+    connection=given["connection"], target_metadata=task_table.metadata, version_table=given["version_table"]
+)
 context.run_migrations()

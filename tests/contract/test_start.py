@@ -235,7 +235,7 @@ def test_object_whose_row_was_deleted_is_not_found(queued: TaskState) -> None:
     task = ProcessingTask("gone")
     task.save(commit=True)
     with queued.database.transaction() as connection:
-        connection.execute(delete(ProcessingTask.__table__))  # type: ignore[arg-type]
+        connection.execute(delete(ProcessingTask.__table__))
 
     with pytest.raises(TaskNotFoundError):
         queued.start(say.s(), task=task)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from qhana_taskstate.errors import StatusError
 from qhana_taskstate.models import ProcessingTask, TaskFinishedWarning
-from qhana_taskstate.rows import task_row
+from qhana_taskstate.runner_tables import task_table
 from qhana_taskstate.sessions import Sessions
 from qhana_taskstate.tables import job_table, now
 
@@ -23,7 +23,7 @@ MakeSession = Callable[[], Session]
 def row_of(session: Session, task: ProcessingTask) -> tuple[str | None, datetime | None]:
     """What the database says of the end of a task."""
     row = session.connection().execute(
-        select(task_row.c.task_status, task_row.c.finished_at).where(task_row.c.id == task.id)
+        select(task_table.c.task_status, task_table.c.finished_at).where(task_table.c.id == task.id)
     )
     found = row.one()
     return found.task_status, found.finished_at

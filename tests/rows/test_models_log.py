@@ -13,7 +13,7 @@ from sqlalchemy.orm.exc import DetachedInstanceError
 from qhana_taskstate import tasklog
 from qhana_taskstate.database import Database
 from qhana_taskstate.models import ProcessingTask
-from qhana_taskstate.rows import task_row
+from qhana_taskstate.runner_tables import task_table
 from qhana_taskstate.sessions import Sessions
 from qhana_taskstate.tables import log_table
 
@@ -28,7 +28,7 @@ def as_stored(make_session: MakeSession, task_id: int) -> str:
 def column_of(make_session: MakeSession, task_id: int) -> str:
     """What the runner reads."""
     with make_session() as session:
-        query = select(task_row.c.task_log).where(task_row.c.id == task_id)
+        query = select(task_table.c.task_log).where(task_table.c.id == task_id)
         return str(session.connection().execute(query).scalar_one())
 
 
@@ -40,7 +40,7 @@ def entries_of(make_session: MakeSession, task_id: int) -> list[str]:
 
 def write_column(session: Session, task: ProcessingTask, value: str) -> None:
     """Do what a plugin runner does, which knows no entries."""
-    session.connection().execute(update(task_row).where(task_row.c.id == task.id).values(task_log=value))
+    session.connection().execute(update(task_table).where(task_table.c.id == task.id).values(task_log=value))
     session.commit()
 
 

@@ -309,7 +309,7 @@ class TestHasUnclearedStep:
     def test_null_counts_as_not_cleared(self, current: Session, task: ProcessingTask) -> None:
         task.add_next_step("href", "ui", "one", commit=True)
         step = Step.__table__
-        current.connection().execute(update(step).values(cleared=text("NULL")))  # type: ignore[arg-type]
+        current.connection().execute(update(step).values(cleared=text("NULL")))
         current.commit()
         current.expire_all()
 

@@ -90,7 +90,7 @@ def make(session: Session, database: Database, *, ours: bool = True, age: timede
 def grow_old(database: Database, task_id: int, age: timedelta) -> None:
     with database.transaction() as connection:
         task = ProcessingTask.__table__
-        connection.execute(update(task).where(task.c.id == task_id).values(finished_at=now() - age))  # type: ignore[arg-type]
+        connection.execute(update(task).where(task.c.id == task_id).values(finished_at=now() - age))
         connection.execute(update(job_table).where(job_table.c.task_id == task_id).values(created_at=now() - age))
 
 

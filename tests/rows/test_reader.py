@@ -231,9 +231,7 @@ class TestDescribe:
 
     def test_nulls_of_an_old_database_read_as_defaults(self, state: TaskState) -> None:
         with state.database.transaction() as connection:
-            connection.execute(
-                insert(ProcessingTask.__table__).values(task_log="", progress_value=3)  # type: ignore[arg-type]
-            )
+            connection.execute(insert(ProcessingTask.__table__).values(task_log="", progress_value=3))
             for column in ("task_name", "started_at", "progress_start", "progress_target", "progress_unit"):
                 quote = connection.dialect.identifier_preparer.quote
                 connection.execute(text(f"UPDATE {quote('ProcessingTask')} SET {column} = NULL"))  # noqa: S608

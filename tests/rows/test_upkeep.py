@@ -416,7 +416,7 @@ def test_automatic_pruning_is_one_of_the_chores(
         store.take_up(connection, task.id)
         store.end(connection, task.id, TaskStatus.SUCCESS)
         row = ProcessingTask.__table__
-        connection.execute(update(row).values(finished_at=now() - timedelta(days=2)))  # type: ignore[arg-type]
+        connection.execute(update(row).values(finished_at=now() - timedelta(days=2)))
     settled = make_upkeep(prune_after_seconds=86400).tick()
 
     assert settled is not None

@@ -11,7 +11,7 @@ from sqlalchemy import delete
 
 from qhana_taskstate import TaskState, schema
 from qhana_taskstate.database import Database
-from qhana_taskstate.outbox import subscription_row
+from qhana_taskstate.runner_tables import subscription_table
 from qhana_taskstate.tables import change_table, delivery_table, host_table, upkeep_table
 from qhana_taskstate.testing.receiver import WebhookReceiver
 from qhana_taskstate.testing.sql_server import SqlServer
@@ -71,7 +71,7 @@ def kept_database_url(
     url = _kept_urls(database_kind, database_server)
     database = Database(url)
     with database.transaction() as connection:
-        for table in (subscription_row, change_table, delivery_table, host_table, upkeep_table):
+        for table in (subscription_table, change_table, delivery_table, host_table, upkeep_table):
             connection.execute(delete(table))
     database.dispose()
     return url

@@ -18,8 +18,7 @@ from qhana_taskstate import ProcessingTask, TaskState, deliveries
 from qhana_taskstate.database import database_time
 from qhana_taskstate.deliveries import CALLS_PER_HOST
 from qhana_taskstate.models import TaskUpdateSubscription
-from qhana_taskstate.outbox import subscription_row
-from qhana_taskstate.rows import task_row
+from qhana_taskstate.runner_tables import subscription_table, task_table
 from qhana_taskstate.tables import change_table, delivery_table, host_table
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
 from tests.statements import statements
@@ -376,7 +375,7 @@ def test_hundreds_of_subscriptions_to_one_hanging_receiver_delay_no_other(
             {"task_id": task.id, "webhook_href": hanging.href(f"/{number}"), "task_href": TASK, "event_type": "status"}
             for number in range(300)
         ]
-        state.session.execute(insert(subscription_row), rows)
+        state.session.execute(insert(subscription_table), rows)
         state.session.commit()
         change(state, task.id, "status")
         run = _in_thread(state)
@@ -387,7 +386,7 @@ def test_hundreds_of_subscriptions_to_one_hanging_receiver_delay_no_other(
         wait_until("the other one was told", lambda: receiver.calls)
         assert time.monotonic() - began < 1.5
         with state.database.transaction() as connection:
-            connection.execute(delete(subscription_row))
+            connection.execute(delete(subscription_table))
         go_on.set()
         run.join()
 
@@ -496,7 +495,9 @@ def test_change_after_a_delivery_was_given_up_is_told(make_state: MakeState, rec
 
 def _subscribe_as_others_do(state: TaskState, task: ProcessingTask, webhook_href: str) -> None:
     with state.database.transaction() as connection:
-        connection.execute(insert(subscription_row).values(task_id=task.id, webhook_href=webhook_href, task_href=TASK))
+        connection.execute(
+            insert(subscription_table).values(task_id=task.id, webhook_href=webhook_href, task_href=TASK)
+        )
 
 
 @pytest.mark.parametrize(
@@ -574,8 +575,8 @@ def test_deleted_task_is_told_to_nobody(state: TaskState, receiver: WebhookRecei
     _subscribe_as_others_do(state, task, receiver.href())
     change(state, task.id, "status")
     with state.database.transaction() as connection:
-        connection.execute(delete(subscription_row).where(subscription_row.c.task_id == task.id))
-        connection.execute(delete(task_row).where(task_row.c.id == task.id))
+        connection.execute(delete(subscription_table).where(subscription_table.c.task_id == task.id))
+        connection.execute(delete(task_table).where(task_table.c.id == task.id))
     state.deliverer.run()
     assert receiver.calls == []
     assert not _is_owed(state)
@@ -597,14 +598,14 @@ def test_id_that_is_given_out_again_inherits_nothing(
         change(state, first.id, "status", "details")
         with state.database.transaction() as connection:
             # As the runner deletes: nobody tells us.
-            ids = list(connection.execute(select(subscription_row.c.id)).scalars())
-            connection.execute(delete(subscription_row))
+            ids = list(connection.execute(select(subscription_table.c.id)).scalars())
+            connection.execute(delete(subscription_table))
         if by_us:
             state.subscribe(other, receiver.href("/second"), TASK)
         else:
             _subscribe_as_others_do(state, other, receiver.href("/second"))
         with state.database.reading() as connection:
-            assert list(connection.execute(select(subscription_row.c.id)).scalars()) == ids
+            assert list(connection.execute(select(subscription_table.c.id)).scalars()) == ids
         go_on.set()
         run.join()
     state.deliverer.run()

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from qhana_taskstate import TaskState, chores, sessions, store
 from qhana_taskstate.belonging import ExecutionKey, Progress, TaskRef
 from qhana_taskstate.models import ProcessingTask, Step, TaskFile, TaskFinishedWarning, TaskLink, TaskUpdateSubscription
-from qhana_taskstate.outbox import subscription_row
+from qhana_taskstate.runner_tables import subscription_table
 from qhana_taskstate.states import ExecutionState, TaskStatus
 from qhana_taskstate.tables import change_table
 from tests.apps.jobs import say
@@ -513,7 +513,7 @@ def test_subscription_to_one_event_is_owed_no_other(state: TaskState, subscribed
     task.save(commit=True)
     # As another program writes it.
     state.session.execute(
-        insert(subscription_row).values(task_id=task.id, webhook_href=NOBODY, task_href=TASK, event_type=subscribed)
+        insert(subscription_table).values(task_id=task.id, webhook_href=NOBODY, task_href=TASK, event_type=subscribed)
     )
     task.add_next_step("http://h", "http://u", "k")
     task.task_status = "ERROR"

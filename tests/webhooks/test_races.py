@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from qhana_taskstate import ProcessingTask, TaskState, TaskUpdateSubscription, deliveries, store
 from qhana_taskstate.belonging import ExecutionKey, TaskRef
 from qhana_taskstate.database import database_time
-from qhana_taskstate.outbox import subscription_row
 from qhana_taskstate.rows import lock_task
+from qhana_taskstate.runner_tables import subscription_table
 from qhana_taskstate.states import ExecutionState
 from qhana_taskstate.tables import now
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
@@ -244,7 +244,7 @@ def test_two_callers_unsubscribe_once(state: TaskState) -> None:
 
 def _subscriptions(state: TaskState, task_id: int) -> int:
     with state.database.reading() as connection:
-        rows = connection.execute(select(subscription_row.c.id).where(subscription_row.c.task_id == task_id))
+        rows = connection.execute(select(subscription_table.c.id).where(subscription_table.c.task_id == task_id))
         return len(rows.all())
 
 

@@ -25,7 +25,7 @@ def a_finished_task(url: str) -> None:
     task.save(commit=True)
     row = ProcessingTask.__table__
     with taskstate.database.transaction() as connection:
-        connection.execute(update(row).where(row.c.finished_at.is_not(None)).values(finished_at=now()))  # type: ignore[arg-type]
+        connection.execute(update(row).where(row.c.finished_at.is_not(None)).values(finished_at=now()))
     taskstate.close()
     app.close()
 
