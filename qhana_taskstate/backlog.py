@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .database import Database, is_gone, passes
 from .errors import DatabaseUnavailableError
+from .fork import call_in_child
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Backlog:
         self._away = False
         self._tried = 0.0
         self._told = -_TELL_SECONDS
+        call_in_child(self._forget_parent)
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -203,8 +205,7 @@ class Backlog:
             logger.error("a fact of task %s cannot be recorded, this process ends: %r", fact.task_id, fact.told)
             self._remove(fact)
 
-    def forget_parent(self) -> None:
-        """Leave what waits to the parent process, in a forked child."""
+    def _forget_parent(self) -> None:
         self._facts, self._tasks = deque(), Counter()
         self._guard, self._writing = threading.Lock(), threading.Lock()
         self._away = False

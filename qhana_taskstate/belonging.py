@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -225,6 +227,8 @@ class Execution(Publisher):
     #: Ends of eager executions inside this one that could not be written when they came.
     inner: list[Any] = field(kw_only=True, default_factory=list)
     began: float = field(kw_only=True, default_factory=time.monotonic)
+    #: The process that runs it. A child that its plugin forks has a copy of it, which counts for nothing.
+    pid: int = field(kw_only=True, default_factory=os.getpid)
     #: Log entries not written yet; a deque, since the plugin appends while another thread takes from it.
     lines: deque[str] = field(kw_only=True, default_factory=deque)
     progress: Progress | None = field(kw_only=True, default=None)
@@ -310,9 +314,36 @@ _execution: ContextVar[Execution | None] = ContextVar("qhana_taskstate_execution
 _publisher: ContextVar[Submission | Detached | None] = ContextVar("qhana_taskstate_publisher", default=None)
 
 
+#: The executions of this process between `enter` and the end.
+_running: weakref.WeakSet[Execution] = weakref.WeakSet()
+
+#: Whether this process was forked while an execution ran in its parent.
+_forked_inside = False
+
+
+def _forget_parent() -> None:
+    global _running, _forked_inside
+    _forked_inside = _forked_inside or _execution.get() is not None or len(_running) > 0
+    _running = weakref.WeakSet()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
+
+
+def forked_inside_execution() -> bool:
+    """Tell whether a plugin has forked this process, or one before it."""
+    return _forked_inside
+
+
+def running_executions() -> list[Execution]:
+    """Return the executions that run in this process, in whatever thread."""
+    return [execution for execution in list(_running) if not execution.closed]
+
+
 def current_execution() -> Execution | None:
-    """Return the tracked execution in which this code runs, if any."""
-    return _execution.get()
+    """Return the tracked execution in which this code runs, if any. None in a process that a plugin has forked."""
+    execution = _execution.get()
+    return execution if execution is None or execution.pid == os.getpid() else None
 
 
 def current_publisher() -> Publisher | Detached | None:
@@ -330,8 +361,10 @@ def enter(execution: Execution) -> Callable[[], None]:
     outer, publisher = _execution.get(), _publisher.get()
     _execution.set(execution)
     _publisher.set(None)
+    _running.add(execution)
 
     def leave() -> None:
+        _running.discard(execution)
         _execution.set(outer)
         _publisher.set(publisher)
 
@@ -390,7 +423,7 @@ def bound(function: Callable[P, R]) -> Callable[P, R]:
 
 def inside_execution_of(task_id: int) -> bool:
     """Tell whether this code runs in an execution of the given task."""
-    execution = _execution.get()
+    execution = current_execution()
     return execution is not None and execution.ref.task_id == task_id
 
 

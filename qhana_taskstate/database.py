@@ -26,6 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from .errors import DatabaseUnavailableError, SettingsError
+from .fork import call_in_child
 from .roundtrips import Batch, batch, can_batch
 
 T = TypeVar("T")
@@ -76,6 +77,10 @@ _READ_ONLY: Final = "25006"
 _GONE_STATES: Final = ("08", "53300", "57P", _READ_ONLY)
 
 
+#: What a parent process left in a forked child; kept, since closing it would speak on the parent's sockets.
+_abandoned: Final[list[object]] = []
+
+
 class Database:
     """Engine and short transactions. One instance a `TaskState`; makes one engine in each process that uses it.
 
@@ -96,6 +101,7 @@ class Database:
         self._kept: int | None = None
         #: Called after the commit of a transaction that `announce_after_commit` was asked for.
         self.announce: Callable[[], None] = lambda: None
+        call_in_child(self._forget_parent)
         if engine is None:
             try:
                 self._url: URL = _shared_memory(make_url(url), id(self))
@@ -172,13 +178,18 @@ class Database:
         _prepare(engine)
         return engine
 
-    def after_fork(self, *, kept: int | None = None) -> None:
-        """Forget the parent's connections without closing them. To be called in a forked child.
+    def _forget_parent(self) -> None:
+        self._guard = threading.Lock()
+        # What a thread of the parent lent it is the parent's.
+        _abandoned.append(self._lent)
+        self._lent = threading.local()
+
+    def keep_connections(self, kept: int) -> None:
+        """Limit how many unused connections to a server this process keeps; before its first use.
 
         Args:
-            kept: How many unused connections to a server this process keeps; None is SQLAlchemy's default.
+            kept: How many; SQLAlchemy's default otherwise.
         """
-        self._guard = threading.Lock()
         self._kept = kept
 
     def dispose(self) -> None:

@@ -81,6 +81,21 @@ class NotInExecutionError(TaskStateError, RuntimeError):
     """Something that needs a running execution was called outside of one."""
 
 
+class ForkedSessionError(TaskStateError, RuntimeError):
+    """A process used a session of the process that forked it; nothing was sent to the database.
+
+    Attributes:
+        pid: The process that was forked.
+    """
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(
+            f"process {pid} was forked and must not use the session of its parent; read the rows anew inside "
+            "`with taskstate.session_scope():`, or leave the database to the parent"
+        )
+        self.pid = pid
+
+
 class ProgressError(TaskStateError, ValueError, TypeError):
     """A progress value is not a finite number."""
 

@@ -730,10 +730,9 @@ class TaskState:
         holdings.install()
 
     def on_pool_process_start(self) -> None:
-        """Forget the connections of the parent process, and take part in upkeep."""
+        """Take part in upkeep from a child of a prefork pool."""
         # One task at a time: beside it, the thread that renews leases has a connection of its own.
-        self.database.after_fork(kept=1)
-        self.tracker.backlog.forget_parent()
+        self.database.keep_connections(1)
         self.on_ready()
 
     def on_parent_ready(self, timer: Any) -> None:

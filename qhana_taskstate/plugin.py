@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -15,10 +18,13 @@ from sqlalchemy.orm import Session
 
 from . import events, tasklog
 from .belonging import Execution, Publisher, current_execution, current_publisher
+from .coroutines import run_coroutine
 from .errors import ArgumentsError, NotInExecutionError, TaskNotFoundError
 from .models import ProcessingTask
 from .sessions import current_sessions, has_open_write
 from .states import TaskEvent
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -297,12 +303,17 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
     kwargs = task.with_task_id(args[1:] if _is_bound(task) else args, kwargs, execution.ref.task_id)
     try:
         result = function(*args, **kwargs)
+        if inspect.iscoroutine(result):
+            result = run_coroutine(result)
     except (Ignore, Retry, Reject):
+        _leave_if_forked(execution)
         sessions.current.commit()
         raise
     except BaseException:
+        _leave_if_forked(execution)
         sessions.current.rollback()
         raise
+    _leave_if_forked(execution)
     if isinstance(result, str) and result and not _is_followed(execution.request):
         execution.lines.append(result)
     if not sessions.untouched:
@@ -311,6 +322,21 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
             _write_lines(execution, session)
         session.commit()
     return result
+
+
+def _leave_if_forked(execution: Execution) -> None:
+    """End a process that the plugin has forked and that came out of its function.
+
+    Celery would let it acknowledge its parent's message, and write to its parent's sockets.
+    """
+    if execution.pid != os.getpid():
+        logger.error(
+            "the process %d, which %s has forked, came out of the plugin function and is ended; end it with os._exit",
+            os.getpid(),
+            execution.name,
+            exc_info=sys.exc_info()[0] is not None,
+        )
+        os._exit(1)
 
 
 def _write_lines(execution: Execution, session: Session) -> None:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from .belonging import Progress, current_execution
 from .errors import NotInExecutionError, ProgressError, TaskNotFoundError, TextTooLongError
 from .models import ProcessingTask, TaskFile
+from .reporter import reporting_execution
 from .sessions import current_session
 
 T = TypeVar("T")
@@ -40,7 +41,9 @@ def report_progress(
         ProgressError: (a ValueError and a TypeError) If a number is none, or not finite.
         TextTooLongError: If the unit is too long.
 
-    Outside an execution the values are checked and nothing else happens.
+    Outside an execution the values are checked and nothing else happens. A thread that a plugin task has started
+    reports for it where no other execution runs in the process; elsewhere run it through `taskstate.bound`. A process
+    that a plugin task has started reports nothing, and warns once.
     """
     numbers = {"value": value, "start": start, "target": target}
     checked = {name: _number(name, number) for name, number in numbers.items() if number is not None}
@@ -50,7 +53,7 @@ def report_progress(
         raise ProgressError(f"progress unit {unit!r} is no text")
     if unit is not None and len(unit) > UNIT_LENGTH:
         raise TextTooLongError(f"progress unit of {len(unit)} characters is too long; {UNIT_LENGTH} are kept")
-    execution = current_execution()
+    execution = reporting_execution()
     if execution is None:
         return
     before = execution.progress or Progress(0.0)
@@ -110,7 +113,7 @@ def add_log(text: str) -> None:
     """
     if not isinstance(text, str):
         raise TypeError(f"a log entry is a text, not {type(text).__name__} {text!r}; use str()")
-    execution = current_execution()
+    execution = reporting_execution()
     if execution is not None and text:
         execution.lines.append(text)
 

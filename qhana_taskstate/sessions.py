@@ -9,14 +9,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import ORMExecuteState, Session, scoped_session
 
 from .database import Database
-from .errors import NotConfiguredError
+from .errors import ForkedSessionError, NotConfiguredError
 from .settings import Settings
 
 
@@ -85,7 +85,9 @@ class Sessions:
 
     def new_session(self) -> Session:
         """Make a session of ours. It keeps loaded values after a commit; `get_by_id` reads anew."""
-        return Session(self.database.engine, expire_on_commit=False)
+        session = Session(self.database.engine, expire_on_commit=False)
+        _ours.add(session)
+        return session
 
     @property
     def current(self) -> Session:
@@ -278,7 +280,28 @@ _known: weakref.WeakSet[Sessions] = weakref.WeakSet()
 _abandoned: list[object] = []
 
 
+#: Every session that was made here and is in use.
+_ours: weakref.WeakSet[Session] = weakref.WeakSet()
+
+#: In a session's `info`: it was made by the parent of this process.
+_PARENT: Final = "qhana_taskstate_parent"
+
+
+def _refuse_of_parent(session: Session, *_: Any) -> None:
+    if _PARENT in session.info:
+        raise ForkedSessionError(os.getpid())
+
+
+# Before the first statement of each transaction.
+event.listen(Session, "after_begin", _refuse_of_parent)
+
+
 def _forget_parent() -> None:
+    for session in list(_ours):
+        session.info[_PARENT] = True
+        # It is the parent who goes on with what is open: neither a rollback nor a close may reach it from here.
+        _abandoned.append((session._transaction, session._nested_transaction))
+        session._transaction = session._nested_transaction = None
     _abandoned.append(_scope.get())
     _scope.set(None)
     for sessions in list(_known):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 import traceback as traceback_module
 from collections.abc import Callable, Mapping, Sequence
@@ -175,8 +176,8 @@ def on_before_task_publish(
 
 
 def _note(publisher: Publisher, publication: Publication) -> None:
-    if isinstance(publisher, Execution) and publisher.closed:
-        # A thread that outlived its execution: nothing registers for it any more.
+    if isinstance(publisher, Execution) and (publisher.closed or publisher.pid != os.getpid()):
+        # A thread that outlived its execution, or a process that it forked: nothing else registers for these.
         _register_now(publisher.ref, publication)
         return
     if isinstance(publisher, Submission):

@@ -20,6 +20,7 @@ from .backlog import Backlog, Fact
 from .belonging import Execution, ExecutionKey, Publication, TaskRef
 from .database import IMPATIENT_SECONDS, Database, is_gone, passes
 from .errors import DatabaseUnavailableError
+from .fork import call_in_child
 from .processes import started_at, this_host
 from .roundtrips import Batch
 from .sessions import Sessions
@@ -56,6 +57,9 @@ _STOP_SECONDS: Final = 10.0
 #: Between two looks of a process that ends, in seconds.
 _EXIT_PAUSE_SECONDS = 0.01
 
+#: Of parent processes; kept, since closing them would speak on the parent's sockets.
+_abandoned: Final[list[object]] = []
+
 
 class Tracker:
     """What one `TaskState` records from this process. Makes a thread at the first execution that it sees run.
@@ -80,6 +84,12 @@ class Tracker:
         self.parent_pid = 0
         self._pulse: Pulse | None = None
         self._strangers: set[TaskRef] = set()
+        call_in_child(self._forget_parent)
+
+    def _forget_parent(self) -> None:
+        # Its thread is gone, its lock may be held for ever, and its connection is the parent's.
+        _abandoned.append(self._pulse)
+        self._pulse = None
 
     def write(
         self,

@@ -79,7 +79,6 @@ def test_forked_child_has_connections_of_its_own(taskstate_database_url: str) ->
     if pid == 0:
         code = 1
         try:
-            database.after_fork()
             with database.transaction() as connection:
                 connection.execute(text("INSERT INTO t VALUES (1)"))
             code = 0
