@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
 from billiard.exceptions import WorkerLostError
 from celery import Celery
 from celery.exceptions import Reject
+from celery.utils.serialization import UnpickleableExceptionWrapper
 from celery.worker.request import Request
 
 from .belonging import ExecutionKey, Submission, TaskRef, ref_of_request, submitting
@@ -30,6 +31,9 @@ class Parent(Protocol):
 
 
 _find: Callable[[Celery], Parent | None]
+
+#: Whether Celery itself knows what to do with an exception that is no `Exception` (since 5.7).
+_KNOWS_EXITS = hasattr(Request, "_worker_lost_info")
 
 
 def install(app: Celery, find: Callable[[Celery], Parent | None]) -> None:
@@ -86,8 +90,12 @@ class TrackedRequest(Request):
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """As Celery's; tells of losses that no signal tells of."""
-        exc = exc_info.exception
-        exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+        if not _KNOWS_EXITS:
+            if _is_exit(exc_info) and (self._already_cancelled or self._already_revoked):  # type: ignore[attr-defined]
+                # The signal that Celery itself sent ended the child; the message stays unacknowledged (as in 5.7).
+                return None
+            exc_info = _storable(exc_info)
+        exc = _exception_of(exc_info)
         self._rejected_by_task = isinstance(exc, Reject)
         with self._belonging():
             result = super().on_failure(exc_info, send_failed_event, return_ok)
@@ -180,3 +188,41 @@ class TrackedRequest(Request):
         """As Celery's; an errback that it publishes belongs to the task."""
         with self._belonging():
             return super().terminate(*args, **kwargs)
+
+
+def _exception_of(exc_info: Any) -> BaseException:
+    """Give the exception itself; billiard wraps it together with its remote traceback."""
+    exc: BaseException = exc_info.exception
+    return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+
+
+def _is_exit(exc_info: Any) -> bool:
+    return isinstance(_exception_of(exc_info), (SystemExit, KeyboardInterrupt))
+
+
+def _storable(exc_info: Any) -> Any:
+    """Put an exception that Celery can store in the place of one that it cannot.
+
+    A pool child hands on whatever a task raised (billiard 4.3), and the parent of celery 5.5 and 5.6 fails with an
+    `EncodeError` at what is no `Exception`: no result, no signal, no errback. An exit means that the child is gone, as
+    celery 5.7 says it; anything else gets Celery's own stand-in, which keeps name and text.
+    """
+    exc = _exception_of(exc_info)
+    if isinstance(exc, Exception):
+        return exc_info
+    try:
+        raise _stand_in(exc)
+    except (WorkerLostError, UnpickleableExceptionWrapper):
+        storable = ExceptionInfo()
+    storable.traceback = exc_info.traceback
+    return storable
+
+
+def _stand_in(exc: BaseException) -> WorkerLostError | UnpickleableExceptionWrapper:
+    if isinstance(exc, SystemExit):
+        code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+        return WorkerLostError(f"Worker exited prematurely: exitcode {code}.")
+    if isinstance(exc, KeyboardInterrupt):
+        return WorkerLostError("Worker exited prematurely: KeyboardInterrupt.")
+    wrapped: UnpickleableExceptionWrapper = UnpickleableExceptionWrapper.from_exception(exc)  # type: ignore[arg-type]
+    return wrapped
