@@ -142,6 +142,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """Treat a server that a test starts by itself like those of the fixtures, if it is not installed."""
+    try:
+        yield
+    except ServerMissingError as error:
+        _missing(error)
+
+
 def _missing(error: ServerMissingError) -> None:
     """End the test: a server that is not there must not look like a success where it is meant to be there."""
     if os.environ.get("CI"):

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import socket
+import sysconfig
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -26,6 +27,8 @@ _LOWEST_PORT = 15000
 _PORT_TAKEN = ("address already in use", "eaddrinuse")
 #: How often a new server looks for another port when somebody else took the one it chose.
 _PORT_ATTEMPTS = 3
+#: Environment variable: "hidden" lets `find_program` see nothing but what came with Python packages.
+SYSTEM_PROGRAMS = "TASKSTATE_TESTING_SYSTEM_PROGRAMS"
 
 
 class ServerMissingError(TaskStateError, RuntimeError):
@@ -54,14 +57,26 @@ def free_port() -> int:
 
 
 def find_program(*names: str, folders: Sequence[str | Path] = ()) -> Path | None:
-    """Find a program by its names, first in `folders`, then on PATH and in the folders for system programs."""
+    """Find a program by its names, first in `folders`, then on PATH and in the folders for system programs.
+
+    With `TASKSTATE_TESTING_SYSTEM_PROGRAMS=hidden` in the environment only those below the folder of this Python's
+    packages are found, as on a machine where nothing else is installed.
+    """
     # A normal user's PATH often lacks the folders where Debian puts servers.
-    path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+    places = [*map(str, folders), *os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/sbin", "/usr/local/sbin"]
+    if os.environ.get(SYSTEM_PROGRAMS) == "hidden":
+        places = [place for place in places if _came_with_a_package(place)]
     for name in names:
-        found = shutil.which(name, path=path)
+        found = shutil.which(name, path=os.pathsep.join(places))
         if found is not None:
             return Path(found)
     return None
+
+
+def _came_with_a_package(folder: str) -> bool:
+    # An environment may be made with a Python that itself lies in /usr: the prefix alone would hide nothing then.
+    packages = Path(sysconfig.get_path("platlib")).resolve()
+    return Path(folder).resolve().is_relative_to(packages)
 
 
 class LocalServer(ABC):

@@ -59,6 +59,35 @@ class TestMissingServer:
         result.assert_outcomes(errors=1)
         result.stdout.fnmatch_lines(["*install it (a failure, since CI is set)*"])
 
+    def test_a_server_that_the_test_starts_itself_is_treated_alike(
+        self, run: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run.makepyfile(
+            """
+            from qhana_taskstate.testing import RabbitMQServer
+
+            def test_it():
+                with RabbitMQServer():
+                    pass
+            """
+        )
+        monkeypatch.delenv("CI", raising=False)
+        run.runpytest_inprocess().assert_outcomes(skipped=1)
+        monkeypatch.setenv("CI", "true")
+        run.runpytest_inprocess().assert_outcomes(failed=1)
+
+
+#: Kinds of databases for a run inside a test: those that come with Python packages, and the one that may be missing.
+EACH_KIND = pytest.mark.parametrize("kinds", ["sqlite,postgresql", "mariadb"])
+
+
+def check_all_passed(run: pytest.Pytester, kinds: str, each: int) -> None:
+    """Run the inner tests; skipped as a whole if they are, because a server is missing."""
+    outcomes = run.runpytest_inprocess("-rs", f"--taskstate-databases={kinds}").parseoutcomes()
+    if outcomes.get("skipped"):
+        pytest.skip(f"the server of {kinds} is missing")
+    assert outcomes == {"passed": each * len(kinds.split(","))}
+
 
 class TestDatabases:
     def test_a_test_runs_once_for_each_kind(self, run: pytest.Pytester) -> None:
@@ -106,14 +135,14 @@ class TestDatabases:
         assert result.ret != 0
         assert "'oracle'; it takes sqlite, postgresql, mariadb" in result.stdout.str() + result.stderr.str()
 
-    def test_each_test_has_an_empty_database(self, run: pytest.Pytester) -> None:
+    @EACH_KIND
+    def test_each_test_has_an_empty_database(self, run: pytest.Pytester, kinds: str) -> None:
         run.makepyfile(
             """
             import pytest
             from sqlalchemy import create_engine, inspect, text
             from sqlalchemy.pool import NullPool
 
-            @pytest.mark.mariadb
             @pytest.mark.parametrize("turn", [1, 2])
             def test_it(taskstate_database_url, turn):
                 engine = create_engine(taskstate_database_url, poolclass=NullPool)
@@ -122,16 +151,16 @@ class TestDatabases:
                     connection.execute(text("CREATE TABLE numbers (n INTEGER)"))
             """
         )
-        run.runpytest_inprocess().assert_outcomes(passed=6)
+        check_all_passed(run, kinds, 2)
 
-    def test_a_migrated_database_has_the_tables_and_the_same_url(self, run: pytest.Pytester) -> None:
+    @EACH_KIND
+    def test_a_migrated_database_has_the_tables_and_the_same_url(self, run: pytest.Pytester, kinds: str) -> None:
         run.makepyfile(
             """
             import pytest
             from qhana_taskstate import schema
             from qhana_taskstate.database import Database
 
-            @pytest.mark.mariadb
             @pytest.mark.parametrize("turn", [1, 2])
             def test_it(migrated_database_url, taskstate_database_url, turn):
                 assert migrated_database_url == taskstate_database_url
@@ -140,7 +169,7 @@ class TestDatabases:
                 database.dispose()
             """
         )
-        run.runpytest_inprocess().assert_outcomes(passed=6)
+        check_all_passed(run, kinds, 2)
 
 
 class TestWorkers:

@@ -23,7 +23,7 @@ from qhana_taskstate.testing import (
     ServerStartError,
     SqlServer,
 )
-from qhana_taskstate.testing.server import LocalServer, free_port
+from qhana_taskstate.testing.server import LocalServer, find_program, free_port
 
 
 @pytest.fixture
@@ -164,6 +164,21 @@ def test_a_missing_server_says_what_to_install(
     with pytest.raises(ServerMissingError, match=package):
         server.start()
     server.close()
+
+
+def test_programs_of_the_system_can_be_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "mariadbd").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("TASKSTATE_TESTING_SYSTEM_PROGRAMS", raising=False)
+    assert find_program("mariadbd", folders=[tmp_path]) == tmp_path / "mariadbd"
+
+    monkeypatch.setenv("TASKSTATE_TESTING_SYSTEM_PROGRAMS", "hidden")
+
+    assert find_program("mariadbd", folders=[tmp_path]) is None
+    with pytest.raises(ServerMissingError):
+        MariaDBServer().start()
+    with RedisServer() as server:
+        assert server.ready()
 
 
 class TestSqlServers:
