@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from celery import Celery, _state
 from celery.local import Proxy
@@ -50,6 +50,7 @@ from .errors import (
     TaskNotFoundError,
 )
 from .faults import explain
+from .keywords import SettingKeywords
 from .models import ProcessingTask, TaskUpdateSubscription, is_of_subscriber
 from .progress import TaskLogHandler
 from .pruning import OutputsHook, Pruned, Pruner
@@ -132,7 +133,7 @@ class TaskState:
         engine: Engine | None = None,
         environment: Mapping[str, str] | None = None,
         on_outputs_removed: OutputsHook | None = None,
-        **settings: Any,
+        **settings: Unpack[SettingKeywords],
     ) -> None:
         for name in settings:
             if name not in setting_names():

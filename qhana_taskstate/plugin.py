@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast, overload
 
 from celery import Celery, Task, _state
 from celery.exceptions import Ignore, Reject, Retry
@@ -22,6 +22,7 @@ from .coroutines import run_coroutine
 from .errors import ArgumentsError, NotInExecutionError, TaskNotFoundError
 from .models import ProcessingTask
 from .sessions import current_sessions, has_open_write
+from .startable import StartableTask
 from .states import TaskEvent
 
 logger = logging.getLogger(__name__)
@@ -149,22 +150,6 @@ def task_of_execution() -> ProcessingTask:
     return task
 
 
-class StartableTask(Protocol[P, R]):
-    """What type checkers see of a plugin task: the function, and Celery's and our ways to start it."""
-
-    name: str
-    request: Any
-    processing_task: ProcessingTask
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> ProcessingTask: ...
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Any: ...
-    def s(self, *args: Any, **kwargs: Any) -> Any: ...
-    def si(self, *args: Any, **kwargs: Any) -> Any: ...
-    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any: ...
-    def __getattr__(self, name: str) -> Any: ...
-
-
 @overload
 def plugin_task(function: Callable[P, R], /) -> StartableTask[P, R]: ...
 
@@ -172,12 +157,23 @@ def plugin_task(function: Callable[P, R], /) -> StartableTask[P, R]: ...
 @overload
 def plugin_task(
     *,
+    bind: Literal[True],
     name: str | None = None,
-    bind: bool = False,
     store_parameters: bool = False,
     resend: bool = False,
     **options: Any,
-) -> Callable[[Callable[..., R]], StartableTask[..., R]]: ...
+) -> Callable[[Callable[Concatenate[Any, P], R]], StartableTask[P, R]]: ...
+
+
+@overload
+def plugin_task(
+    *,
+    bind: Literal[False] = False,
+    name: str | None = None,
+    store_parameters: bool = False,
+    resend: bool = False,
+    **options: Any,
+) -> Callable[[Callable[P, R]], StartableTask[P, R]]: ...
 
 
 def plugin_task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:

@@ -97,7 +97,7 @@ def test_base_class_of_the_host_is_kept(eager: TaskState) -> None:
 
 
 def test_task_class_of_the_app_is_kept(eager: TaskState) -> None:
-    assert isinstance(say._get_current_object(), eager.app.Task)
+    assert isinstance(say._get_current_object(), eager.app.Task)  # type: ignore[attr-defined]
 
 
 def test_autoretry_ends_once_and_well(eager: TaskState) -> None:
@@ -123,7 +123,7 @@ def test_start_takes_the_functions_own_arguments_only(queued: TaskState, argumen
 def test_plain_call_with_wrong_arguments_is_a_type_error(queued: TaskState, send: str) -> None:
     before = count_rows(queued)
     with pytest.raises(TypeError):
-        stored.delay() if send == "delay" else stored.apply_async((1, 2, 3))
+        stored.delay() if send == "delay" else stored.apply_async((1, 2, 3))  # type: ignore[call-arg]
     assert count_rows(queued) == before
 
 

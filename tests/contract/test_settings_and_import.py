@@ -69,7 +69,7 @@ def test_without_a_task_state_the_error_says_so(pytestconfig: pytest.Config) -> 
 
 def test_unknown_keyword_is_named_at_once() -> None:
     with pytest.raises(SettingsError, match="databse_url"):
-        TaskState(databse_url="sqlite://")
+        TaskState(databse_url="sqlite://")  # type: ignore[call-arg]
 
 
 def test_unknown_setting_of_celery_is_named_at_first_use() -> None:

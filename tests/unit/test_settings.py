@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from qhana_taskstate import SettingsError, TaskState
-from qhana_taskstate.settings import Settings, read_settings
+from qhana_taskstate.keywords import SettingKeywords
+from qhana_taskstate.settings import Settings, read_settings, setting_names
+from qhana_taskstate.startable import StartableTask
 
 
 def test_defaults_are_those_of_the_contract() -> None:
@@ -60,7 +62,7 @@ def test_unknown_setting_is_an_error_that_names_it(place: str) -> None:
 
 def test_unknown_keyword_of_taskstate_is_refused_at_once() -> None:
     with pytest.raises(SettingsError, match="colour"):
-        TaskState(colour="red")
+        TaskState(colour="red")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -96,3 +98,11 @@ def test_lists_of_the_environment_are_separated_by_commas_or_json() -> None:
     json = read_settings({}, {}, {"TASKSTATE_WEBHOOK_ALLOWED_NETWORKS": '["10.0.0.0/8", "worker"]'})
 
     assert comma.webhook_allowed_networks == json.webhook_allowed_networks == ("10.0.0.0/8", "worker")
+
+
+def test_keywords_that_type_checkers_know_are_the_settings() -> None:
+    assert set(SettingKeywords.__annotations__) == set(setting_names())
+
+
+def test_type_of_plugin_tasks_can_stand_in_annotations_at_run_time() -> None:
+    assert StartableTask[[int], str] is StartableTask

@@ -209,7 +209,7 @@ def test_current_task_is_found_by_self_and_by_declared_db_id(deployment: Deploym
     task = deployment.run(who.s())
     assert task.task_log == f"task {task.id}"
 
-    task = deployment.run(with_id.s("id"))
+    task = deployment.run(with_id.s("id"))  # type: ignore[call-overload]
     assert task.task_log == f"id {task.id}"
 
 
