@@ -151,8 +151,13 @@ def _siblings(messages: Sequence[Message], full: bool) -> list[Message | str]:
 
 def _alike(one: Message, other: Message) -> bool:
     return all(
-        not message.children and len(message.attempts) == 1 and message.last.failure is None for message in (one, other)
+        not message.children and len(message.attempts) == 1 and not _tells(message.last) for message in (one, other)
     ) and (one.last.name, one.last.state) == (other.last.name, other.last.state)
+
+
+def _tells(execution: ExecutionView) -> bool:
+    """Tell whether an execution says something of its own: why it failed, or how far it is."""
+    return execution.failure is not None or (execution.progress is not None and execution.closed_at is None)
 
 
 def _sum(messages: Sequence[Message]) -> str:
@@ -193,7 +198,7 @@ def _execution_line(attempt: ExecutionView, paint: Paint, *, named: bool, follow
     if attempt.worker:
         parts.append(f"on {visible(attempt.worker)}")
     parts += _times(attempt)
-    if attempt.progress is not None and attempt.closed_at is None:
+    if attempt.progress is not None:
         parts.append(progress(attempt.progress.value, attempt.progress.target, attempt.progress.unit))
     if attempt.deliveries > 1:
         parts.append(f"delivered {attempt.deliveries} times")

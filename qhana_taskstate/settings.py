@@ -165,7 +165,8 @@ class Settings:
         log_column_bytes: How many UTF-8 bytes of the newest log the `task_log` column itself holds.
         capture_log_level: Records of the `logging` module from this level on, emitted inside an execution, go
             into the task's log. None captures nothing.
-        canvas_progress: A canvas of several executions that reports no progress itself shows "n of m".
+        canvas_progress: A task of several executions shows how many of them are done; False shows what the last of
+            them reported.
         hold_seconds: A submission that was not heard of for so long counts as dead.
         keep_facts_seconds: How long a process keeps in memory what it cannot write while the database is away.
         publish_deadline_seconds: A message not begun so long after its publication or eta counts as lost.

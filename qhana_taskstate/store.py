@@ -19,6 +19,7 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Row,
     and_,
     bindparam,
     case,
@@ -39,6 +40,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from . import outbox, tasklog
 from .belonging import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
+from .canvasprogress import MOST_OF_ONE, Canvas, canvas_progress, is_of_canvas, is_same
 from .chores import Hold, Lease, Waiting, is_running, running
 from .database import LOCK_SECONDS, limit_lock_wait
 from .inserts import insert_absent
@@ -60,8 +62,6 @@ from .tables import (
 #: Seconds that a worker has to say that a message expired, the difference of two clocks included.
 _AFTER_EXPIRY_SECONDS: Final = 30.0
 
-#: Unit of the progress that a canvas of several members shows by itself.
-CANVAS_UNIT: Final = "tasks"
 _is_open_step_of_task = and_(
     step_table.c.id == bindparam("of_task"), or_(step_table.c.cleared.is_(False), step_table.c.cleared.is_(None))
 )
@@ -139,7 +139,8 @@ class Closing:
         publications: Messages that it published and that are not registered yet.
         lines: Log entries not written yet.
         progress: Its last progress if that is not written yet.
-        counts_members: Whether a canvas that reports nothing itself shows "n of m".
+        counts_members: Whether a task of several members shows how many of them are done.
+        to_come: How many members are known to follow.
         kept: Whether its message may have been kept.
     """
 
@@ -151,6 +152,7 @@ class Closing:
     lines: Sequence[str] = ()
     progress: Progress | None = None
     counts_members: bool = True
+    to_come: int = 0
     kept: bool = True
 
     @property
@@ -261,13 +263,21 @@ def _look_at(others: ColumnElement[bool]) -> Any:
 
 _LOOK = _look_at(true())
 _SEVERAL = 2
-_succeeded = execution_table.c.state == ExecutionState.SUCCESS.value
-_reports = execution_table.c.progress_value.is_not(None)
+_length = execution_table.c.progress_target - execution_table.c.progress_start
+_share = (execution_table.c.progress_value - execution_table.c.progress_start) / _length
+_part = case(
+    (execution_table.c.progress_value.is_(None), 0.0),
+    (execution_table.c.closed_at.is_not(None), 0.0),
+    (_length == 0, MOST_OF_ONE),
+    (_share <= 0, 0.0),
+    (_share >= MOST_OF_ONE, MOST_OF_ONE),
+    else_=_share,
+)
 _COUNT_MEMBERS = select(
-    func.count(execution_table.c.celery_id.distinct()).label("members"),
-    func.count(case((_succeeded, execution_table.c.celery_id)).distinct()).label("succeeded"),
-    func.count(case((_reports, 1))).label("reported"),
-    func.count(case((and_(_reports, execution_table.c.closed_at.is_(None)), 1))).label("reporting"),
+    func.count(execution_table.c.celery_id.distinct()).label("known"),
+    func.count(case((execution_table.c.closed_at.is_(None), execution_table.c.celery_id)).distinct()).label("open"),
+    func.sum(_part).label("parts"),
+    select(func.count()).where(hold_table.c.task_id == bindparam("of_task")).scalar_subquery().label("holds"),
 ).where(execution_table.c.task_id == bindparam("of_task"), execution_table.c.name.not_like("celery.%"))
 _DECIDE = (
     update(job_table)
@@ -285,6 +295,10 @@ _SHOWN = select(
     task_table.c.finished_at,
     # Asked along the way, so that a task without subscribers pays nothing.
     _is_subscribed.label("subscribed"),
+    task_table.c.progress_value,
+    task_table.c.progress_start,
+    task_table.c.progress_target,
+    task_table.c.progress_unit,
 ).where(task_table.c.id == bindparam("of_task"))
 # A key share, so that a plugin's uncommitted output, which refers to the row, is no reason to wait (PostgreSQL).
 _LOCK_TASK = _SHOWN.with_for_update(key_share=True)
@@ -676,9 +690,10 @@ def close(connection: Connection, ref: TaskRef, closing: Closing) -> Outcome:
         # After a RETRY too: the next attempt often ends before the close of the one that published it.
         look = _NOTHING_OPEN if failed else _look(connection, job)
         ended = TaskStatus.ERROR if failed else look.ended
-    progress = closing.progress
-    if progress is None and ended == TaskStatus.SUCCESS and look.several and closing.counts_members:
-        progress = canvas_progress(connection, ref.task_id)
+    progress: Progress | Canvas | None = closing.progress
+    if closing.counts_members and (progress is not None or (ended == TaskStatus.SUCCESS and look.several)):
+        canvas = _canvas(connection, ref.task_id, to_come=closing.to_come, ended=ended == TaskStatus.SUCCESS)
+        progress = canvas if canvas.is_several else progress
     shown = _finish(
         connection,
         ref.task_id,
@@ -1010,28 +1025,26 @@ def _look(connection: Connection, job: Job) -> _Look:
     return _Look(open=False, several=several, ended=None if waits else TaskStatus.SUCCESS)
 
 
-def canvas_progress(connection: Connection, task_id: int) -> Progress | None:
-    """Return how many of a task's members have succeeded: "n of m".
-
-    Members are what has been published so far, without Celery's own helpers; the attempts of one message, and what
-    it was replaced by under its id, are one member.
-
-    Returns:
-        None if there is only one member, or if one of them alone reports progress itself.
-    """
+def _canvas(connection: Connection, task_id: int, *, to_come: int = 0, ended: bool = False) -> Canvas:
+    """Count the members of a task."""
     row = connection.execute(_COUNT_MEMBERS, {"of_task": task_id}).one()
-    if row.members < _SEVERAL or row.reporting == 1 or (row.reported and not row.reporting):
-        return None
-    return Progress(float(row.succeeded), 0.0, float(row.members), CANVAS_UNIT)
+    return Canvas(
+        known=row.known,
+        done=row.known - row.open,
+        parts=float(row.parts or 0.0),
+        to_come=0 if ended else to_come,
+        held=bool(row.holds),
+        ended=ended,
+    )
 
 
 def show_canvas(connection: Connection, task_id: int) -> None:
-    """Show "n of m" in the `ProcessingTask` row of a canvas that reports nothing itself, if the row is free."""
+    """Show in the `ProcessingTask` row of a task of several members how far they have come, if the row is free."""
     if lock_job(connection, task_id) is None:
         return
-    progress = canvas_progress(connection, task_id)
-    if progress is not None:
-        _finish(connection, task_id, None, progress=progress)
+    canvas = _canvas(connection, task_id)
+    if canvas.is_several:
+        _finish(connection, task_id, None, progress=canvas)
 
 
 def _finish(
@@ -1040,7 +1053,7 @@ def _finish(
     ended: TaskStatus | None,
     *,
     log: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | Canvas | None = None,
     has_no_step: bool = False,
 ) -> bool:
     """Decide the end of a task whose job row the caller holds, and show what is new in the `ProcessingTask` row.
@@ -1063,6 +1076,8 @@ def _finish(
             outbox.add(connection, task_id, (TaskEvent.DETAILS,))
         return False
     events: set[TaskEvent] = {TaskEvent.DETAILS} if log else set()
+    if isinstance(progress, Canvas):
+        progress = _progress_of(connection, task_id, progress, _shown_progress(locked))
     if progress is not None and locked.finished_at is None:
         _show_progress(connection, task_id, progress)
         events.add(TaskEvent.DETAILS)
@@ -1096,6 +1111,41 @@ def show(connection: Connection, task_id: int) -> bool:
     if locked is not None:
         tasklog.refresh_column(connection, task_id)
     return True
+
+
+def _shown_progress(row: Row[Any]) -> Progress | None:
+    if row.progress_value is None:
+        return None
+    # NULL in the database of a runner reads as its default.
+    start, target, unit = row.progress_start, row.progress_target, row.progress_unit
+    return Progress(
+        row.progress_value, start or 0.0, 100.0 if target is None else target, "%" if unit is None else unit
+    )
+
+
+def _progress_of(connection: Connection, task_id: int, canvas: Canvas, shown: Progress | None) -> Progress | None:
+    """Return what a task of several members is to show; None if that stays as it is.
+
+    What a plugin wrote into the row wins. What the row shows is ours if a canvas showed it, or if it is what an
+    execution reported while it was alone.
+    """
+    if canvas.held and not canvas.ended:
+        # The number of members grows from one moment to the next.
+        return None
+    if shown is not None and not is_of_canvas(shown) and not _was_reported(connection, task_id, shown):
+        return None
+    progress = canvas_progress(canvas, shown)
+    return None if shown is not None and is_same(progress, shown) else progress
+
+
+def _was_reported(connection: Connection, task_id: int, progress: Progress) -> bool:
+    table = execution_table.c
+    reported = connection.execute(
+        select(table.progress_value, table.progress_start, table.progress_target, table.progress_unit)
+        .where(table.task_id == task_id, table.progress_value.is_not(None), table.progress_unit == progress.unit)
+        .distinct()
+    )
+    return any(is_same(Progress(*row), progress) for row in reported)
 
 
 def _show_progress(connection: Connection, task_id: int, progress: Progress) -> None:
@@ -1134,11 +1184,23 @@ def report(
     lines: Sequence[str] = (),
     progress: Progress | None = None,
     publications: Sequence[Publication] = (),
+    counts_members: bool = True,
+    to_come: int = 0,
 ) -> bool:
     """Write what a running execution reported so far.
 
+    Args:
+        connection: In whose transaction to write.
+        ref: The task.
+        key: Key of the execution.
+        lines: Log entries.
+        progress: Its progress. The row shows it if it is alone, otherwise how far all members have come.
+        publications: Messages that it published.
+        counts_members: Whether a task of several members shows how many of them are done.
+        to_come: How many members are known to follow it.
+
     Returns:
-        False if a plugin holds the `ProcessingTask` row, so that it does not show all of it yet.
+        False if the row does not show all of it yet: a plugin holds it, or members are being submitted.
     """
     job = lock_job(connection, ref.task_id)
     if job is None or job.ref != ref:
@@ -1146,13 +1208,16 @@ def report(
     register(connection, ref.task_id, publications)
     if lines:
         tasklog.append(connection, ref.task_id, lines, column=False)
+    shown: Progress | Canvas | None = progress
+    held = False
     if progress is not None:
         _set_progress(connection, ref.task_id, key, progress)
-        # While several members report at once, their numbers say nothing together.
-        progress = canvas_progress(connection, ref.task_id) or progress
-    if not lines and progress is None:
+        canvas = _canvas(connection, ref.task_id, to_come=to_come)
+        if counts_members and (canvas.held or canvas.is_several):
+            shown, held = canvas, canvas.held
+    if not lines and shown is None:
         return True
-    return _finish(connection, ref.task_id, None, log=bool(lines), progress=progress)
+    return _finish(connection, ref.task_id, None, log=bool(lines), progress=shown) and not held
 
 
 def _set_progress(connection: Connection, task_id: int, key: ExecutionKey, progress: Progress) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from . import chores, store, vouching
 from .backlog import Backlog, Fact
 from .belonging import Execution, ExecutionKey, Publication, TaskRef
+from .canvasprogress import followers
 from .database import IMPATIENT_SECONDS, Database, is_gone, passes
 from .errors import DatabaseUnavailableError
 from .fork import call_in_child
@@ -328,6 +329,7 @@ class Tracker:
             lines=execution.take_lines(),
             progress=execution.take_progress(),
             counts_members=self.settings.canvas_progress,
+            to_come=followers(execution.request),
             kept=bool(getattr(execution.task, "resend", False)),
         )
 
@@ -437,6 +439,8 @@ class Tracker:
                         lines=lines,
                         progress=progress,
                         publications=publications,
+                        counts_members=self.settings.canvas_progress,
+                        to_come=followers(execution.request),
                     )
                 written = True
             finally:
@@ -575,7 +579,7 @@ class Pulse:
             self._is_waking = False
 
     def note_canvas(self, task_id: int) -> None:
-        """Show "n of m" of a task at the next turn."""
+        """Show at the next turn how far the members of a task have come."""
         with self._guard:
             self._canvases.add(task_id)
 

@@ -1,12 +1,13 @@
-"""What a canvas shows that reports no progress itself."""
+"""What a task of several executions shows of its progress."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from celery import chain, chord, group
 
-from qhana_taskstate import ProcessingTask
+from qhana_taskstate import ProcessingTask, reader
 from tests.apps.jobs import add, fail, half_way, nothing, total, wait_for_file
 from tests.waiting import wait_until
 from tests.worker.conftest import Deployment
@@ -34,10 +35,43 @@ def test_short_chord_shows_all_its_members_at_its_end(deployment: Deployment) ->
     assert progress(task.id) == (3, 3, "tasks")
 
 
-def test_progress_that_a_member_reports_is_left_alone(deployment: Deployment) -> None:
-    task = deployment.run(chain(half_way.si(40), nothing.si()))
+def test_members_that_report_count_in_part_and_their_bar_never_goes_back(deployment: Deployment) -> None:
+    task = deployment.taskstate.start(chain(group(half_way.si(40, 0.3) for _ in range(8)), half_way.si(20, 0.5)))
 
-    assert progress(task.id) == (100, 100, "%")
+    seen: list[tuple[float | None, float, str]] = []
+    while not ProcessingTask.get_by_id(task.id).is_finished:  # type: ignore[union-attr]  # it is there
+        seen.append(progress(task.id))
+        time.sleep(0.05)
+
+    shares = [value / target for value, target, _ in seen if value is not None]
+    assert shares == sorted(shares)
+    assert {unit for value, _, unit in seen if value is not None} == {"tasks"}
+    assert any(value % 1 for value, _, _ in seen if value is not None)
+    assert max(shares) < 1
+    assert progress(task.id) == (9, 9, "tasks")
+
+
+def test_lone_execution_shows_its_own(deployment: Deployment) -> None:
+    assert progress(deployment.run(half_way.s(40)).id) == (100, 100, "%")
+
+
+def test_what_a_plugin_wrote_into_the_row_wins(deployment: Deployment, tmp_path: Path) -> None:
+    task = ProcessingTask("by hand", progress_value=3, progress_target=7, progress_unit="rounds")
+    task.save(commit=True)
+    members = [half_way.si(40), nothing.si(), wait_for_file.si(str(tmp_path / "go"))]
+
+    deployment.taskstate.start(group(members), task=task)
+    with deployment.taskstate.database.reading() as connection:
+        wait_until(
+            "two are done",
+            lambda: [view.state for view in reader.executions(connection, task.id)].count("SUCCESS") == 2,
+            timeout=20,
+        )
+    assert progress(task.id) == (3, 7, "rounds")
+    (tmp_path / "go").touch()
+    deployment.taskstate.wait(task.id, timeout=20)
+
+    assert progress(task.id) == (7, 7, "rounds")
 
 
 def test_single_task_without_reports_shows_none(deployment: Deployment) -> None:
