@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, update
 
 from . import steps
 from .rows import lock_task
-from .runner_tables import task_table
+from .runner_tables import DEFAULT_TARGET, task_table
 from .states import ERROR_WORDS, UNKNOWN, TaskEvent, TaskStatus
 from .tables import job_table
 
@@ -110,8 +110,7 @@ def end(
     value = row.progress_value if progress_value is None else progress_value
     if word == TaskStatus.SUCCESS and value is not None:
         value = row.progress_target if progress_target is None else progress_target
-        # NULL in the database of a runner reads as its default.
-        value = 100.0 if value is None else value
+        value = DEFAULT_TARGET if value is None else value
     connection.execute(
         update(task_table)
         .where(task_table.c.id == task_id, task_table.c.finished_at.is_(None))

@@ -20,7 +20,7 @@ from .checks import check_bytes
 from .documents import Document
 from .finality import TaskFinishedWarning
 from .rows import lock_task
-from .runner_tables import task_table
+from .runner_tables import DEFAULT_TARGET, task_table
 from .sessions import current_settings
 from .states import UNKNOWN, TaskEvent, TaskStatus, check_status, is_terminal, with_error_word
 from .tables import now
@@ -157,7 +157,7 @@ def _before_task_insert(mapper: Mapper[Any], connection: Connection, task: Any) 
         task.finished_at = now()
     if task.finished_at is not None:
         if task.task_status == TaskStatus.SUCCESS and task.progress_value is not None:
-            task.progress_value = task.progress_target
+            task.progress_value = DEFAULT_TARGET if task.progress_target is None else task.progress_target
         _clear_pending_steps(task)
     task._log_column = tasklog.tail(PendingLog.of(task).show(""), tasklog.column_limit(connection.dialect.name))
 

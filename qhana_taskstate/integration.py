@@ -706,7 +706,9 @@ class TaskState:
                 ref = known
             else:
                 ref = store.take_up(connection, task_id or store.add_task(connection, name)).ref
-            store.register(connection, ref.task_id, [publication])
+            store.register(
+                connection, ref.task_id, [publication], deadline_seconds=self.settings.publish_deadline_seconds
+            )
             return ref
 
         return self.tracker.write(work)

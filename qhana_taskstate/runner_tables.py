@@ -23,6 +23,9 @@ HREF_LENGTH: Final = 500
 #: What a moment that is NULL in the database of a plugin runner reads as; it sorts before every real one.
 UNKNOWN_MOMENT: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+#: What a target of progress that is NULL there reads as.
+DEFAULT_TARGET: Final = 100.0
+
 task_table = Table(
     "ProcessingTask",
     metadata,
@@ -36,7 +39,7 @@ task_table = Table(
     Column("current_step", NullAs(Integer(), -1), default=-1, nullable=True),
     Column("progress_value", Float(), nullable=True),
     Column("progress_start", NullAs(Float(), 0.0), default=0.0, nullable=True),
-    Column("progress_target", NullAs(Float(), 100.0), default=100.0, nullable=True),
+    Column("progress_target", NullAs(Float(), DEFAULT_TARGET), default=DEFAULT_TARGET, nullable=True),
     Column("progress_unit", NullAs(String(100), "%"), default="%", nullable=True),
     Column("task_status", StatusWord(String(100)), nullable=True),
     #: The newest part of the log; all of it is in `log_table`.

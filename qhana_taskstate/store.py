@@ -19,6 +19,7 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Float,
     Row,
     and_,
     bindparam,
@@ -46,7 +47,7 @@ from .database import LOCK_SECONDS, limit_lock_wait
 from .inserts import insert_absent
 from .roundtrips import Batch
 from .rows import is_open_step
-from .runner_tables import step_table, subscription_table, task_table
+from .runner_tables import DEFAULT_TARGET, step_table, subscription_table, task_table
 from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
 from .tables import (
     ID_LENGTH,
@@ -142,6 +143,7 @@ class Closing:
         counts_members: Whether a task of several members shows how many of them are done.
         to_come: How many members are known to follow.
         kept: Whether its message may have been kept.
+        deadline_seconds: As for `register`; needed where there are publications.
     """
 
     key: ExecutionKey
@@ -154,6 +156,7 @@ class Closing:
     counts_members: bool = True
     to_come: int = 0
     kept: bool = True
+    deadline_seconds: float | None = None
 
     @property
     def is_usual(self) -> bool:
@@ -313,7 +316,8 @@ _SHOW_ERROR = (
 _SHOW_SUCCESS = _SHOW_ERROR.values(
     {
         task_table.c.progress_value: case(
-            (task_table.c.progress_value.is_(None), None), else_=task_table.c.progress_target
+            (task_table.c.progress_value.is_(None), None),
+            else_=func.coalesce(task_table.c.progress_target, literal(DEFAULT_TARGET, Float)),
         )
     }
 )
@@ -460,7 +464,7 @@ def register(
     task_id: int,
     publications: Collection[Publication],
     *,
-    deadline_seconds: float = 7 * 86400.0,
+    deadline_seconds: float,
 ) -> None:
     """Record published messages as QUEUED executions; those that are known already only learn what they lack.
 
@@ -675,7 +679,9 @@ def close(connection: Connection, ref: TaskRef, closing: Closing) -> Outcome:
     job = lock_job(connection, ref.task_id)
     if job is None or job.ref != ref:
         return Outcome()
-    register(connection, ref.task_id, closing.publications)
+    if closing.publications:
+        assert closing.deadline_seconds is not None  # noqa: S101  (both or neither; tells the type checker)
+        register(connection, ref.task_id, closing.publications, deadline_seconds=closing.deadline_seconds)
     lines = [line for line in closing.lines]
     if closing.progress is not None:
         _set_progress(connection, ref.task_id, closing.key, closing.progress)
@@ -915,13 +921,20 @@ def hold(connection: Connection, task_id: int) -> str:
     return hold_id
 
 
-def release(connection: Connection, ref: TaskRef, hold_id: str, publications: Sequence[Publication]) -> Outcome:
+def release(
+    connection: Connection,
+    ref: TaskRef,
+    hold_id: str,
+    publications: Sequence[Publication],
+    *,
+    deadline_seconds: float,
+) -> Outcome:
     """End a hold: register what was published meanwhile, and look whether the task has ended.
 
     An empty submission (an empty group) so ends its task at once.
     """
     job = lock_job(connection, ref.task_id)
-    register(connection, ref.task_id, publications)
+    register(connection, ref.task_id, publications, deadline_seconds=deadline_seconds)
     connection.execute(delete(hold_table).where(hold_table.c.id == hold_id))
     if job is None or job.ref != ref or job.end_status is not None:
         return Outcome()
@@ -1186,6 +1199,7 @@ def report(
     publications: Sequence[Publication] = (),
     counts_members: bool = True,
     to_come: int = 0,
+    deadline_seconds: float,
 ) -> bool:
     """Write what a running execution reported so far.
 
@@ -1198,6 +1212,7 @@ def report(
         publications: Messages that it published.
         counts_members: Whether a task of several members shows how many of them are done.
         to_come: How many members are known to follow it.
+        deadline_seconds: As for `register`.
 
     Returns:
         False if the row does not show all of it yet: a plugin holds it, or members are being submitted.
@@ -1205,7 +1220,7 @@ def report(
     job = lock_job(connection, ref.task_id)
     if job is None or job.ref != ref:
         return True
-    register(connection, ref.task_id, publications)
+    register(connection, ref.task_id, publications, deadline_seconds=deadline_seconds)
     if lines:
         tasklog.append(connection, ref.task_id, lines, column=False)
     shown: Progress | Canvas | None = progress

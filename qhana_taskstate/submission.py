@@ -307,7 +307,9 @@ class Submitter:
             _moment(chosen_options, "countdown", "eta"),
             expires=_moment(chosen_options, "expires", "expires"),
         )
-        store.register(connection, task_id, [publication])
+        store.register(
+            connection, task_id, [publication], deadline_seconds=self._tracker.settings.publish_deadline_seconds
+        )
         return key
 
     def subscribe(self, session: Session, task: ProcessingTask, subscriber: Subscriber) -> TaskUpdateSubscription:
@@ -422,9 +424,10 @@ class Submitter:
             self._tracker.register(submission.ref, publications)
             return
         ref, released = submission.ref, hold_id
+        deadline_seconds = self._tracker.settings.publish_deadline_seconds
 
         def work(connection: Connection) -> store.Outcome:
-            return store.release(connection, ref, released, publications)
+            return store.release(connection, ref, released, publications, deadline_seconds=deadline_seconds)
 
         def written(outcome: store.Outcome) -> None:
             self._tracker.pulse().remove_hold(released)

@@ -331,6 +331,7 @@ class Tracker:
             counts_members=self.settings.canvas_progress,
             to_come=followers(execution.request),
             kept=bool(getattr(execution.task, "resend", False)),
+            deadline_seconds=self.settings.publish_deadline_seconds,
         )
 
     def close(self, execution: Execution, state: ExecutionState, failure: store.Failure | None = None) -> None:
@@ -441,6 +442,7 @@ class Tracker:
                         publications=publications,
                         counts_members=self.settings.canvas_progress,
                         to_come=followers(execution.request),
+                        deadline_seconds=self.settings.publish_deadline_seconds,
                     )
                 written = True
             finally:

@@ -55,7 +55,7 @@ def _new_task(connection: Connection, members: int) -> tuple[TaskRef, list[Execu
     task_id = store.add_task(connection, "race")
     ref = store.take_up(connection, task_id).ref
     keys = [ExecutionKey(f"race-{next(_numbers)}") for _ in range(members)]
-    store.register(connection, task_id, [_publication(key) for key in keys])
+    store.register(connection, task_id, [_publication(key) for key in keys], deadline_seconds=86400)
     return ref, keys
 
 
@@ -64,7 +64,14 @@ def _publication(key: ExecutionKey) -> Publication:
 
 
 def _success(ref: TaskRef, key: ExecutionKey, *publications: Publication) -> Closer:
-    closing = Closing(key=key, name="member", state=ExecutionState.SUCCESS, publications=publications, lines=["done"])
+    closing = Closing(
+        key=key,
+        name="member",
+        state=ExecutionState.SUCCESS,
+        publications=publications,
+        lines=["done"],
+        deadline_seconds=86400,
+    )
     return Closer(lambda connection: store.close(connection, ref, closing))
 
 
@@ -101,7 +108,7 @@ def _two_members(connection: Connection, success: Succeed = _success) -> Made:
 
 
 def _release(ref: TaskRef, hold: str, key: ExecutionKey) -> Closer:
-    return Closer(lambda connection: store.release(connection, ref, hold, [_publication(key)]))
+    return Closer(lambda connection: store.release(connection, ref, hold, [_publication(key)], deadline_seconds=86400))
 
 
 def _member_and_hold(connection: Connection, success: Succeed = _success) -> Made:
@@ -191,7 +198,9 @@ def test_work_started_while_the_last_member_closes_is_refused_or_waited_for(
         def work(connection: Connection) -> bool:
             if store.take_up(connection, ref.task_id).end_status is not None:
                 return False
-            store.register(connection, ref.task_id, [_publication(ExecutionKey(f"race-{next(_numbers)}"))])
+            store.register(
+                connection, ref.task_id, [_publication(ExecutionKey(f"race-{next(_numbers)}"))], deadline_seconds=86400
+            )
             return True
 
         barrier.wait(timeout=20)
@@ -220,7 +229,7 @@ def test_execution_that_begins_while_its_publication_is_being_registered_is_runn
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         with taskstate.database.transaction() as connection:
-            store.register(connection, ref.task_id, [_publication(key)])
+            store.register(connection, ref.task_id, [_publication(key)], deadline_seconds=86400)
             begun = thread.submit(
                 taskstate.tracker.write, lambda other: store.begin(other, ref, key, name="member", runner=runner)
             )

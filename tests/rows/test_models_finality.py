@@ -8,13 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.orm import Session
 
+from qhana_taskstate import store
+from qhana_taskstate.belonging import ExecutionKey
 from qhana_taskstate.errors import StatusError
 from qhana_taskstate.models import ProcessingTask, TaskFinishedWarning
 from qhana_taskstate.runner_tables import task_table
 from qhana_taskstate.sessions import Sessions
+from qhana_taskstate.states import ExecutionState, TaskStatus
 from qhana_taskstate.tables import job_table, now
 
 MakeSession = Callable[[], Session]
@@ -276,6 +279,46 @@ def test_success_sets_a_reported_progress_to_its_target(current: Session, task: 
     assert task.progress_value == 7
     current.refresh(task)
     assert task.progress_value == 7
+
+
+def _by_assignment(session: Session, task: ProcessingTask) -> None:
+    task.task_status = "SUCCESS"
+
+
+def _by_statement(session: Session, task: ProcessingTask) -> None:
+    session.execute(update(ProcessingTask).where(ProcessingTask.id == task.id).values(task_status="SUCCESS"))
+
+
+def _by_finish(session: Session, task: ProcessingTask) -> None:
+    store.end(session.connection(), task.id, TaskStatus.SUCCESS)
+
+
+def _by_its_execution(session: Session, task: ProcessingTask) -> None:
+    ref = store.take_up(session.connection(), task.id).ref
+    closing = store.Closing(key=ExecutionKey("a"), name="work", state=ExecutionState.SUCCESS)
+    store.close(session.connection(), ref, closing)
+
+
+@pytest.mark.parametrize("end", [_by_assignment, _by_statement, _by_finish, _by_its_execution])
+@pytest.mark.parametrize(("target", "seen"), [(7.0, 7), (None, 100)], ids=["target", "no target"])
+def test_every_success_sets_a_reported_progress_to_the_target_that_is_read(
+    current: Session,
+    task: ProcessingTask,
+    end: Callable[[Session, ProcessingTask], None],
+    target: float | None,
+    seen: float,
+) -> None:
+    task.progress_value = 3
+    current.commit()
+    # As in the row of an older runner; an assigned None would become the default.
+    current.execute(text('UPDATE "ProcessingTask" SET progress_target = :target'), {"target": target})
+    current.commit()
+
+    end(current, task)
+    current.commit()
+    current.refresh(task)
+
+    assert (task.status, task.progress_value, task.progress_target) == ("SUCCESS", seen, seen)
 
 
 def test_success_takes_progress_that_is_set_with_it(current: Session, task: ProcessingTask) -> None:

@@ -72,7 +72,7 @@ def make(session: Session, database: Database, *, ours: bool = True, age: timede
     with database.transaction() as connection:
         if ours:
             ref = store.take_up(connection, task_id).ref
-            store.register(connection, task_id, [publication("a")])
+            store.register(connection, task_id, [publication("a")], deadline_seconds=86400)
             store.close(
                 connection,
                 ref,
@@ -148,7 +148,7 @@ def test_task_that_has_not_ended_stays(current: Session, database: Database, pru
 def test_task_with_an_open_execution_or_hold_stays(current: Session, database: Database, pruner: Pruner) -> None:
     executing, held = make(current, database), make(current, database)
     with database.transaction() as connection:
-        store.register(connection, executing, [publication("b")])
+        store.register(connection, executing, [publication("b")], deadline_seconds=86400)
         store.hold(connection, held)
     before = rows(database)
 

@@ -403,7 +403,9 @@ class TestActivity:
         key = ExecutionKey("a")
         failure = store.Failure(type="ValueError", message="no such column\nsecond line")
         with state.database.transaction() as connection:
-            store.register(connection, task.id, [Publication(key, "work", None, "celery", now(), None)])
+            store.register(
+                connection, task.id, [Publication(key, "work", None, "celery", now(), None)], deadline_seconds=86400
+            )
             job = store.find_job(connection, task.id)
             assert job is not None
             closing = store.Closing(key=key, name="work", state=ExecutionState.FAILURE, failure=failure)
@@ -435,7 +437,7 @@ class TestActivity:
             for number in range(1000)
         ]
         with state.database.transaction() as connection:
-            store.register(connection, task.id, publications)
+            store.register(connection, task.id, publications, deadline_seconds=86400)
 
         with state.database.reading() as connection:
             [work] = openwork.read(connection, [task.id]).values()
@@ -505,7 +507,7 @@ class TestShow:
         publication = Publication(ExecutionKey("a"), "work", None, "celery", now(), None)
         with state.database.transaction() as connection:
             store.take_up(connection, task.id)
-            store.register(connection, task.id, [publication])
+            store.register(connection, task.id, [publication], deadline_seconds=86400)
             store.hold(connection, task.id)
 
         with state.database.reading() as connection:

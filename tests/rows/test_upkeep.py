@@ -88,6 +88,7 @@ def queued(session: Session, database: Database, *names: str, age: timedelta = t
             connection,
             ref.task_id,
             [Publication(ExecutionKey(name), "plugin.work", None, "celery", now() - age, None) for name in names],
+            deadline_seconds=7 * 86400,
         )
     return ref
 

@@ -40,7 +40,7 @@ def closed(connection: Connection, ref: TaskRef) -> Outcome:
 
 
 def with_another(connection: Connection, ref: TaskRef) -> None:
-    store.register(connection, ref.task_id, [publication(OTHER)])
+    store.register(connection, ref.task_id, [publication(OTHER)], deadline_seconds=86400)
 
 
 def with_another_that_succeeded(connection: Connection, ref: TaskRef) -> None:
@@ -105,6 +105,7 @@ class Case:
 CASES = {
     "alone": Case(True),
     "after progress": Case(True, (of_row(progress_value=3.0, progress_target=10.0),)),
+    "after progress without a target": Case(True, (of_row(progress_value=3.0, progress_target=None),)),
     "beside another one": Case(True, (with_another,)),
     "beside a submission": Case(True, (with_hold,)),
     "after the failure of another one": Case(True, (failed_elsewhere,)),
@@ -124,7 +125,9 @@ CASES = {
     "of another task": Case(False, token=False),
     "with a line": Case(False, closing=replace(QUIET, lines=["done"])),
     "with progress": Case(False, closing=replace(QUIET, progress=Progress(1.0))),
-    "with a publication": Case(False, closing=replace(QUIET, publications=[publication(OTHER)])),
+    "with a publication": Case(
+        False, closing=replace(QUIET, publications=[publication(OTHER)], deadline_seconds=86400)
+    ),
     "with a kept message": Case(False, closing=replace(QUIET, kept=True)),
     "as a failure": Case(
         False, closing=replace(QUIET, state=ExecutionState.FAILURE, failure=Failure(type="E", message="m"))
@@ -136,7 +139,7 @@ def make_task(database: Database, case: Case) -> TaskRef:
     with database.transaction() as connection:
         ref = store.take_up(connection, store.add_task(connection, "work")).ref
         if case.known:
-            store.register(connection, ref.task_id, [publication(KEY)])
+            store.register(connection, ref.task_id, [publication(KEY)], deadline_seconds=86400)
             begun(connection, ref)
         for change in case.changes:
             change(connection, ref)
@@ -227,7 +230,7 @@ def test_short_way_to_begin_leaves_what_the_long_way_leaves(
     long, short = make_task(database, case), make_task(database, case)
     with database.transaction() as connection:
         for ref in (long, short):
-            store.register(connection, ref.task_id, [publication(KEY)])
+            store.register(connection, ref.task_id, [publication(KEY)], deadline_seconds=86400)
             for change in changes:
                 change(connection, ref)
         expected = begun(connection, long)
@@ -246,7 +249,7 @@ def test_short_way_to_begin_leaves_what_the_long_way_leaves(
 def test_message_with_the_token_of_another_task_does_not_begin_the_short_way(database: Database) -> None:
     ref = make_task(database, Case(False, known=False))
     with database.transaction() as connection:
-        store.register(connection, ref.task_id, [publication(KEY)])
+        store.register(connection, ref.task_id, [publication(KEY)], deadline_seconds=86400)
 
     with database.batch() as batch:
         stranger = TaskRef(ref.task_id, "another")

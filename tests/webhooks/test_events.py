@@ -603,6 +603,9 @@ class Running:
     def write(self, function: Any, *arguments: Any, **options: Any) -> Any:
         return self.state.tracker.write(lambda connection: function(connection, self.ref, *arguments, **options))
 
+    def report(self, **facts: Any) -> None:
+        self.write(store.report, self.key, deadline_seconds=86400, **facts)
+
     def close(self, key: ExecutionKey | None = None, state: str = "SUCCESS", **facts: Any) -> store.Outcome:
         closing = store.Closing(key=key or self.key, name="say", state=ExecutionState(state), **facts)
         outcome: store.Outcome = self.write(store.close, closing)
@@ -640,13 +643,13 @@ def test_close_of_a_member_without_reports_tells_nothing(state: TaskState) -> No
 
 def test_reports_are_details(state: TaskState) -> None:
     running = Running(state)
-    running.write(store.report, running.key, lines=["one"])
+    running.report(lines=["one"])
     assert running.owed() == [DETAILS]
-    running.write(store.report, running.key, progress=Progress(1, 0, 10, "rows"))
+    running.report(progress=Progress(1, 0, 10, "rows"))
     assert running.owed() == [DETAILS]
-    running.write(store.report, running.key, lines=["two"], progress=Progress(2, 0, 10, "rows"))
+    running.report(lines=["two"], progress=Progress(2, 0, 10, "rows"))
     assert running.owed() == [DETAILS]
-    running.write(store.report, running.key)
+    running.report()
     assert running.owed() == []
 
 
@@ -707,7 +710,7 @@ def test_release_of_an_empty_hold_is_told_as_the_end(state: TaskState) -> None:
         return ref, store.hold(connection, task.id)
 
     ref, hold_id = state.tracker.write(submit)
-    state.tracker.write(lambda connection: store.release(connection, ref, hold_id, []))
+    state.tracker.write(lambda connection: store.release(connection, ref, hold_id, [], deadline_seconds=86400))
     assert take_owed(state, task.id) == END
 
 
