@@ -1,0 +1,1 @@
+"""What is promised in numbers. Each module measures one subject and returns its goals, met or not."""
