@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .belonging import Progress
+from .facts import Progress
 
 #: Unit of the progress that a task of several executions shows.
 CANVAS_UNIT: Final = "tasks"

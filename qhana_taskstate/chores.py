@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, CursorResult, and_, case, literal, not_, or_, select, update
 
-from .belonging import ExecutionKey, TaskRef
 from .database import database_clock, limit_lock_wait, moment_of_clock
+from .facts import ExecutionKey, TaskRef
 from .inserts import insert_absent
 from .states import ExecutionState
 from .tables import change_table, delivery_table, execution_table, hold_table, job_table, upkeep_table

@@ -36,7 +36,6 @@ from . import (
     store,
     worker_requests,
 )
-from .belonging import ExecutionKey, KeptMessage, Publication, TaskRef
 from .broker import Broker
 from .configuration import configured
 from .database import Database
@@ -49,6 +48,7 @@ from .errors import (
     StatusError,
     TaskNotFoundError,
 )
+from .facts import ExecutionKey, KeptMessage, Publication, TaskRef
 from .faults import explain
 from .keywords import SettingKeywords
 from .models import ProcessingTask, TaskUpdateSubscription, is_of_subscriber

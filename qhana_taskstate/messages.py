@@ -12,7 +12,8 @@ from kombu import serialization
 from kombu.exceptions import EncodeError
 from kombu.utils import json
 
-from .belonging import HEADER, KeptMessage, TaskRef
+from .belonging import HEADER
+from .facts import KeptMessage, TaskRef
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from operator import length_hint
 from pathlib import Path
 from typing import TypeVar
 
-from .belonging import Progress, current_execution
+from .belonging import current_execution
 from .errors import NotInExecutionError, ProgressError, TaskNotFoundError, TextTooLongError
+from .facts import Progress
 from .models import ProcessingTask, TaskFile
 from .reporter import reporting_execution
 from .sessions import current_session

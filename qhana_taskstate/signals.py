@@ -29,11 +29,8 @@ from .belonging import (
     OWN_TASK_PREFIX,
     Detached,
     Execution,
-    ExecutionKey,
-    Publication,
     Publisher,
     Submission,
-    TaskRef,
     current_execution,
     current_publisher,
     enter,
@@ -42,6 +39,7 @@ from .belonging import (
 )
 from .broker import queue_of
 from .errors import SettingsError
+from .facts import ExecutionKey, Publication, TaskRef
 from .plugin import find_plugin_task, is_plugin_task, resent
 from .states import CLOSING_POSTRUN_STATES, ExecutionState
 from .store import Failure

@@ -40,10 +40,10 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from . import outbox, tasklog
-from .belonging import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
 from .canvasprogress import MOST_OF_ONE, Canvas, canvas_progress, is_of_canvas, is_same
 from .chores import Hold, Lease, Waiting, is_running, running
 from .database import LOCK_SECONDS, limit_lock_wait
+from .facts import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
 from .inserts import insert_absent
 from .roundtrips import Batch
 from .rows import is_open_step

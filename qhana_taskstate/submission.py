@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from . import outbox, store
 from .backlog import Fact
-from .belonging import ExecutionKey, Publication, Submission, TaskRef, submitting
+from .belonging import Submission, submitting
 from .broker import queue_for
 from .database import is_gone
 from .errors import (
@@ -37,6 +37,7 @@ from .errors import (
     TextTooLongError,
     WebhookTargetError,
 )
+from .facts import ExecutionKey, Publication, TaskRef
 from .faults import explain
 from .models import ProcessingTask, TaskUpdateSubscription, is_of_subscriber
 from .plugin import PluginTask, check_arguments, find_plugin_task

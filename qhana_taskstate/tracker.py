@@ -17,10 +17,11 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from . import chores, store, vouching
 from .backlog import Backlog, Fact
-from .belonging import Execution, ExecutionKey, Publication, TaskRef
+from .belonging import Execution
 from .canvasprogress import followers
 from .database import IMPATIENT_SECONDS, Database, is_gone, passes
 from .errors import DatabaseUnavailableError
+from .facts import ExecutionKey, Publication, TaskRef
 from .fork import call_in_child
 from .processes import started_at, this_host
 from .roundtrips import Batch

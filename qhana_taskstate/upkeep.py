@@ -20,9 +20,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from . import chores, store, vouching
-from .belonging import ExecutionKey, KeptMessage, TaskRef
 from .database import Database, database_time
 from .errors import DatabaseUnavailableError
+from .facts import ExecutionKey, KeptMessage, TaskRef
 from .lookout import Finder, Lookout
 from .processes import is_alive
 from .pruning import Pruner

@@ -14,7 +14,8 @@ from celery.exceptions import Reject
 from celery.utils.serialization import UnpickleableExceptionWrapper
 from celery.worker.request import Request
 
-from .belonging import ExecutionKey, Submission, TaskRef, ref_of_request, submitting
+from .belonging import Submission, ref_of_request, submitting
+from .facts import ExecutionKey, TaskRef
 from .states import ExecutionState
 from .store import Failure
 from .tracker import Tracker

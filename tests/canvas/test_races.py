@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Connection, Executable, select
 
 from qhana_taskstate import ProcessingTask, store
-from qhana_taskstate.belonging import ExecutionKey, Publication, TaskRef
+from qhana_taskstate.facts import ExecutionKey, Publication, TaskRef
 from qhana_taskstate.integration import TaskState
 from qhana_taskstate.roundtrips import Batch, Row
 from qhana_taskstate.states import ExecutionState

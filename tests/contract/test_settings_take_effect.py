@@ -10,7 +10,8 @@ from celery import chain, group
 from sqlalchemy import Connection, select
 
 from qhana_taskstate import TaskState, store
-from qhana_taskstate.belonging import Execution, ExecutionKey, enter
+from qhana_taskstate.belonging import Execution, enter
+from qhana_taskstate.facts import ExecutionKey
 from qhana_taskstate.states import ExecutionState
 from qhana_taskstate.tables import execution_table
 from tests.apps.jobs import add, say

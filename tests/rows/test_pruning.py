@@ -12,8 +12,8 @@ from sqlalchemy import event, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from qhana_taskstate import pruning, store
-from qhana_taskstate.belonging import ExecutionKey, Publication
 from qhana_taskstate.database import Database
+from qhana_taskstate.facts import ExecutionKey, Publication
 from qhana_taskstate.models import ProcessingTask, Step, TaskFile, TaskLink, TaskUpdateSubscription
 from qhana_taskstate.pruning import Pruned, Pruner, RemovedOutput
 from qhana_taskstate.settings import Settings

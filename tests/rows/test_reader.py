@@ -21,7 +21,7 @@ from qhana_taskstate import (
     reader,
     store,
 )
-from qhana_taskstate.belonging import ExecutionKey, Publication
+from qhana_taskstate.facts import ExecutionKey, Publication
 from qhana_taskstate.states import ExecutionState, TaskStatus
 from qhana_taskstate.tables import execution_table, log_table, now
 

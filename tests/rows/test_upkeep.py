@@ -11,9 +11,9 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from qhana_taskstate import lookout, store
-from qhana_taskstate.belonging import ExecutionKey, KeptMessage, Publication, TaskRef
 from qhana_taskstate.broker import Sought
 from qhana_taskstate.database import Database
+from qhana_taskstate.facts import ExecutionKey, KeptMessage, Publication, TaskRef
 from qhana_taskstate.models import ProcessingTask
 from qhana_taskstate.pruning import Pruner
 from qhana_taskstate.settings import Settings

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from qhana_taskstate import belonging
-from qhana_taskstate.belonging import HEADER, Execution, ExecutionKey, Publisher, Submission, TaskRef, nesting_of
+from qhana_taskstate.belonging import HEADER, Execution, Publisher, Submission, nesting_of
+from qhana_taskstate.facts import ExecutionKey, Progress, TaskRef
 
 
 def execution(task_id: int = 1) -> Execution:
@@ -77,14 +78,14 @@ def test_raw_thread_belongs_only_if_it_is_bound() -> None:
 
 def test_progress_reported_while_it_is_taken_is_not_lost() -> None:
     running = execution()
-    running.progress = belonging.Progress(1.0)
+    running.progress = Progress(1.0)
     running.progress_dirty = True
 
-    assert running.take_progress() == belonging.Progress(1.0)
+    assert running.take_progress() == Progress(1.0)
     assert running.take_progress() is None
-    running.progress = belonging.Progress(2.0)
+    running.progress = Progress(2.0)
     running.progress_dirty = True
-    assert running.take_progress() == belonging.Progress(2.0)
+    assert running.take_progress() == Progress(2.0)
 
 
 def signature(celery_id: str, **more: object) -> dict[str, object]:

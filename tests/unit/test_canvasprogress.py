@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from celery import Celery, chain, chord, group
 
-from qhana_taskstate.belonging import Progress
 from qhana_taskstate.canvasprogress import Canvas, canvas_progress, followers, is_same
+from qhana_taskstate.facts import Progress
 
 
 def shown(value: float, target: float) -> Progress:

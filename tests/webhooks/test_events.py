@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from qhana_taskstate import TaskState, chores, sessions, store
-from qhana_taskstate.belonging import ExecutionKey, Progress, TaskRef
+from qhana_taskstate.facts import ExecutionKey, Progress, TaskRef
 from qhana_taskstate.models import ProcessingTask, Step, TaskFile, TaskFinishedWarning, TaskLink, TaskUpdateSubscription
 from qhana_taskstate.runner_tables import subscription_table
 from qhana_taskstate.states import ExecutionState, TaskStatus
