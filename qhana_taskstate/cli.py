@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from . import deliveries, doctor, reader, schema
+from . import current, deliveries, doctor, reader, schema
 from .bars import Board, JsonBoard, LineBoard, LiveBoard, watch
 from .database import database_time
 from .errors import (
@@ -31,7 +31,7 @@ from .errors import (
     TaskNotFoundError,
     TaskStateError,
 )
-from .integration import TaskState, current
+from .integration import TaskState
 from .plugin import check_arguments, find_plugin_task
 from .printout import delivery_json, delivery_table, detail_json, detail_lines, task_json, task_table
 from .reader import TaskView
@@ -100,7 +100,7 @@ class TaskStateGroup(click.Group):
         except SQLAlchemyError as exc:
             # Not its own text, which shows the statement and the values in it.
             cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
-            told = f"the database {current().database.name} refused: {type(cause).__name__}: {cause}"
+            told = f"the database {current.get().database.name} refused: {type(cause).__name__}: {cause}"
             raise _Failure(_without_passwords(ctx, told)) from exc
 
 
@@ -365,7 +365,7 @@ def upkeep(ctx: click.Context, /, once: bool, seconds: float | None, as_json: bo
             _print_json(told) if as_json else _print_lines([", ".join(f"{n} {name}" for name, n in told.items())])
         if once or (deadline is not None and time.monotonic() >= deadline):
             return
-        time.sleep(state.tracker.upkeep.interval_seconds)
+        time.sleep(state.parts.upkeep.interval_seconds)
 
 
 @_command("doctor")
@@ -585,7 +585,7 @@ def _taskstate(ctx: click.Context, *, ready: bool = True) -> TaskState:
     # Where several apps were made in the process, the one on the command line counts.
     app.set_current()
     try:
-        state = current()
+        state: TaskState | None = current.get()
     except NotConfiguredError:
         state = None
     if state is None or state.app is not app:
@@ -704,7 +704,7 @@ def _passwords(app: Celery) -> set[str]:
         urls += configured if isinstance(configured, (list, tuple)) else str(configured or "").split(";")
     # Settings that cannot be read are in no message.
     with suppress(TaskStateError):
-        urls.append(current().settings.database_url)
+        urls.append(current.get().settings.database_url)
     found: set[str] = set()
     for url in urls:
         try:

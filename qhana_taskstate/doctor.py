@@ -361,7 +361,7 @@ class Doctor:
             # Who begins writes its first sign of life by its own clock.
             yield check_heartbeats(list(beats), moment, settings.lost_after_seconds + CLOCK_TOLERANCE_SECONDS)
             seen = chores.glance(connection)
-            yield check_upkeep(seen.until, moment, state.tracker.upkeep.interval_seconds, idle=seen.idle)
+            yield check_upkeep(seen.until, moment, state.parts.upkeep.interval_seconds, idle=seen.idle)
             if inspect(connection).has_table(delivery_table.name):
                 due = connection.execute(select(func.min(delivery_table.c.due_at))).scalar()
                 yield check_deliveries(due, moment)

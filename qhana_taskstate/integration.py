@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import logging
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -16,28 +14,21 @@ from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from celery import Celery, _state
 from celery.local import Proxy
-from celery.result import GroupResult
 from sqlalchemy import CursorResult, Engine, delete
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
 from . import (
     belonging,
-    delivery,
+    current,
     holdings,
-    messages,
-    models,
     plugin,
-    probe,
     reader,
     schema,
-    sessions,
     signals,
     store,
     worker_requests,
 )
-from .broker import Broker
-from .configuration import configured
 from .database import Database
 from .delivery import Deliverer
 from .errors import (
@@ -48,20 +39,19 @@ from .errors import (
     StatusError,
     TaskNotFoundError,
 )
-from .facts import ExecutionKey, KeptMessage, Publication, TaskRef
-from .faults import explain
+from .facts import ExecutionKey, Publication, TaskRef
 from .keywords import SettingKeywords
 from .models import ProcessingTask, TaskUpdateSubscription, is_of_subscriber
-from .progress import TaskLogHandler
-from .pruning import OutputsHook, Pruned, Pruner
+from .pruning import OutputsHook, Pruned
 from .runner_tables import LARGEST_ID
-from .sender import Sender, brief_connection, send
+from .sender import Sender
 from .sessions import Sessions
-from .settings import PREFIX, Settings, read_settings, setting_names
+from .settings import Settings, setting_names
 from .states import TaskStatus, check_status, is_terminal
 from .submission import Submitter, Subscriber, check_event, check_known_webhook
 from .tracker import Tracker
-from .upkeep import Settled, StoredSuccess, Upkeep
+from .upkeep import Settled
+from .wiring import Given, Parts, capture_log, register_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -80,29 +70,11 @@ def _explained(call: Callable[P, R]) -> Callable[P, R]:
     return explained
 
 
-#: kombu's default, and how long after it a message may still come (kombu 5.7, Redis); and what we allow for.
-_VISIBILITY_SECONDS, _SWEEP_SECONDS, _MARGIN_SECONDS = 3600.0, 100.0, 60.0
-
 #: Seconds between two tries of a prefork pool's parent to write what waits.
 _CATCH_UP_SECONDS = 1.0
 
-#: A message that wakes the deliveries is worth nothing after so many seconds: others were sent meanwhile.
-_DELIVER_EXPIRES_SECONDS = 60.0
-
-#: How long to wait for a broker that does not answer when such a message is sent.
-_SEND_SECONDS = 1
-
-#: Longest time of a run of the deliveries, beyond all that its own limits allow.
-_DELIVER_LIMIT_SECONDS = 600
-
-#: How long the end of a process is held up at most by the message that wakes the deliveries.
-_EXIT_SECONDS = 3.0
-
 #: So many digits are no id, and not worth converting.
 _LONGEST_ID = 20
-
-#: Celery's word for a stored success.
-_SUCCESS = "SUCCESS"
 
 #: Pauses in seconds between two looks of `wait`: quick at first, then gentle to the database.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
@@ -139,16 +111,16 @@ class TaskState:
             if name not in setting_names():
                 raise SettingsError(f"unknown setting {name!r}; known are {', '.join(setting_names())}")
         self._app: Celery | None = None
-        self._host_session = session
-        self._engine = engine
-        self._environment = environment
-        self._on_outputs_removed = on_outputs_removed
-        self._pruner: Pruner | None = None
-        self._keywords = settings
+        self._given = Given(
+            keywords=settings,
+            session=session,
+            engine=engine,
+            environment=environment,
+            on_outputs_removed=on_outputs_removed,
+        )
         self._guard = threading.RLock()
-        self._tracker: Tracker | None = None
+        self._parts: Parts | None = None
         self._catching_up: Any = None
-        self._deliverer: Deliverer | None = None
         self._sender = Sender()
         if app is not None:
             self.init_app(app)
@@ -159,14 +131,9 @@ class TaskState:
     def init_app(self, app: Celery) -> None:
         """Track the tasks of a Celery app, and make this the `TaskState` of the process for that app."""
         self._app = app
-        _of_app[app] = self
-        _all.append(self)
-        _register_deliver(app)
-        probe.register(app)
-        signals.connect(_listener_of)
-        sessions.install(lambda: current().sessions)
-        plugin.install_starter(lambda signature: current().start(signature), lambda: current().app)
-        models.inside_execution_of = belonging.inside_execution_of
+        current.register(app, self, lambda: _real(_state.get_current_app()) is _real(app))
+        register_tasks(app)
+        signals.connect(_find)
 
     @property
     def app(self) -> Celery:
@@ -186,150 +153,36 @@ class TaskState:
         Raises:
             SettingsError: If one is unknown or makes no sense.
         """
-        return self.tracker.settings
+        return self.parts.settings
+
+    @property
+    def parts(self) -> Parts:
+        """What does the work; made at first use."""
+        if self._parts is None:
+            with self._guard:
+                if self._parts is None:
+                    self._parts = Parts(self.app, self._given, self._sender)
+        return self._parts
 
     @property
     def tracker(self) -> Tracker:
         """What records facts; made at first use."""
-        if self._tracker is None:
-            with self._guard:
-                if self._tracker is None:
-                    self._tracker = self._make_tracker()
-        return self._tracker
-
-    def _make_tracker(self) -> Tracker:
-        settings = _read_settings(self.app, self._keywords, self._environment)
-        engine = self._engine
-        if engine is None and self._host_session is not None and settings.database_url == Settings().database_url:
-            engine = self._engine_of_host()
-        database = Database(settings.database_url, engine=engine)
-        _capture_log(settings.capture_log_level)
-        self._pruner = Pruner(database, settings, self._on_outputs_removed)
-        upkeep = Upkeep(
-            database,
-            settings,
-            redelivery_seconds=self._redelivery_seconds(),
-            stored_success=self._stored_success,
-            revoke=self._revoke,
-            finder=Broker(self.app),
-            send=self._send_again,
-            pruner=self._pruner,
-            # Looked up at each call, since it is made below.
-            wake_deliveries=lambda: deliverer.wake_if_owed(),
-        )
-        sessions = Sessions(database, settings, self._host_session)
-        sessions.explain = functools.partial(explain, database)
-        tracker = Tracker(database, sessions, settings, upkeep)
-        deliverer = Deliverer(database, tracker.write, settings, self._send_deliver)
-        tracker.wake_deliveries = deliverer.wake
-        database.announce = self._after_owing_commit
-        atexit.register(self._tell_at_exit, tracker)
-        # Called before the one above: what is written last may owe somebody something.
-        atexit.register(tracker.leave)
-        self._deliverer = deliverer
-        return tracker
+        return self.parts.tracker
 
     @property
     def deliverer(self) -> Deliverer:
         """What tells subscribers; made at first use."""
-        _ = self.tracker
-        assert self._deliverer is not None  # noqa: S101  (made with the tracker; tells the type checker)
-        return self._deliverer
-
-    def _after_owing_commit(self) -> None:
-        try:
-            if self.app.conf.task_always_eager:
-                # Nobody else would: without a broker there are no workers.
-                self.deliverer.run()
-            else:
-                if not self.tracker.makes_no_threads:
-                    self._sender.begin()
-                self.tracker.owe()
-        except Exception:
-            # Upkeep wakes the deliveries again; whoever committed must not suffer.
-            logger.exception("the deliveries could not be woken")
-
-    def _tell_at_exit(self, tracker: Tracker) -> None:
-        """Send what wakes the deliveries before the daemon threads that do so are gone: a script may end at once."""
-        deadline = time.monotonic() + _EXIT_SECONDS
-        tracker.tell_at_exit(_EXIT_SECONDS)
-        self._sender.drain(max(0.0, deadline - time.monotonic()))
-
-    def _send_deliver(self, seconds: float) -> None:
-        message = functools.partial(self._publish_deliver, seconds)
-        if self.tracker.makes_no_threads:
-            send(message)
-        else:
-            self._sender.send(message)
-
-    def _publish_deliver(self, seconds: float) -> None:
-        with belonging.detached(), brief_connection(self.app, _SEND_SECONDS) as connection:
-            self.app.send_task(
-                delivery.TASK_NAME,
-                connection=connection,
-                countdown=seconds or None,
-                queue=self.settings.webhook_queue,
-                expires=seconds + _DELIVER_EXPIRES_SECONDS,
-                ignore_result=True,
-                retry=False,
-            )
-
-    def _engine_of_host(self) -> Engine:
-        assert self._host_session is not None  # noqa: S101  (checked by the caller; tells the type checker)
-        try:
-            bind = self._host_session().get_bind()
-        except (RuntimeError, SQLAlchemyError) as exc:
-            # Flask-SQLAlchemy has no session outside an application context.
-            raise SettingsError(
-                "with session=, tell where our own threads connect to: pass engine= or set taskstate_database_url"
-            ) from exc
-        return bind if isinstance(bind, Engine) else bind.engine
-
-    def _redelivery_seconds(self) -> float:
-        options = self.app.conf.broker_transport_options or {}
-        url = self.app.conf.broker_write_url or self.app.conf.broker_url or ""
-        if str(url).startswith(("redis", "rediss", "sentinel", "sqs")):
-            # kombu's Redis transport restores what was not acknowledged after the visibility timeout, at a sweep of
-            # every 10 s of which it skips nine (kombu 5.7: 100 s).
-            return float(options.get("visibility_timeout", _VISIBILITY_SECONDS)) + _SWEEP_SECONDS + _MARGIN_SECONDS
-        return _MARGIN_SECONDS
-
-    def _stored_success(self, celery_id: str) -> StoredSuccess | None:
-        try:
-            result = self.app.AsyncResult(celery_id)
-            if str(result.state) != _SUCCESS:
-                return None
-            sent = frozenset(str(node.id) for child in result.children or () for node in _messages_of(child))
-            # Celery stores the id of the group of a chord's member too (celery 5.5 to 5.7).
-            meta = result._get_task_meta()  # type: ignore[attr-defined]  # not in the stubs
-            return StoredSuccess(sent=sent, in_group=bool(meta.get("group_id")))
-        except Exception as exc:
-            # The absence of a stored result proves nothing, so that a backend that is away is no reason to stop.
-            logger.debug("no result of %s: %s", celery_id, type(exc).__name__)
-            return None
-
-    def _send_again(self, message: KeptMessage, ref: TaskRef, queue: str) -> None:
-        try:
-            messages.send(self.app, message, ref, queue)
-        except Exception as exc:
-            # It is missed and sent again later.
-            logger.warning("a message of task %s could not be sent again now: %s", ref.task_id, type(exc).__name__)
-
-    def _revoke(self, celery_id: str) -> None:
-        try:
-            self.app.control.revoke(celery_id)
-        except Exception as exc:
-            logger.warning("workers could not be told to drop %s: %s", celery_id, type(exc).__name__)
+        return self.parts.deliverer
 
     @property
     def sessions(self) -> Sessions:
         """Where the current session comes from."""
-        return self.tracker.sessions
+        return self.parts.sessions
 
     @property
     def database(self) -> Database:
         """The database of the task states."""
-        return self.tracker.database
+        return self.parts.database
 
     @property
     def session(self) -> Session:
@@ -346,20 +199,10 @@ class TaskState:
         What still waits to be written or told goes first, for a few seconds at most. No task may run here any more.
         Used again, it begins anew. A session or engine of the host is left alone.
         """
-        tracker, deliverer = self._tracker, self._deliverer
-        if tracker is None or deliverer is None:
-            return
-        tracker.leave()
-        self._tell_at_exit(tracker)
-        for farewell in (tracker.leave, self._tell_at_exit):
-            atexit.unregister(farewell)
-        if not tracker.sessions.hosted:
-            tracker.sessions.current.close()
-        self._sender.close()
-        deliverer.close()
-        tracker.stop()
-        # Last: the thread, and what is told at the end, ask for the tracker, and would make another one.
-        self._tracker = self._deliverer = None
+        if self._parts is not None:
+            self._parts.close()
+            # Last: the thread, and what is told at the end, ask for the parts, and would make others.
+            self._parts = None
 
     def upgrade(self) -> None:
         """Bring the schema of the database up to date; safe to repeat, and twice at once.
@@ -463,7 +306,7 @@ class TaskState:
         task_id = _id_of(task)
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = _FIRST_PAUSE
-        upkeep = self.tracker.upkeep
+        upkeep = self.parts.upkeep
         looked = time.monotonic()
         while True:
             seen = self.database.read(lambda connection: reader.glance(connection, task_id))
@@ -562,7 +405,7 @@ class TaskState:
             What was settled; None if another process does it, or if the database cannot be reached now.
         """
         try:
-            return self.tracker.upkeep.tick(force=force)
+            return self.parts.upkeep.tick(force=force)
         except (DBAPIError, DatabaseUnavailableError) as exc:
             logger.warning("upkeep could not look: %s", exc)
             return None
@@ -585,9 +428,7 @@ class TaskState:
         Raises:
             DatabaseUnavailableError: If the database cannot be reached.
         """
-        _ = self.tracker
-        assert self._pruner is not None  # noqa: S101  (made with the tracker; tells the type checker)
-        return self._pruner.prune(older_than, strangers=strangers, dry_run=dry_run)
+        return self.parts.pruner.prune(older_than, strangers=strangers, dry_run=dry_run)
 
     @_explained
     def find(self, celery_id: str) -> ProcessingTask | None:
@@ -749,96 +590,28 @@ class TaskState:
 
     def on_leaving(self) -> None:
         """Write what waits for the database; what cannot be written is logged whole."""
-        if self._tracker is not None:
-            self._tracker.leave()
-            self._tell_at_exit(self._tracker)
+        if self._parts is not None:
+            self._parts.tracker.leave()
+            self._parts.tell_at_exit()
 
     def on_ready(self) -> None:
         """Take part in upkeep, and listen to the log now that Celery has set it up."""
-        _capture_log(self.settings.capture_log_level)
+        capture_log(self.settings)
         self.tracker.serve_upkeep()
 
 
-def _read_settings(app: Celery, keywords: Mapping[str, Any], environment: Mapping[str, str] | None) -> Settings:
-    # Until something is looked up, `app.conf` is a promise of the configuration, without parts (celery 5.5 to 5.7).
-    app.conf.get(PREFIX)
-    namespace: str | None = app.namespace  # type: ignore[attr-defined]  # not in the stubs
-    return read_settings(keywords, configured(app.conf.maps or (), namespace), environment, namespace)
-
-
-def _messages_of(result: Any) -> Iterator[Any]:
-    """Go through the results of single messages in what Celery notes as sent by a task."""
-    if isinstance(result, GroupResult):
-        for member in result.results or ():
-            yield from _messages_of(member)
-    else:
-        yield result
-        # A chord is noted as its body, whose header stands before it.
-        if isinstance(result.parent, GroupResult):
-            yield from _messages_of(result.parent)
-
-
-def _register_deliver(app: Celery) -> None:
-    @app.task(
-        name=delivery.TASK_NAME,
-        shared=False,
-        ignore_result=True,
-        acks_late=False,
-        # A host's limits for its own tasks may be shorter than a call may take.
-        time_limit=_DELIVER_LIMIT_SECONDS,
-        soft_time_limit=_DELIVER_LIMIT_SECONDS,
-        max_retries=0,
-    )
-    def deliver() -> int | None:
-        """Tell subscribers what they are owed."""
-        found = _find(app)
-        return None if found is None else found.deliverer.run()
-
-
-def _capture_log(level: int | None) -> None:
-    root = logging.getLogger()
-    # Celery's set-up of the log removes every handler (celery 5.7, `worker_hijack_root_logger`).
-    if level is not None and not any(isinstance(handler, TaskLogHandler) for handler in root.handlers):
-        root.addHandler(TaskLogHandler(level))
-
-
-_of_app: weakref.WeakKeyDictionary[Celery, TaskState] = weakref.WeakKeyDictionary()
-_all: list[TaskState] = []
-
-
-def current() -> TaskState:
-    """Return the `TaskState` of the process: of the current app, where there are several.
-
-    Raises:
-        NotConfiguredError: If none was made.
-    """
-    found = _find(None)
-    if found is None:
-        raise NotConfiguredError(
-            "no TaskState was made in this process; make one where the Celery app is: TaskState(app)"
-        )
-    return found
-
-
-#: The process's `TaskState`, in every thread.
-taskstate: TaskState = cast(TaskState, Proxy(current))
+#: The process's `TaskState`, in every thread: of the current app, where there are several.
+taskstate: TaskState = cast(TaskState, Proxy(current.get))
 
 
 def _find(app: Celery | None) -> TaskState | None:
-    if app is not None:
-        return _of_app.get(_real(app))
-    # A thread other than the one that made the app has no current app of its own (celery 5.7, `_tls`).
-    found = _of_app.get(_real(_state.get_current_app())) if len(_all) > 1 else None
-    return found or (_all[-1] if _all else None)
+    found: TaskState | None = current.find() if app is None else current.of_app(_real(app))
+    return found
 
 
 def _real(app: Any) -> Celery:
     real: Celery = app._get_current_object() if isinstance(app, Proxy) else app
     return real
-
-
-def _listener_of(app: Celery | None) -> signals.Listener | None:
-    return _find(app)
 
 
 def _id_of(task: ProcessingTask | int | str) -> int:

@@ -19,6 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, deferred, object_se
 from sqlalchemy.orm.attributes import flag_dirty, set_committed_value
 
 from . import bulk, checks, events, flushes, steps, tables, tasklog
+from .belonging import inside_execution_of
 from .errors import TaskFinishedError
 from .finality import TaskFinishedWarning
 from .rows import lock_task
@@ -68,14 +69,6 @@ _NEW_LIST: Any = _Default("<factory>", list)
 
 def _made(value: T) -> T:
     return cast(T, value.make()) if isinstance(value, _Default) else value
-
-
-def _never(task_id: int) -> bool:
-    return False
-
-
-#: Tells whether the calling code runs in an execution of the given task. Set by whoever knows of executions.
-inside_execution_of: Callable[[int], bool] = _never
 
 
 class Base(DeclarativeBase):

@@ -16,7 +16,7 @@ from celery.local import Proxy
 from celery.utils.functional import head_from_fun
 from sqlalchemy.orm import Session
 
-from . import events, tasklog
+from . import current, events, tasklog
 from .belonging import Execution, Publisher, current_execution, current_publisher
 from .coroutines import run_coroutine
 from .errors import ArgumentsError, NotInExecutionError, TaskNotFoundError
@@ -73,7 +73,8 @@ class PluginTask(Task):  # type: ignore[type-arg]  # Celery's class takes type a
             ArgumentsError: If the arguments do not fit.
             BrokerUnavailableError: If the message could not be sent; the task has then ended as ERROR.
         """
-        return _starter(self.s(*args, **kwargs))
+        task: ProcessingTask = current.get().start(self.s(*args, **kwargs))
+        return task
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """As Celery's; fills in the id of the task for a function that declares it."""
@@ -122,16 +123,6 @@ def _commit_before_publish(task: Task[Any, Any]) -> None:
     execution = current_execution()
     if execution is not None and execution.function is not None and execution.request is task.request_stack.top:
         current_sessions().current.commit()
-
-
-_starter: Callable[[Any], ProcessingTask]
-_tracked_app: Callable[[], Celery] | None = None
-
-
-def install_starter(starter: Callable[[Any], ProcessingTask], app: Callable[[], Celery]) -> None:
-    """Tell this module how a signature is started, and which app is the tracked one. Called by `integration`."""
-    global _starter, _tracked_app
-    _starter, _tracked_app = starter, app
 
 
 def task_of_execution() -> ProcessingTask:
@@ -238,7 +229,8 @@ def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
     def find() -> Any:
         # A thread that did not make the app has no current one, for which Celery puts a default app (celery 5.7).
         mine = _state._tls.current_app  # type: ignore[attr-defined]  # not in the stubs
-        app = mine or (_tracked_app() if _tracked_app is not None else _state.get_current_app())
+        state = current.find()
+        app = mine or (_state.get_current_app() if state is None else state.app)
         return app.tasks[name or app.gen_task_name(function.__name__, function.__module__)]
 
     return Proxy(find)

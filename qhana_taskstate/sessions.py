@@ -15,8 +15,9 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import ORMExecuteState, Session, scoped_session
 
+from . import current
 from .database import Database
-from .errors import ForkedSessionError, NotConfiguredError
+from .errors import ForkedSessionError
 from .settings import Settings
 
 
@@ -311,29 +312,19 @@ def _forget_parent() -> None:
 os.register_at_fork(after_in_child=_forget_parent)
 
 
-_resolve: Callable[[], Sessions] | None = None
-
-
-def install(resolve: Callable[[], Sessions]) -> None:
-    """Tell this module how to find the `Sessions` of the process. Called once, by `integration`."""
-    global _resolve
-    _resolve = resolve
-
-
 def current_sessions() -> Sessions:
     """Return the `Sessions` of the process's `TaskState`.
 
     Raises:
         NotConfiguredError: If there is none.
     """
-    if _resolve is None:
-        raise NotConfiguredError("no TaskState was made in this process; make one: TaskState(app)")
-    return _resolve()
+    found: Sessions = current.get().sessions
+    return found
 
 
 def explaining(session: Session) -> AbstractContextManager[None]:
     """Do as `Sessions.explaining` of the process's `TaskState`; nothing where there is none."""
-    return nullcontext() if _resolve is None else _resolve().explaining(session)
+    return nullcontext() if current.find() is None else current_sessions().explaining(session)
 
 
 def current_session() -> Session:
@@ -347,12 +338,9 @@ def current_session() -> Session:
 
 def current_settings() -> Settings:
     """Return the settings of the process's `TaskState`, or the defaults where there is none."""
-    if _resolve is None:
-        return _DEFAULTS
-    try:
-        return _resolve().settings
-    except NotConfiguredError:
-        return _DEFAULTS
+    found = current.find()
+    settings: Settings = _DEFAULTS if found is None else found.settings
+    return settings
 
 
 _DEFAULTS = Settings()

@@ -9,6 +9,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -29,7 +31,6 @@ from .sessions import Sessions
 from .settings import Settings
 from .states import ExecutionState
 from .tables import now
-from .upkeep import Upkeep
 from .vouching import Voucher, key_of
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,24 @@ _EXIT_PAUSE_SECONDS = 0.01
 _abandoned: Final[list[object]] = []
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chores:
+    """What the thread of a process does beside its own work, and whom it leaves lost work to.
+
+    Attributes:
+        turn: Looks once for what no signal tells of.
+        interval_seconds: Seconds to let pass between two turns.
+        redelivery: After how long at the latest the broker delivers an unacknowledged message again.
+        give_up: Ends an execution whose message was lost with its worker too often: its task, key, name, and how
+            often.
+    """
+
+    turn: Callable[[], object]
+    interval_seconds: float
+    redelivery: timedelta
+    give_up: Callable[[TaskRef, ExecutionKey, str, int], object]
+
+
 class Tracker:
     """What one `TaskState` records from this process. Makes a thread at the first execution that it sees run.
 
@@ -70,14 +89,14 @@ class Tracker:
         database: Where to write.
         sessions: The sessions of the same `TaskState`.
         settings: Its settings.
-        upkeep: Its chores.
+        chores: What its thread takes part in.
     """
 
-    def __init__(self, database: Database, sessions: Sessions, settings: Settings, upkeep: Upkeep) -> None:
+    def __init__(self, database: Database, sessions: Sessions, settings: Settings, chores: Chores) -> None:
         self.database = database
         self.sessions = sessions
         self.settings = settings
-        self.upkeep = upkeep
+        self.chores = chores
         #: What waits for the database.
         self.backlog = Backlog(database, settings.keep_facts_seconds)
         #: Lets some worker tell subscribers; set by whoever knows how.
@@ -293,7 +312,7 @@ class Tracker:
             lost: Whether it lost its worker; too often, and it is given up.
             pid: The process on this machine that ran it; None for the calling one.
         """
-        deadline = now() + self.upkeep.redelivery
+        deadline = now() + self.chores.redelivery
         process = (this_host(), pid or os.getpid())
 
         def work(connection: Connection) -> int | None:
@@ -301,7 +320,7 @@ class Tracker:
 
         def written(losses: int | None) -> None:
             if losses is not None and losses > self.settings.max_redeliveries:
-                self.upkeep.give_up_poison(ref, key, name, losses)
+                self.chores.give_up(ref, key, name, losses)
 
         self.record(Fact(ref.task_id, f"{name} goes back to the broker: {key}", work, written))
         self._leave_nothing_open()
@@ -616,7 +635,7 @@ class Pulse:
                 holds = list(self._holds)
                 canvases, self._canvases = self._canvases, set()
             beats = bool(running or holds) and time.monotonic() - beaten >= self._settings.heartbeat_seconds
-            looks = self.does_upkeep and time.monotonic() - looked >= tracker.upkeep.interval_seconds
+            looks = self.does_upkeep and time.monotonic() - looked >= tracker.chores.interval_seconds
             if not tracker.backlog.catch_up():
                 # What follows would only wait for the same database.
                 with self._guard:
@@ -642,7 +661,7 @@ class Pulse:
                     attempt(partial(_beat, tracker, running, holds))
                 if looks:
                     looked = time.monotonic()
-                    attempt(tracker.upkeep.tick)
+                    attempt(tracker.chores.turn)
             del tracker
 
 

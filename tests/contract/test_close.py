@@ -71,7 +71,7 @@ def test_telling_subscribers_at_the_end_does_not_begin_anew(make_state: MakeStat
 
     state.close()
 
-    assert state._tracker is None
+    assert state._parts is None
 
 
 def test_state_that_was_never_used_can_be_closed() -> None:
@@ -79,7 +79,7 @@ def test_state_that_was_never_used_can_be_closed() -> None:
 
     state.close()
 
-    assert state._tracker is None
+    assert state._parts is None
 
 
 def test_engine_of_the_host_stays_open() -> None:

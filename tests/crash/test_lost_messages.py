@@ -64,7 +64,7 @@ def kept_work(site: Site, name: str, *arguments: object) -> Any:
 
 def keep_looking(site: Site, seconds: float) -> None:
     """Look for lost work for so long, and expect to find none."""
-    upkeep = site.taskstate.tracker.upkeep
+    upkeep = site.taskstate.parts.upkeep
     looks = upkeep._lookout
     seen = 0
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
 
-from qhana_taskstate import sessions
+from qhana_taskstate import current as registry
 from qhana_taskstate.database import Database
 from qhana_taskstate.models import ProcessingTask
 from qhana_taskstate.sessions import Sessions
@@ -33,15 +34,15 @@ def database(bare_database: Database, migrated_database_url: str) -> Database:
 @pytest.fixture
 def install_sessions() -> Iterator[Callable[..., Sessions]]:
     """Make sessions the current ones of the process, as a `TaskState` does."""
-    before = sessions._resolve
+    before = list(registry._entries)
 
     def install(database: Database, host: Any = None, **settings: Any) -> Sessions:
         found = Sessions(database, Settings(**settings), host)
-        sessions.install(lambda: found)
+        registry.register(found, SimpleNamespace(sessions=found, settings=found.settings), lambda: True)
         return found
 
     yield install
-    sessions._resolve = before
+    registry._entries[:] = before
 
 
 @pytest.fixture

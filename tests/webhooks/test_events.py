@@ -15,7 +15,7 @@ from sqlalchemy import delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from qhana_taskstate import TaskState, chores, sessions, store
+from qhana_taskstate import TaskState, chores, current, store
 from qhana_taskstate.facts import ExecutionKey, Progress, TaskRef
 from qhana_taskstate.models import ProcessingTask, Step, TaskFile, TaskFinishedWarning, TaskLink, TaskUpdateSubscription
 from qhana_taskstate.runner_tables import subscription_table
@@ -829,7 +829,7 @@ def test_models_alone_tell_without_a_task_state(state: TaskState, monkeypatch: p
     task = subscribed_task(state)
     task_id = task.id
     engine = state.database.engine
-    monkeypatch.setattr(sessions, "_resolve", None)
+    monkeypatch.setattr(current, "_entries", [])
     with Session(engine) as session:
         session.get_one(ProcessingTask, task_id).progress_value = 4
         session.commit()

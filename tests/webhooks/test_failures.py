@@ -17,7 +17,7 @@ import pytest
 import redis
 from sqlalchemy import select
 
-from qhana_taskstate import TaskState, integration
+from qhana_taskstate import TaskState, wiring
 from qhana_taskstate.belonging import HEADER
 from qhana_taskstate.delivery import TASK_NAME
 from qhana_taskstate.tables import execution_table
@@ -251,7 +251,7 @@ def test_change_whose_message_expired_before_a_worker_was_there_is_told(
     receiver: WebhookReceiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(integration, "_DELIVER_EXPIRES_SECONDS", 0.5)
+    monkeypatch.setattr(wiring, "_DELIVER_EXPIRES_SECONDS", 0.5)
     client = make_client(broker_url)
     task = subscribed_task(client, webhook_href=receiver.href(), event="details")
     task.progress_value = 3

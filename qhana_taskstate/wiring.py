@@ -1,0 +1,272 @@
+"""Makes the parts of one `TaskState`, and joins them: who calls whom, and what Celery is asked for them."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+from celery.result import GroupResult
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, scoped_session
+
+from . import belonging, current, delivery, messages, probe
+from .broker import Broker
+from .configuration import configured
+from .database import Database
+from .delivery import Deliverer
+from .errors import SettingsError
+from .facts import KeptMessage, TaskRef
+from .faults import explain
+from .progress import TaskLogHandler
+from .pruning import OutputsHook, Pruner
+from .sender import Sender, brief_connection, send
+from .sessions import Sessions
+from .settings import PREFIX, Settings, read_settings
+from .tracker import Chores, Tracker
+from .upkeep import StoredSuccess, Upkeep
+
+logger = logging.getLogger(__name__)
+
+#: kombu's default, and how long after it a message may still come (kombu 5.7, Redis); and what we allow for.
+_VISIBILITY_SECONDS, _SWEEP_SECONDS, _MARGIN_SECONDS = 3600.0, 100.0, 60.0
+
+#: A message that wakes the deliveries is worth nothing after so many seconds: others were sent meanwhile.
+_DELIVER_EXPIRES_SECONDS = 60.0
+
+#: How long to wait for a broker that does not answer when such a message is sent.
+_SEND_SECONDS = 1
+
+#: Longest time of a run of the deliveries, beyond all that its own limits allow.
+_DELIVER_LIMIT_SECONDS = 600
+
+#: How long the end of a process is held up at most by the message that wakes the deliveries.
+_EXIT_SECONDS = 3.0
+
+#: Celery's word for a stored success.
+_SUCCESS = "SUCCESS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What the application hands to a `TaskState`; see there."""
+
+    keywords: Mapping[str, Any]
+    session: scoped_session[Any] | Callable[[], Session] | None
+    engine: Engine | None
+    environment: Mapping[str, str] | None
+    on_outputs_removed: OutputsHook | None
+
+
+class Parts:
+    """The parts of one `TaskState` that serve it until it is closed.
+
+    Args:
+        app: The Celery app.
+        given: What the application handed in.
+        sender: Sends the messages that wake the deliveries.
+
+    Attributes:
+        settings: The settings.
+        database: The database.
+        sessions: Where the current session comes from.
+        pruner: Removes old tasks.
+        upkeep: Finds what was lost.
+        tracker: Records facts.
+        deliverer: Tells subscribers.
+    """
+
+    def __init__(self, app: Celery, given: Given, sender: Sender) -> None:
+        self._app = app
+        self._sender = sender
+        self.settings = _read_settings(app, given)
+        self.database = Database(self.settings.database_url, engine=_engine(given, self.settings))
+        capture_log(self.settings)
+        self.pruner = Pruner(self.database, self.settings, given.on_outputs_removed)
+        self.upkeep = Upkeep(
+            self.database,
+            self.settings,
+            redelivery_seconds=_redelivery_seconds(app),
+            stored_success=functools.partial(_stored_success, app),
+            revoke=functools.partial(_revoke, app),
+            finder=Broker(app),
+            send=functools.partial(_send_again, app),
+            pruner=self.pruner,
+            # Looked up at each call, since it is made below.
+            wake_deliveries=lambda: self.deliverer.wake_if_owed(),
+        )
+        self.sessions = Sessions(self.database, self.settings, given.session)
+        self.sessions.explain = functools.partial(explain, self.database)
+        chores = Chores(
+            turn=self.upkeep.tick,
+            interval_seconds=self.upkeep.interval_seconds,
+            redelivery=self.upkeep.redelivery,
+            give_up=self.upkeep.give_up_poison,
+        )
+        self.tracker = Tracker(self.database, self.sessions, self.settings, chores)
+        self.deliverer = Deliverer(self.database, self.tracker.write, self.settings, self._send_deliver)
+        self.tracker.wake_deliveries = self.deliverer.wake
+        self.database.announce = self._after_owing_commit
+        atexit.register(self.tell_at_exit)
+        # Called before the one above: what is written last may owe somebody something.
+        atexit.register(self.tracker.leave)
+
+    def _after_owing_commit(self) -> None:
+        try:
+            if self._app.conf.task_always_eager:
+                # Nobody else would: without a broker there are no workers.
+                self.deliverer.run()
+            else:
+                if not self.tracker.makes_no_threads:
+                    self._sender.begin()
+                self.tracker.owe()
+        except Exception:
+            # Upkeep wakes the deliveries again; whoever committed must not suffer.
+            logger.exception("the deliveries could not be woken")
+
+    def tell_at_exit(self) -> None:
+        """Send what wakes the deliveries before the daemon threads that do so are gone: a script may end at once."""
+        deadline = time.monotonic() + _EXIT_SECONDS
+        self.tracker.tell_at_exit(_EXIT_SECONDS)
+        self._sender.drain(max(0.0, deadline - time.monotonic()))
+
+    def _send_deliver(self, seconds: float) -> None:
+        message = functools.partial(self._publish_deliver, seconds)
+        if self.tracker.makes_no_threads:
+            send(message)
+        else:
+            self._sender.send(message)
+
+    def _publish_deliver(self, seconds: float) -> None:
+        with belonging.detached(), brief_connection(self._app, _SEND_SECONDS) as connection:
+            self._app.send_task(
+                delivery.TASK_NAME,
+                connection=connection,
+                countdown=seconds or None,
+                queue=self.settings.webhook_queue,
+                expires=seconds + _DELIVER_EXPIRES_SECONDS,
+                ignore_result=True,
+                retry=False,
+            )
+
+    def close(self) -> None:
+        """End what they do in this process; what still waits to be written or told goes first, for a few seconds."""
+        self.tracker.leave()
+        self.tell_at_exit()
+        for farewell in (self.tracker.leave, self.tell_at_exit):
+            atexit.unregister(farewell)
+        if not self.sessions.hosted:
+            self.sessions.current.close()
+        self._sender.close()
+        self.deliverer.close()
+        self.tracker.stop()
+
+
+def register_tasks(app: Celery) -> None:
+    """Make our own Celery tasks some of an app's: what tells subscribers, and what the doctor probes with."""
+
+    @app.task(
+        name=delivery.TASK_NAME,
+        shared=False,
+        ignore_result=True,
+        acks_late=False,
+        # A host's limits for its own tasks may be shorter than a call may take.
+        time_limit=_DELIVER_LIMIT_SECONDS,
+        soft_time_limit=_DELIVER_LIMIT_SECONDS,
+        max_retries=0,
+    )
+    def deliver() -> int | None:
+        """Tell subscribers what they are owed."""
+        found = current.of_app(app)
+        return None if found is None else found.deliverer.run()
+
+    probe.register(app)
+
+
+def capture_log(settings: Settings) -> None:
+    """Let records of the `logging` module go into the logs of tasks, if the setting asks for it; twice is once."""
+    root = logging.getLogger()
+    level = settings.capture_log_level
+    # Celery's set-up of the log removes every handler (celery 5.7, `worker_hijack_root_logger`).
+    if level is not None and not any(isinstance(handler, TaskLogHandler) for handler in root.handlers):
+        root.addHandler(TaskLogHandler(level))
+
+
+def _read_settings(app: Celery, given: Given) -> Settings:
+    # Until something is looked up, `app.conf` is a promise of the configuration, without parts (celery 5.5 to 5.7).
+    app.conf.get(PREFIX)
+    namespace: str | None = app.namespace  # type: ignore[attr-defined]  # not in the stubs
+    return read_settings(given.keywords, configured(app.conf.maps or (), namespace), given.environment, namespace)
+
+
+def _engine(given: Given, settings: Settings) -> Engine | None:
+    """Return the host's engine, None where ours is made of the URL."""
+    host = given.session
+    if given.engine is not None or host is None or settings.database_url != Settings().database_url:
+        return given.engine
+    try:
+        bind = host().get_bind()
+    except (RuntimeError, SQLAlchemyError) as exc:
+        # Flask-SQLAlchemy has no session outside an application context.
+        raise SettingsError(
+            "with session=, tell where our own threads connect to: pass engine= or set taskstate_database_url"
+        ) from exc
+    return bind if isinstance(bind, Engine) else bind.engine
+
+
+def _redelivery_seconds(app: Celery) -> float:
+    options = app.conf.broker_transport_options or {}
+    url = app.conf.broker_write_url or app.conf.broker_url or ""
+    if str(url).startswith(("redis", "rediss", "sentinel", "sqs")):
+        # kombu's Redis transport restores what was not acknowledged after the visibility timeout, at a sweep of
+        # every 10 s of which it skips nine (kombu 5.7: 100 s).
+        return float(options.get("visibility_timeout", _VISIBILITY_SECONDS)) + _SWEEP_SECONDS + _MARGIN_SECONDS
+    return _MARGIN_SECONDS
+
+
+def _stored_success(app: Celery, celery_id: str) -> StoredSuccess | None:
+    try:
+        result = app.AsyncResult(celery_id)
+        if str(result.state) != _SUCCESS:
+            return None
+        sent = frozenset(str(node.id) for child in result.children or () for node in _messages_of(child))
+        # Celery stores the id of the group of a chord's member too (celery 5.5 to 5.7).
+        meta = result._get_task_meta()  # type: ignore[attr-defined]  # not in the stubs
+        return StoredSuccess(sent=sent, in_group=bool(meta.get("group_id")))
+    except Exception as exc:
+        # The absence of a stored result proves nothing, so that a backend that is away is no reason to stop.
+        logger.debug("no result of %s: %s", celery_id, type(exc).__name__)
+        return None
+
+
+def _messages_of(result: Any) -> Iterator[Any]:
+    """Go through the results of single messages in what Celery notes as sent by a task."""
+    if isinstance(result, GroupResult):
+        for member in result.results or ():
+            yield from _messages_of(member)
+    else:
+        yield result
+        # A chord is noted as its body, whose header stands before it.
+        if isinstance(result.parent, GroupResult):
+            yield from _messages_of(result.parent)
+
+
+def _send_again(app: Celery, message: KeptMessage, ref: TaskRef, queue: str) -> None:
+    try:
+        messages.send(app, message, ref, queue)
+    except Exception as exc:
+        # It is missed and sent again later.
+        logger.warning("a message of task %s could not be sent again now: %s", ref.task_id, type(exc).__name__)
+
+
+def _revoke(app: Celery, celery_id: str) -> None:
+    try:
+        app.control.revoke(celery_id)
+    except Exception as exc:
+        logger.warning("workers could not be told to drop %s: %s", celery_id, type(exc).__name__)
