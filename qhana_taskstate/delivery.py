@@ -22,8 +22,8 @@ from .database import Database, database_time, is_gone
 from .deliveries import Call
 from .errors import DatabaseUnavailableError
 from .settings import Settings
-from .targets import AllowedNetworks
 from .transport import Transport
+from .webhook_values import AllowedNetworks
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from .errors import SettingsError
 from .states import ERROR_WORDS
-from .targets import AllowedNetworks
-from .webhooks import check_secret
+from .webhook_values import AllowedNetworks, check_secret
 
 #: Prefix of every setting in Celery's configuration.
 PREFIX: Final = "taskstate_"

@@ -45,8 +45,9 @@ from .runner_tables import HREF_LENGTH
 from .sender import brief_connection
 from .states import TaskEvent, TaskStatus
 from .tables import ID_LENGTH, now
-from .targets import AllowedNetworks, check_href, shown_href
+from .targets import check_href, shown_href
 from .tracker import Tracker
+from .webhook_values import AllowedNetworks
 
 #: What a signature has that came as a plain dict, for example out of JSON.
 _SIGNATURE_KEYS = frozenset({"task", "args", "kwargs", "options"})

@@ -5,7 +5,6 @@ Addresses are judged and connected to by `ssrfguard`, with a table that is stric
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 import queue
 import re
@@ -13,145 +12,29 @@ import socket
 import threading
 import time
 from collections.abc import Iterable
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 from ssrfguard import (
-    DEFAULT_DENIED,
-    AddressTable,
-    Block,
     BlockedAddressError,
     Policy,
-    Reach,
     Target,
     connect,
     resolve,
 )
 
 from .errors import WebhookTargetError
+from .webhook_values import ENDS_IN_NUMBER, HOST, AllowedNetworks, a_label
 
 #: The longest webhook URL, in characters.
 MAX_HREF_CHARACTERS: Final = 2048
 
 _PORTS: Final = {"http": 80, "https": 443}
-_ALL_PORTS: Final = frozenset(range(1, 65536))
-_EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
-_LONGEST_NAME: Final = 253  # RFC 1035, in text
-
 _NO_TEXT: Final = "a text is needed"
 
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
-# Underscores are no part of a host name by RFC 1123, but names of compose services have them.
-_HOST: Final = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.?")
-# A last label that is a number makes resolvers read the whole host as an IPv4 address: 127.1, 0177.0.0.1, 0x7f000001.
-_ENDS_IN_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 _SHOWABLE: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/*([^/?#\\]*)([^?#]*)(?:\?([^#]*))?", re.DOTALL)
 _HOST_AND_PORT: Final = re.compile(r"(?:\[[^\]]*\]|[^:\[]*)(?::[0-9]*)?")
-
-
-def _table() -> AddressTable:
-    """Return what is refused: the registries' special blocks and all that is not global unicast.
-
-    Stricter than `ssrfguard`'s table in three points. What carries an IPv4 address inside (NAT64, 6to4, Teredo,
-    mapped) is refused as a whole: where such a packet ends is decided by a gateway that nobody here knows. Exceptions
-    for anycast services of protocols are left out: no receiver lives there. And of IPv6 only 2000::/3 is given out to
-    hosts (RFC 4291); the rest is reserved, or holds old translation prefixes.
-    """
-    blocks = [
-        dataclasses.replace(block, reach=Reach.DENIED)
-        for block in DEFAULT_DENIED.blocks
-        if block.reach is not Reach.PERMITTED
-    ]
-    blocks += [
-        Block(ipaddress.ip_network("::/0"), "Not Global Unicast", "RFC4291", Reach.DENIED),
-        Block(ipaddress.ip_network("2000::/3"), "Global Unicast", "RFC4291", Reach.PERMITTED),
-    ]
-    return AddressTable(tuple(blocks))
-
-
-_TABLE: Final = _table()
-
-
-def _policy(networks: Iterable[str]) -> Policy:
-    return Policy(
-        denied_networks=_TABLE,
-        allowed_networks=tuple(ipaddress.ip_network(network) for network in networks),
-        allowed_ports=_ALL_PORTS,
-        # Only answers that passed the check are connected to, so a public address beside a private one is safe to
-        # use; `localhost` has two addresses where only one may be allowed.
-        on_partial_block="drop",
-    )
-
-
-_ANYTHING: Final = _policy(_EVERYWHERE)
-
-
-@dataclasses.dataclass(frozen=True)
-class AllowedNetworks:
-    """What webhooks may reach beyond public addresses. A value; made once from a setting.
-
-    Attributes:
-        networks: Address blocks, as CIDRs.
-        hosts: Host names, in lower case and as A-labels. They are allowed whatever they resolve to.
-    """
-
-    networks: tuple[str, ...] = ()
-    hosts: frozenset[str] = frozenset()
-    _networks_policy: Policy = dataclasses.field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_networks_policy", _policy(self.networks))
-
-    @classmethod
-    def parse(cls, texts: Iterable[str]) -> Self:
-        """Read the setting.
-
-        Args:
-            texts: CIDRs (`10.0.0.0/8`), single addresses, and host names (`receiver`, `hooks.example`).
-
-        Raises:
-            ValueError: If one of them is none of these; it is named.
-        """
-        networks: list[str] = []
-        hosts: set[str] = set()
-        for text in texts:
-            entry = text.strip()
-            network = _network(entry)
-            if network is None:
-                hosts.add(_host_name(entry))
-            else:
-                networks.append(network)
-        return cls(tuple(networks), frozenset(hosts))
-
-    def policy(self, host: str) -> Policy:
-        """Return which addresses may be connected to for a host, given as `origin` returns it."""
-        return _ANYTHING if host.rstrip(".") in self.hosts else self._networks_policy
-
-
-def _network(text: str) -> str | None:
-    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    try:
-        return str(ipaddress.ip_network(bare))
-    except ValueError as exc:
-        if "/" in text or ":" in text or _ENDS_IN_NUMBER.fullmatch(text.lower()):
-            raise ValueError(f"{text!r} is no network, address or host name: {exc}") from None
-    return None
-
-
-def _host_name(text: str) -> str:
-    try:
-        host = _a_label(text).rstrip(".")
-    except ValueError:
-        host = ""
-    if not _HOST.fullmatch(host):
-        raise ValueError(f"{text!r} is no network, address or host name")
-    return host
-
-
-def _a_label(host: str) -> str:
-    if len(host) > _LONGEST_NAME:
-        raise ValueError("longer than a name can be")
-    return host.lower() if host.isascii() else host.encode("idna").decode("ascii").lower()
 
 
 def check_href(href: object, allowed: AllowedNetworks) -> str:
@@ -227,7 +110,7 @@ def _host(parts: SplitResult) -> tuple[str, ipaddress.IPv4Address | ipaddress.IP
     if not raw:
         raise ValueError("it has no host")
     try:
-        host = _a_label(raw)
+        host = a_label(raw)
     except ValueError:
         raise ValueError("its host is no usable name") from None
     if "%" in host:
@@ -236,9 +119,9 @@ def _host(parts: SplitResult) -> tuple[str, ipaddress.IPv4Address | ipaddress.IP
     try:
         address = ipaddress.ip_address(bare)
     except ValueError:
-        if _ENDS_IN_NUMBER.fullmatch(host):
+        if ENDS_IN_NUMBER.fullmatch(host):
             raise ValueError("its host is an IPv4 address in an unusual form; write it as four decimals") from None
-        if not _HOST.fullmatch(host):
+        if not HOST.fullmatch(host):
             raise ValueError("its host is no usable name") from None
         return host, None
     return bare, address

@@ -19,7 +19,8 @@ from urllib.parse import quote, urlsplit
 from ssrfguard import Target
 
 from .errors import WebhookTargetError
-from .targets import AllowedNetworks, open_socket, origin, remaining
+from .targets import open_socket, origin, remaining
+from .webhook_values import AllowedNetworks
 
 #: A body larger than this is not read to its end; its answer is a failed attempt. In bytes.
 TOO_LARGE_BYTES: Final = 1024 * 1024

@@ -5,8 +5,6 @@ Follows Standard Webhooks 1.0.0 on top of QHAna's `POST webhook_href?source=&eve
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 import json
 import re
@@ -20,12 +18,11 @@ from urllib.parse import quote
 from standardwebhooks import Webhook
 
 from .errors import WebhookVerificationError
+from .webhook_values import check_secret
 
 #: `type` of a message is this and the event: `qhana.task.status`, `qhana.task.steps`, `qhana.task.details`.
 TYPE_PREFIX: Final = "qhana.task."
 
-_SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what secrets begin with
-_SECRET_BYTES: Final = range(24, 65)  # Standard Webhooks 1.0.0, "Signature scheme"
 # A full stop would make id.timestamp.body ambiguous.
 _MESSAGE_ID: Final = re.compile(r"[!-\-/-~]{1,200}")
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,11}")
@@ -107,32 +104,6 @@ def _utc(moment: datetime) -> datetime:
 
 def _signature(secret: str, message_id: str, moment: datetime, text: str) -> str:
     return Webhook(check_secret(secret)).sign(message_id, moment, text)
-
-
-def check_secret(text: str) -> str:
-    """Check the form of a Standard Webhooks secret: `whsec_` and the base64 of 24 to 64 random bytes.
-
-    Returns:
-        The secret, unchanged.
-
-    Raises:
-        ValueError: If it has another form. The secret is not shown.
-    """
-    if not isinstance(text, str):
-        raise ValueError(f"a webhook secret is a text, not {type(text).__name__}")
-    if not text.startswith(_SECRET_PREFIX):
-        raise ValueError(f"a webhook secret begins with {_SECRET_PREFIX}")
-    encoded = text.removeprefix(_SECRET_PREFIX)
-    try:
-        # The library ignores characters outside the alphabet, which would make another key of a mistyped one.
-        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError(f"what follows {_SECRET_PREFIX} in a webhook secret is base64") from None
-    if len(key) not in _SECRET_BYTES:
-        raise ValueError(
-            f"a webhook secret holds {_SECRET_BYTES.start} to {_SECRET_BYTES.stop - 1} bytes, this one {len(key)}"
-        )
-    return text
 
 
 def verify(

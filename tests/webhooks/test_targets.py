@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 
 from qhana_taskstate.errors import SettingsError, TaskStateError, WebhookTargetError
 from qhana_taskstate.settings import read_settings
-from qhana_taskstate.targets import (
-    MAX_HREF_CHARACTERS,
-    AllowedNetworks,
-    check_href,
-    open_socket,
-    origin,
-    shown_href,
-)
+from qhana_taskstate.targets import MAX_HREF_CHARACTERS, check_href, open_socket, origin, shown_href
+from qhana_taskstate.webhook_values import AllowedNetworks
 
 NOTHING = AllowedNetworks()
 
