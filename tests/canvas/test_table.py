@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -613,12 +614,23 @@ DEFECTS: dict[str, str] = {}
 ROWS = (*_shapes(), *_failures(), *OTHERS)
 
 
+#: What rows of a shape repeat of each other, as far as the version of Celery matters.
+_REPETITION = re.compile(r"[2-9] of \d raises|no plugin tasks|its first runs out of retries")
+
+
+def _on_all_versions(kind: str, row: Row) -> bool:
+    """Tell whether a row belongs to the fast set that also runs with other versions."""
+    return kind == "postgresql" and row.shape != "group of 1,000" and not _REPETITION.fullmatch(row.what)
+
+
 def _parameters() -> Iterator[Any]:
     for row in ROWS:
         for kind in ("postgresql", "sqlite") if row.both else ("postgresql",):
             name = f"{kind}: {row}"
             reason = DEFECTS.get(str(row)) or DEFECTS.get(name)
             marks = [pytest.mark.xfail(strict=True, reason=f"defect: {reason}")] if reason else []
+            if _on_all_versions(kind, row):
+                marks.append(pytest.mark.versions)
             yield pytest.param(kind, row, id=name, marks=marks)
 
 

@@ -13,6 +13,8 @@ from qhana_taskstate import ProcessingTask, TaskState
 from tests.contract.conftest import MakeState
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.versions
+
 
 def threads_of_ours() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("qhana_taskstate")}

@@ -12,6 +12,8 @@ from celery import Celery
 
 from qhana_taskstate import SettingsError, TaskState
 
+pytestmark = pytest.mark.versions
+
 URL = "sqlite:///from_the_configuration.db"
 
 

@@ -15,6 +15,8 @@ from qhana_taskstate import ArgumentsError, NotInExecutionError, TaskState, plug
 from tests.apps.jobs import say
 from tests.contract.conftest import count_rows
 
+pytestmark = pytest.mark.versions
+
 WEB = flask.Flask("base")
 
 

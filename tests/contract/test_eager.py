@@ -11,6 +11,8 @@ from qhana_taskstate import ProcessingTask, TaskState, add_log, plugin_task
 from qhana_taskstate.tables import execution_table
 from tests.contract.conftest import MakeState
 
+pytestmark = pytest.mark.versions
+
 
 class Refused(Exception):
     """What the bodies below raise."""

@@ -13,6 +13,8 @@ from qhana_taskstate import ProcessingTask, StatusError, TaskFinishedError, Task
 from tests.apps.jobs import ask, fail, nothing, remember, say
 from tests.contract.conftest import MakeState
 
+pytestmark = pytest.mark.versions
+
 
 @plugin_task(name="contract.end_myself")
 def end_myself(word: str, raising: bool = False) -> str:

@@ -12,6 +12,8 @@ import pytest
 from qhana_taskstate import ProcessingTask, TaskState, add_log, report_progress, reporter
 from tests.apps import parallel
 
+pytestmark = pytest.mark.versions
+
 
 @pytest.fixture(autouse=True)
 def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:

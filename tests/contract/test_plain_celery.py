@@ -14,6 +14,8 @@ from qhana_taskstate.belonging import HEADER
 from tests.apps.jobs import add, remember, say, with_id
 from tests.contract.conftest import count_rows
 
+pytestmark = pytest.mark.versions
+
 
 @plugin_task(name="contract.send")
 def send(how: str) -> str:

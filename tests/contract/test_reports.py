@@ -25,6 +25,8 @@ from qhana_taskstate.testing.plugin import StartWorker
 from tests.apps.jobs import count_rows, fail, flaky, half_way, log_then_fail, say, write_file
 from tests.contract.conftest import MakeState
 
+pytestmark = pytest.mark.versions
+
 
 @plugin_task(name="contract.log_record_eager")
 def log_record(text: str) -> None:

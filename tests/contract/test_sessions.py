@@ -19,6 +19,8 @@ from qhana_taskstate import ProcessingTask, TaskFile, TaskState, TaskUpdateSubsc
 from tests.apps.jobs import boom, remember, say
 from tests.contract.conftest import MakeState, count_rows
 
+pytestmark = pytest.mark.versions
+
 SEEN: list[Any] = []
 
 

@@ -13,6 +13,8 @@ from celery import Celery
 from qhana_taskstate import SettingsError, TaskState
 from qhana_taskstate.testing.plugin import RunCelery
 
+pytestmark = pytest.mark.versions
+
 GUARDED = """
 import os, socket, sqlite3
 def refuse(*args, **kwargs):

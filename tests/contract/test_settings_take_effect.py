@@ -17,6 +17,8 @@ from qhana_taskstate.tables import execution_table
 from tests.apps.jobs import add, say
 from tests.contract.conftest import MakeState
 
+pytestmark = pytest.mark.versions
+
 
 def _start_one(state: TaskState) -> None:
     state.start(say.s("x"))

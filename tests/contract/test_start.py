@@ -31,6 +31,8 @@ from qhana_taskstate import (
 from tests.apps.jobs import ask, fail, nothing, remember, say, with_id
 from tests.contract.conftest import MakeState, count_rows
 
+pytestmark = pytest.mark.versions
+
 
 def _short(value: object) -> str:
     return repr(value)[:9]

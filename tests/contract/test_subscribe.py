@@ -21,6 +21,8 @@ from qhana_taskstate import (
 from tests.apps.jobs import say
 from tests.contract.conftest import MakeState, count_rows
 
+pytestmark = pytest.mark.versions
+
 HOOK = "https://me.example/hook?step=3"
 TASK = "https://plugin.example/tasks/7/?a=b c"
 

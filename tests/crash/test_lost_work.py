@@ -15,6 +15,8 @@ from qhana_taskstate.tables import execution_table
 from tests.crash.conftest import SOON, Site
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.versions
+
 
 def work(site: Site, name: str, *arguments: object) -> Any:
     return signature(f"tests.apps.crash.{name}", args=arguments, app=site.app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -61,13 +62,48 @@ def test_every_direct_dependency_is_constrained(project: dict[str, Any], pins: d
     assert names - known == {"qhana-taskstate"}
 
 
-def test_ci_is_valid_shell_and_runs_the_second_command_of_the_readme() -> None:
-    script = ROOT / ".ci" / "run"
-    assert script.stat().st_mode & 0o111
-    subprocess.run(["/bin/bash", "-n", str(script)], check=True)
-    commands = re.findall(r"^\s*(python3 -m venv \.venv &&.*)$", script.read_text(), re.MULTILINE)
+def test_ci_runs_the_second_command_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    commands = re.findall(r"^\s*(python3 -m venv \.venv &&.*)$", script, re.MULTILINE)
     assert len(commands) == 1
 
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"<!-- block: command (\w+) -->\n```sh\n(.*)\n```", readme)
     assert blocks[1] == ("test", commands[0])
+
+
+@pytest.mark.parametrize("name", ["run", "versions"])
+def test_scripts_of_ci_are_valid_shell(name: str) -> None:
+    script = ROOT / ".ci" / name
+    assert script.stat().st_mode & 0o111
+    subprocess.run(["/bin/bash", "-n", str(script)], check=True)
+
+
+def test_the_lowest_versions_are_those_that_the_project_declares(project: dict[str, Any]) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / ".ci" / "lowest")], check=True, capture_output=True, text=True, timeout=30
+    )
+    lowest = dict(line.split("==") for line in done.stdout.splitlines())
+    for line in project["dependencies"]:
+        name, bound = re.split(r"(?:\[.*\])?>=", line.split(",")[0])
+        assert lowest[name] == bound
+    assert {"psycopg", "pymysql", "gevent", "flask", "pytest"} <= lowest.keys()
+
+
+def test_an_unknown_environment_is_refused() -> None:
+    done = subprocess.run(
+        [str(ROOT / ".ci" / "versions"), "oldest"], check=False, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 2
+    assert "unknown: oldest" in done.stderr
+
+
+def test_the_readme_names_the_ranges_that_the_project_declares(project: dict[str, Any]) -> None:
+    (text,) = re.findall(r"## Requirements\n\n(.*?)\n\n", (ROOT / "README.md").read_text(), re.DOTALL)
+    words = " ".join(text.split())
+    bounds = {re.split(r"[\[>]", line)[0].lower(): line for line in project["dependencies"]}
+    assert bounds["celery"] == "celery[redis]>=5.5.3,<5.8" and "Celery 5.5.3 to 5.7" in words
+    assert bounds["sqlalchemy"] == "SQLAlchemy>=2.0.41,<2.2" and "SQLAlchemy 2.0.41 to 2.1" in words
+    assert bounds["kombu"] == "kombu>=5.5.2" and "kombu (5.5.2 or newer)" in words
+    assert bounds["redis"] == "redis>=4.5.2" and "redis-py (4.5.2 or newer)" in words
+    assert "Python 3.11 to 3.13" in words

@@ -17,6 +17,8 @@ from tests.apps.jobs import add, ask, fail, half_way, say, total
 from tests.waiting import wait_until
 from tests.webhooks.conftest import SECRET, SOON
 
+pytestmark = pytest.mark.versions
+
 TASK = "https://plugin.example/tasks/7/?a=b"
 
 

@@ -42,6 +42,8 @@ from tests.apps.jobs import (
 from tests.waiting import wait_until
 from tests.worker.conftest import Deployment
 
+pytestmark = pytest.mark.versions
+
 
 def test_single_task_goes_from_pending_to_success(deployment: Deployment, tmp_path: Path) -> None:
     task = deployment.taskstate.start(wait_for_file.s(str(tmp_path / "go")))
