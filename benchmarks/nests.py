@@ -22,7 +22,8 @@ from pathlib import Path
 from sqlalchemy import case, func, select
 
 from qhana_taskstate import ProcessingTask, TaskState
-from qhana_taskstate.tables import execution_table, job_table, now
+from qhana_taskstate.clock import now
+from qhana_taskstate.tables import execution_table, job_table
 from qhana_taskstate.testing.container import LocalWorker
 from qhana_taskstate.testing.mariadb_server import MariaDBServer
 from qhana_taskstate.testing.postgres_server import PostgresServer

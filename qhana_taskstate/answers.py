@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, Literal
 
+from .clock import as_utc
 from .transport import Answer, Fault
 
 #: The longest that a `Retry-After` is honoured, in seconds.
@@ -113,4 +114,4 @@ def _date(text: str) -> datetime | None:
         found = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return as_utc(found)

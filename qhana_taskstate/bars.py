@@ -14,11 +14,11 @@ from rich.text import Text
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from .activity import ActivityWord
+from .clock import now
 from .errors import DatabaseUnavailableError
 from .history import duration, first_line, progress, visible
 from .reader import TaskView
 from .states import TaskStatus
-from .tables import now
 
 #: Seconds between two looks.
 LOOK_SECONDS: Final = 0.2

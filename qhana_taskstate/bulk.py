@@ -13,10 +13,10 @@ from sqlalchemy import BindParameter, Connection, Result, event, false, select, 
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from . import events, finality, outbox, steps
+from .clock import now
 from .runner_tables import task_table
 from .sessions import note_write
 from .states import TaskEvent, check_status, is_terminal
-from .tables import now
 
 _GUARDED: Final = frozenset({"task_status", "finished_at"})
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeAlias, cast
 
 from sqlalchemy import Connection, Float, String, event
 from sqlalchemy.orm import Mapper
 
+from .clock import as_utc
 from .columns import NullAs, RunnerTime, StatusWord
 from .errors import ProgressError, TextTooLongError
 from .tasklog import MYSQL_TEXT_BYTES
@@ -63,7 +64,7 @@ def _moment(target: Any, value: Any, old: Any, initiator: Any) -> Any:
         return None
     if not isinstance(value, datetime):
         raise TypeError(f"{initiator.key} is a datetime, not {type(value).__name__} {value!r}")
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return as_utc(value)
 
 
 def _finite(target: Any, value: Any, old: Any, initiator: Any) -> Any:

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from . import current, deliveries, doctor, reader, schema
 from .bars import Board, JsonBoard, LineBoard, LiveBoard, watch
+from .clock import now
 from .database import database_time
 from .errors import (
     ArgumentsError,
@@ -31,15 +32,14 @@ from .errors import (
     TaskNotFoundError,
     TaskStateError,
 )
+from .ids import LARGEST_ID
 from .integration import TaskState
 from .plugin import check_arguments, find_plugin_task
 from .printout import delivery_json, delivery_table, detail_json, detail_lines, task_json, task_table
 from .reader import TaskView
 from .states import ERROR_WORDS, UNKNOWN, TaskStatus
-from .tables import now
 
 #: Largest id that the column holds; a query with a larger one is an error on PostgreSQL.
-_LARGEST_ID: Final = 2**31 - 1
 
 #: The same for deliveries.
 _LARGEST_DELIVERY_ID: Final = 2**63 - 1
@@ -153,7 +153,7 @@ def list_(
     """
     state = _taskstate(ctx)
     if before is not None:
-        before = min(before, _LARGEST_ID)
+        before = min(before, LARGEST_ID)
     with state.database.reading() as connection:
         tasks = reader.list_tasks(connection, state.settings, status=status, name=name, before=before, limit=limit)
     if as_json:
@@ -604,7 +604,7 @@ def _app(ctx: click.Context) -> Celery:
 
 
 def _may_exist(task_id: int) -> bool:
-    return 0 <= task_id <= _LARGEST_ID
+    return 0 <= task_id <= LARGEST_ID
 
 
 def _look(state: TaskState, task_ids: Sequence[int]) -> list[TaskView]:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -25,6 +25,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from .clock import as_utc
 from .errors import DatabaseUnavailableError, SettingsError
 from .fork import call_in_child
 from .roundtrips import Batch, batch, can_batch
@@ -400,7 +401,7 @@ def database_clock(dialect: str) -> ColumnElement[Any]:
 def moment_of_clock(value: object) -> datetime:
     """Return what `database_clock` gave as an aware UTC moment."""
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return as_utc(moment)
 
 
 def _shared_memory(url: URL, key: int) -> URL:

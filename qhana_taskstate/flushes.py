@@ -17,13 +17,13 @@ from sqlalchemy.orm.attributes import get_history, set_committed_value
 
 from . import documents, events, finality, steps, tasklog
 from .checks import check_bytes
+from .clock import now
 from .documents import Document
 from .finality import TaskFinishedWarning
 from .rows import lock_task
 from .runner_tables import DEFAULT_TARGET, task_table
 from .sessions import current_settings
 from .states import UNKNOWN, TaskEvent, TaskStatus, check_status, is_terminal, with_error_word
-from .tables import now
 from .tasklog import PendingLog
 
 #: Mark in the info of an object: its end was written in the open transaction.

@@ -40,10 +40,10 @@ from .errors import (
     TaskNotFoundError,
 )
 from .facts import ExecutionKey, Publication, TaskRef
+from .ids import row_id
 from .keywords import SettingKeywords
 from .models import ProcessingTask, TaskUpdateSubscription, is_of_subscriber
 from .pruning import OutputsHook, Pruned
-from .runner_tables import LARGEST_ID
 from .sender import Sender
 from .sessions import Sessions
 from .settings import Settings, setting_names
@@ -72,9 +72,6 @@ def _explained(call: Callable[P, R]) -> Callable[P, R]:
 
 #: Seconds between two tries of a prefork pool's parent to write what waits.
 _CATCH_UP_SECONDS = 1.0
-
-#: So many digits are no id, and not worth converting.
-_LONGEST_ID = 20
 
 #: Pauses in seconds between two looks of `wait`: quick at first, then gentle to the database.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
@@ -533,7 +530,7 @@ class TaskState:
         if self.database.dialect == "sqlite" and self.sessions.open_write():
             return None
         given = kwargs.get(plugin.TASK_ID_PARAMETER)
-        task_id = _numeric(given)
+        task_id = row_id(given)
         if given is not None and task_id is None:
             logger.warning("%s was sent with db_id=%r, which is no id of a task; it is not tracked", name, given)
             return None
@@ -619,17 +616,7 @@ def _id_of(task: ProcessingTask | int | str) -> int:
         if task.id is None:
             raise TaskNotFoundError(None)
         return int(task.id)
-    task_id = _numeric(task)
+    task_id = row_id(task)
     if task_id is None:
         raise TaskNotFoundError(task)
     return task_id
-
-
-def _numeric(value: object) -> int | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value if 0 <= value <= LARGEST_ID else None
-    if isinstance(value, str):
-        return _numeric(int(value)) if value.isascii() and value.isdigit() and len(value) < _LONGEST_ID else None
-    return None

@@ -20,13 +20,14 @@ from sqlalchemy.orm.attributes import flag_dirty, set_committed_value
 
 from . import bulk, checks, events, flushes, steps, tables, tasklog
 from .belonging import inside_execution_of
+from .clock import now
 from .errors import TaskFinishedError
 from .finality import TaskFinishedWarning
+from .ids import row_id
 from .rows import lock_task
-from .runner_tables import LARGEST_ID, file_table, link_table, step_table, subscription_table, task_table
+from .runner_tables import file_table, link_table, step_table, subscription_table, task_table
 from .sessions import current_session, current_sessions, explaining, note_write
 from .states import UNKNOWN, TaskEvent, TaskStatus
-from .tables import now
 from .tasklog import PendingLog
 
 __all__ = [
@@ -77,17 +78,8 @@ class Base(DeclarativeBase):
     metadata = tables.metadata
 
 
-def _row_id(value: object) -> int | None:
-    """Return the id that an int or a text of ASCII digits names, None for everything else."""
-    if isinstance(value, str):
-        value = int(value) if value.isascii() and value.isdigit() and len(value) <= 18 else None
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    return value if 0 <= value <= LARGEST_ID else None
-
-
 def _task_id(task: ProcessingTask | int | str) -> int | None:
-    return task.id if isinstance(task, ProcessingTask) else _row_id(task)
+    return task.id if isinstance(task, ProcessingTask) else row_id(task)
 
 
 class _Saved:
@@ -116,7 +108,7 @@ class _Saved:
 
 
 def _read_anew(cls: type[T], id_: object) -> T | None:
-    key = _row_id(id_)
+    key = row_id(id_)
     if key is None:
         return None
     session = current_session()

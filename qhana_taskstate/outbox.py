@@ -24,11 +24,12 @@ from sqlalchemy import (
     union_all,
 )
 
+from .clock import now
 from .database import announce_after_commit
 from .rows import lock_task
 from .runner_tables import subscription_table, task_table
 from .states import TaskEvent
-from .tables import change_table, delivery_table, job_table, now
+from .tables import change_table, delivery_table, job_table
 
 #: A subscription to a task that has ended is owed only this.
 _END: Final = TaskEvent.STATUS

@@ -13,12 +13,13 @@ from sqlalchemy.orm import Session, object_session
 
 from . import openwork, tasklog
 from .activity import Activity, ActivityWord, Facts, activity_of
+from .clock import now
 from .models import TEMPORARY_FILE_TYPE, ProcessingTask
 from .runner_tables import UNKNOWN_MOMENT, file_table, link_table, step_table, subscription_table, task_table
 from .sessions import current_session
 from .settings import Settings
 from .states import ERROR_WORDS, UNKNOWN, ExecutionState, TaskStatus, with_error_word
-from .tables import UtcTime, execution_table, hold_table, job_table, now
+from .tables import UtcTime, execution_table, hold_table, job_table
 
 #: Providers of today's plugin runner whose files have an address that can be told without asking the store.
 _LOCAL_PROVIDER: Final = "local_filesystem"

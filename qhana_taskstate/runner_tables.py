@@ -11,11 +11,9 @@ from typing import Final
 
 from sqlalchemy import Boolean, Column, Float, ForeignKey, Integer, PrimaryKeyConstraint, String, Table, Text
 
+from .clock import now
 from .columns import JsonDocument, NullAs, RunnerTime, RunnerTimeOr, StatusWord
-from .tables import metadata, now
-
-#: Largest id that the columns hold (INTEGER of PostgreSQL and MySQL).
-LARGEST_ID: Final = 2**31 - 1
+from .tables import metadata
 
 #: How many characters the columns for URLs hold.
 HREF_LENGTH: Final = 500

@@ -14,7 +14,7 @@ import sys
 import traceback as traceback_module
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Protocol
 
 from billiard.exceptions import TimeLimitExceeded
@@ -38,12 +38,12 @@ from .belonging import (
     ref_of_request,
 )
 from .broker import queue_of
+from .clock import as_utc, now
 from .errors import SettingsError
 from .facts import ExecutionKey, Publication, TaskRef
 from .plugin import find_plugin_task, is_plugin_task, resent
 from .states import CLOSING_POSTRUN_STATES, ExecutionState
 from .store import Failure
-from .tables import now
 from .tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -538,7 +538,7 @@ def _moment(value: object) -> datetime | None:
         moment = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return as_utc(moment)
 
 
 def _signal_name(signum: Any) -> str:

@@ -42,6 +42,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from . import outbox, tasklog
 from .canvasprogress import MOST_OF_ONE, Canvas, canvas_progress, is_of_canvas, is_same
 from .chores import Hold, Lease, Waiting, is_running, running
+from .clock import now
 from .database import LOCK_SECONDS, limit_lock_wait
 from .facts import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
 from .inserts import insert_absent
@@ -49,16 +50,7 @@ from .roundtrips import Batch
 from .rows import is_open_step
 from .runner_tables import DEFAULT_TARGET, step_table, subscription_table, task_table
 from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
-from .tables import (
-    ID_LENGTH,
-    NAME_LENGTH,
-    execution_table,
-    hold_table,
-    job_table,
-    log_table,
-    message_table,
-    now,
-)
+from .tables import ID_LENGTH, NAME_LENGTH, execution_table, hold_table, job_table, log_table, message_table
 
 #: Seconds that a worker has to say that a message expired, the difference of two clocks included.
 _AFTER_EXPIRY_SECONDS: Final = 30.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from numbers import Real
 from typing import Any
 
@@ -24,6 +24,7 @@ from . import outbox, store
 from .backlog import Fact
 from .belonging import Submission, submitting
 from .broker import queue_for
+from .clock import as_utc, now
 from .database import is_gone
 from .errors import (
     ArgumentsError,
@@ -44,7 +45,7 @@ from .plugin import PluginTask, check_arguments, find_plugin_task
 from .runner_tables import HREF_LENGTH
 from .sender import brief_connection
 from .states import TaskEvent, TaskStatus
-from .tables import ID_LENGTH, now
+from .tables import ID_LENGTH
 from .targets import check_href, shown_href
 from .tracker import Tracker
 from .webhook_values import AllowedNetworks
@@ -481,7 +482,7 @@ def _moment(options: Mapping[str, Any], seconds: str, moment: str) -> datetime |
         given = datetime.fromisoformat(given)
     if not isinstance(given, datetime):
         return None
-    return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
+    return as_utc(given)
 
 
 def _name_of(canvas: Signature, leaves: list[_Leaf]) -> str:

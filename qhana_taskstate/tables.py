@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -22,6 +22,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TIMESTAMP
 
+from .clock import as_utc
+from .clock import now as now
+
 #: Constraint names of the plugin runner, which ours follow.
 NAMING_CONVENTION: Final = {
     "pk": "pk_%(table_name)s",
@@ -36,11 +39,6 @@ metadata = MetaData(naming_convention=NAMING_CONVENTION)
 #: Longest Celery id and name that are kept; Celery's own result table has 155 and 255.
 ID_LENGTH: Final = 155
 NAME_LENGTH: Final = 255
-
-
-def now() -> datetime:
-    """Return this moment as an aware UTC time."""
-    return datetime.now(UTC)
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -62,14 +60,14 @@ class UtcTime(TypeDecorator[datetime]):
         """Turn any aware time into UTC; databases without time zones get it naive."""
         if value is None:
             return None
-        moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        moment = as_utc(value)
         return moment if dialect.name == "postgresql" else moment.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return aware UTC."""
         if value is None:
             return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return as_utc(value)
 
 
 _LONG_TEXT = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")

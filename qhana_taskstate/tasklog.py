@@ -27,11 +27,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
+from .clock import now
 from .inserts import absent
 from .rows import lock_task
 from .runner_tables import task_table
 from .sessions import current_settings
-from .tables import log_table, now
+from .tables import log_table
 
 #: Bytes that a TEXT column of MariaDB and MySQL holds.
 MYSQL_TEXT_BYTES: Final = 65535

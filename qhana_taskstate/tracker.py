@@ -21,6 +21,7 @@ from . import chores, store, vouching
 from .backlog import Backlog, Fact
 from .belonging import Execution
 from .canvasprogress import followers
+from .clock import now
 from .database import IMPATIENT_SECONDS, Database, is_gone, passes
 from .errors import DatabaseUnavailableError
 from .facts import ExecutionKey, Publication, TaskRef
@@ -30,7 +31,6 @@ from .roundtrips import Batch
 from .sessions import Sessions
 from .settings import Settings
 from .states import ExecutionState
-from .tables import now
 from .vouching import Voucher, key_of
 
 logger = logging.getLogger(__name__)

@@ -15,12 +15,13 @@ import pytest
 from sqlalchemy import Connection, Executable, select
 
 from qhana_taskstate import ProcessingTask, store
+from qhana_taskstate.clock import now
 from qhana_taskstate.facts import ExecutionKey, Publication, TaskRef
 from qhana_taskstate.integration import TaskState
 from qhana_taskstate.roundtrips import Batch, Row
 from qhana_taskstate.states import ExecutionState
 from qhana_taskstate.store import Closing, Failure, Outcome
-from qhana_taskstate.tables import execution_table, now
+from qhana_taskstate.tables import execution_table
 from tests.apps.factory import make_app
 
 _numbers = count()

@@ -12,13 +12,14 @@ from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from qhana_taskstate import store
+from qhana_taskstate.clock import now
 from qhana_taskstate.errors import StatusError
 from qhana_taskstate.facts import ExecutionKey
 from qhana_taskstate.models import ProcessingTask, TaskFinishedWarning
 from qhana_taskstate.runner_tables import task_table
 from qhana_taskstate.sessions import Sessions
 from qhana_taskstate.states import ExecutionState, TaskStatus
-from qhana_taskstate.tables import job_table, now
+from qhana_taskstate.tables import job_table
 
 MakeSession = Callable[[], Session]
 

@@ -12,6 +12,7 @@ from sqlalchemy import event, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from qhana_taskstate import pruning, store
+from qhana_taskstate.clock import now
 from qhana_taskstate.database import Database
 from qhana_taskstate.facts import ExecutionKey, Publication
 from qhana_taskstate.models import ProcessingTask, Step, TaskFile, TaskLink, TaskUpdateSubscription
@@ -26,7 +27,6 @@ from qhana_taskstate.tables import (
     job_table,
     log_table,
     message_table,
-    now,
 )
 
 pytestmark = pytest.mark.mariadb

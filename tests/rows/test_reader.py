@@ -21,9 +21,10 @@ from qhana_taskstate import (
     reader,
     store,
 )
+from qhana_taskstate.clock import now
 from qhana_taskstate.facts import ExecutionKey, Publication
 from qhana_taskstate.states import ExecutionState, TaskStatus
-from qhana_taskstate.tables import execution_table, log_table, now
+from qhana_taskstate.tables import execution_table, log_table
 
 pytestmark = pytest.mark.mariadb
 

@@ -12,13 +12,14 @@ from sqlalchemy.orm import Session
 
 from qhana_taskstate import lookout, store
 from qhana_taskstate.broker import Sought
+from qhana_taskstate.clock import now
 from qhana_taskstate.database import Database
 from qhana_taskstate.facts import ExecutionKey, KeptMessage, Publication, TaskRef
 from qhana_taskstate.models import ProcessingTask
 from qhana_taskstate.pruning import Pruner
 from qhana_taskstate.settings import Settings
 from qhana_taskstate.states import TaskStatus
-from qhana_taskstate.tables import execution_table, message_table, now
+from qhana_taskstate.tables import execution_table, message_table
 from qhana_taskstate.upkeep import Settled, Upkeep
 from tests.statements import statements
 from tests.waiting import wait_until

@@ -12,12 +12,13 @@ from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.orm import Session
 
 from qhana_taskstate import store
+from qhana_taskstate.clock import now
 from qhana_taskstate.database import Database
 from qhana_taskstate.facts import ExecutionKey, Progress, Publication, TaskRef
 from qhana_taskstate.models import ProcessingTask, TaskUpdateSubscription
 from qhana_taskstate.states import ExecutionState, TaskStatus
 from qhana_taskstate.store import Begun, Closing, Failure, Outcome, Runner
-from qhana_taskstate.tables import change_table, execution_table, hold_table, job_table, log_table, now
+from qhana_taskstate.tables import change_table, execution_table, hold_table, job_table, log_table
 
 pytestmark = pytest.mark.databases("postgresql")
 

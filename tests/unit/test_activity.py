@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qhana_taskstate.activity import Activity, ActivityWord, Facts, OpenMessages, activity_of
-from qhana_taskstate.tables import now
+from qhana_taskstate.clock import now
 
 MOMENT = now()
 

@@ -16,10 +16,10 @@ from sqlalchemy.exc import OperationalError
 from qhana_taskstate import bars
 from qhana_taskstate.activity import Activity, ActivityWord
 from qhana_taskstate.bars import JsonBoard, LineBoard, LiveBoard
+from qhana_taskstate.clock import now
 from qhana_taskstate.errors import DatabaseUnavailableError
 from qhana_taskstate.printout import task_json
 from qhana_taskstate.reader import ProgressView, StepView, TaskView
-from qhana_taskstate.tables import now
 
 BEGIN = now()
 QUEUED = Activity(ActivityWord.QUEUED, "queued in celery", ("celery",))

@@ -17,12 +17,12 @@ from sqlalchemy import event as orm_event
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from qhana_taskstate import ProcessingTask, TaskState, TaskUpdateSubscription, deliveries, store
+from qhana_taskstate.clock import now
 from qhana_taskstate.database import database_time
 from qhana_taskstate.facts import ExecutionKey, TaskRef
 from qhana_taskstate.rows import lock_task
 from qhana_taskstate.runner_tables import subscription_table
 from qhana_taskstate.states import ExecutionState
-from qhana_taskstate.tables import now
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
 from tests.apps.jobs import say
 from tests.rows.conftest import in_threads

@@ -14,7 +14,8 @@ from sqlalchemy import func, select, update
 
 from qhana_taskstate import ProcessingTask, TaskState, chores, store
 from qhana_taskstate.cli import taskstate as command_group
-from qhana_taskstate.tables import execution_table, job_table, now
+from qhana_taskstate.clock import now
+from qhana_taskstate.tables import execution_table, job_table
 from qhana_taskstate.testing.waiting import wait_until
 
 from .conftest import Deployment

@@ -9,7 +9,7 @@ from celery import Celery
 from sqlalchemy import update
 
 from qhana_taskstate import ProcessingTask, TaskState
-from qhana_taskstate.tables import now
+from qhana_taskstate.clock import now
 from qhana_taskstate.testing.plugin import RunCelery
 
 APP = ("-A", "tests.apps.worker", "taskstate")
