@@ -10,8 +10,10 @@ from typing import Any, TypeAlias, cast
 from sqlalchemy import Connection, Float, String, event
 from sqlalchemy.orm import Mapper
 
+from . import texts
 from .clock import as_utc
 from .columns import NullAs, RunnerTime, StatusWord
+from .columntypes import FollowedText, ReadText
 from .errors import ProgressError, TextTooLongError
 from .tasklog import MYSQL_TEXT_BYTES
 
@@ -22,8 +24,8 @@ _Check: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 def listen(mappers: Iterable[Mapper[Any]]) -> None:
     """Check from now on what is assigned to the columns of mapped classes.
 
-    A text must not be longer than its column, a number must be finite, a moment becomes aware UTC, and None becomes
-    the default of a column that reads NULL as its default.
+    A text must not be longer than its column; what no database takes is replaced in it, or refused. A number must be
+    finite, a moment becomes aware UTC, and None becomes the default of a column that reads NULL as its default.
     """
     for mapper in mappers:
         for attribute in mapper.column_attrs:
@@ -35,6 +37,12 @@ def _checks(column_type: Any, name: str) -> Iterable[_Check]:
     inner = column_type.inner if isinstance(column_type, (NullAs, StatusWord)) else column_type
     if isinstance(column_type, NullAs):
         yield _filling_in(column_type.default)
+    if isinstance(inner, ReadText):
+        inner = inner.inner
+        yield _clean
+    elif isinstance(inner, FollowedText):
+        inner = inner.inner
+        yield _refusing(name)
     if isinstance(inner, String) and inner.length is not None:
         yield _limiting(name, inner.length)
     if isinstance(column_type, RunnerTime):
@@ -46,6 +54,17 @@ def _checks(column_type: Any, name: str) -> Iterable[_Check]:
 def _filling_in(default: object) -> _Check:
     def check(target: Any, value: Any, old: Any, initiator: Any) -> Any:
         return default if value is None else value
+
+    return check
+
+
+def _clean(target: Any, value: Any, old: Any, initiator: Any) -> Any:
+    return texts.clean(value) if isinstance(value, str) else value
+
+
+def _refusing(name: str) -> _Check:
+    def check(target: Any, value: Any, old: Any, initiator: Any) -> Any:
+        return texts.refuse_unstorable(value, name) if isinstance(value, str) else value
 
     return check
 

@@ -11,6 +11,7 @@ from sqlalchemy import JSON, ColumnElement, Dialect, Text, TypeDecorator, cast, 
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TIMESTAMP, TypeEngine
 
+from .columntypes import FollowedText
 from .jsondata import to_plain
 from .sessions import current_settings
 from .states import with_error_word
@@ -39,6 +40,12 @@ class NullAs(TypeDecorator[Any]):
     def copy(self, **kwargs: Any) -> NullAs:
         """Return a type of the same kind."""
         return NullAs(self.inner, self.default)
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        """Compare as the column inside does."""
+        if isinstance(self.inner, FollowedText):
+            return NullAs(self.inner.coerce_compared_value(op, value), self.default)
+        return self
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         """Write None as the default."""

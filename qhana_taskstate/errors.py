@@ -108,6 +108,28 @@ class TextTooLongError(TaskStateError, ValueError):
     """A text is longer than the column that should hold it."""
 
 
+class TextCharacterError(TaskStateError, ValueError):
+    """A text that machines follow holds a character that no database takes; nothing was written.
+
+    Attributes:
+        member: What the text is for, such as `Step.href`.
+        character: The character, such as `U+0000 (NUL)`.
+        position: Where it stands, from 0.
+    """
+
+    def __init__(self, member: str, character: str, position: int) -> None:
+        super().__init__(
+            f"{member} holds {character} at position {position}, which no database takes; leave it out or encode it"
+        )
+        self.member = member
+        self.character = character
+        self.position = position
+
+    def __reduce__(self) -> tuple[type[TextCharacterError], tuple[str, str, int]]:
+        """Make it picklable, as a prefork pool needs it."""
+        return type(self), (self.member, self.character, self.position)
+
+
 class StatusError(TaskStateError, ValueError):
     """A word that is no task status was assigned."""
 

@@ -14,6 +14,7 @@ from kombu.utils import json
 
 from .belonging import HEADER
 from .facts import KeptMessage, TaskRef
+from .texts import refuse_unstorable
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def keep(
     serializer = getattr(app.tasks.get(name), "serializer", None) or app.conf.task_serializer
     try:
         content_type, encoding, payload = serialization.dumps(body, serializer)
-        return KeptMessage(
+        message = KeptMessage(
             exchange=str(getattr(exchange, "name", exchange) or ""),
             routing_key=routing_key or "",
             content_type=content_type,
@@ -57,6 +58,10 @@ def keep(
             headers=json.dumps(dict(headers)),
             properties=json.dumps(dict(properties)),
         )
+        for text in (message.body, message.exchange, message.routing_key):
+            # Sent again it must be as it was.
+            refuse_unstorable(text, "the message")
+        return message
     except (EncodeError, TypeError, ValueError) as exc:
         logger.warning("a message of %s cannot be kept and will not be sent again: %s", name, type(exc).__name__)
         return None

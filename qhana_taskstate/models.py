@@ -156,7 +156,9 @@ class ProcessingTask(_Saved, Base):
 
     A task that has ended keeps its status and `finished_at`: a new value is ignored with a `TaskFinishedWarning`,
     also if it ended in another session meanwhile. A text that is longer than its column raises a
-    `TextTooLongError` where it is assigned.
+    `TextTooLongError` where it is assigned. In texts that people read (here and in `TaskFile.file_name`), characters
+    that no database takes (NUL, lone surrogates) are replaced; in ids, addresses, types, tags and paths they raise a
+    `TextCharacterError`.
     """
 
     __table__ = task_table

@@ -13,7 +13,7 @@ import functools
 import secrets
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -42,7 +42,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from . import outbox, tasklog
 from .canvasprogress import MOST_OF_ONE, Canvas, canvas_progress, is_of_canvas, is_same
 from .chores import Hold, Lease, Waiting, is_running, running
-from .clock import now
+from .clock import after, as_utc, now
+from .columntypes import LARGEST_INTEGER, nearest_count
 from .database import LOCK_SECONDS, limit_lock_wait
 from .facts import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
 from .inserts import insert_absent
@@ -597,8 +598,14 @@ def _facts_of_begin(runner: Runner, acks_late: bool, max_retries: int | None, mo
         "pid": runner.pid,
         "pid_started": runner.pid_started,
         "acks_late": acks_late,
-        "max_retries": max_retries,
+        # Beyond what a column holds (`sys.maxsize`, infinity) it says "for ever", as None does.
+        "max_retries": _limit(max_retries),
     }
+
+
+def _limit(max_retries: object) -> int | None:
+    count = nearest_count(max_retries)
+    return None if count is None or count >= LARGEST_INTEGER else count
 
 
 def begin_usually(
@@ -730,8 +737,8 @@ def _facts_of_close(closing: Closing, moment: datetime) -> dict[str, Any]:
         "state": closing.state.value,
         "closed_at": moment,
         "error_type": failure and failure.type[:NAME_LENGTH],
-        "error": failure and tasklog.clean(failure.message),
-        "traceback": failure and failure.traceback and tasklog.clean(failure.traceback),
+        "error": failure and failure.message,
+        "traceback": failure and failure.traceback,
     }
 
 
@@ -741,16 +748,16 @@ def _failure_entry(closing: Closing) -> str:
 
 
 def _deadline(publication: Publication, seconds: float) -> datetime:
-    deadline = later(publication.published_at, publication.eta) + timedelta(seconds=seconds)
+    deadline = after(later(publication.published_at, publication.eta), seconds)
     if publication.expires is None:
         return deadline
     # A worker that gets an expired message says so; but RabbitMQ drops it in the queue and tells nobody (celery 5.7).
-    return min(deadline, publication.expires + timedelta(seconds=_AFTER_EXPIRY_SECONDS))
+    return min(deadline, after(publication.expires, _AFTER_EXPIRY_SECONDS))
 
 
 def later(published_at: datetime, eta: datetime | None) -> datetime:
     """Return when a message that was published, perhaps with an eta, may begin."""
-    return max(published_at, eta) if eta is not None else published_at
+    return max(published_at, as_utc(eta)) if eta is not None else published_at
 
 
 def hand_back(
@@ -840,7 +847,7 @@ def settle_missing(
     kept = connection.execute(select(message_table).where(_is_message(ref.task_id, key))).one_or_none()
     if kept is not None and kept.resends < most_resends and job.end_status is None:
         moment = now()
-        deadline = later(moment, missing.eta) + timedelta(seconds=deadline_seconds)
+        deadline = after(later(moment, missing.eta), deadline_seconds)
         connection.execute(
             update(message_table).where(_is_message(ref.task_id, key)).values(resends=message_table.c.resends + 1)
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from numbers import Real
 from typing import Any
 
@@ -24,7 +24,7 @@ from . import outbox, store
 from .backlog import Fact
 from .belonging import Submission, submitting
 from .broker import queue_for
-from .clock import as_utc, now
+from .clock import after, as_utc, now
 from .database import is_gone
 from .errors import (
     ArgumentsError,
@@ -47,6 +47,7 @@ from .sender import brief_connection
 from .states import TaskEvent, TaskStatus
 from .tables import ID_LENGTH
 from .targets import check_href, shown_href
+from .texts import is_storable, refuse_unstorable
 from .tracker import Tracker
 from .webhook_values import AllowedNetworks
 
@@ -295,9 +296,9 @@ class Submitter:
         chosen = (options.pop("task_id", None) if _is_leaf(canvas) else None) or first.options.get("task_id")
         celery_id = chosen or uuid()
         first.set(task_id=celery_id)
-        key = ExecutionKey(celery_id)
-        connection = session.connection()
         chosen_options = {**first.options, **options}
+        key = ExecutionKey(celery_id, int(chosen_options.get("retries") or 0))
+        connection = session.connection()
         queue = None
         if not self._app.conf.task_always_eager:
             queue = queue_for(self._app, str(first.task), first.args, first.kwargs, chosen_options)
@@ -464,6 +465,7 @@ def _chosen_ids(leaves: list[_Leaf]) -> list[str]:
 def _check_id(celery_id: object) -> None:
     if not isinstance(celery_id, str) or not 0 < len(celery_id) <= ID_LENGTH:
         raise ArgumentsError(f"task_id {celery_id!r} is no text of 1 to {ID_LENGTH} characters; nothing was sent")
+    refuse_unstorable(celery_id, "task_id")
 
 
 def _moment(options: Mapping[str, Any], seconds: str, moment: str) -> datetime | None:
@@ -476,7 +478,7 @@ def _moment(options: Mapping[str, Any], seconds: str, moment: str) -> datetime |
     """
     given = options.get(seconds)
     if isinstance(given, Real) and given:
-        return now() + timedelta(seconds=float(given))
+        return after(now(), float(given))
     given = options.get(moment)
     if isinstance(given, str):
         given = datetime.fromisoformat(given)
@@ -511,13 +513,9 @@ def check_known_webhook(webhook_href: object) -> None:
 
 def _is_storable(text: object) -> bool:
     """Tell whether this is a text that says something and that every database takes."""
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
+    if not isinstance(text, str) or not text.strip():
         return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return is_storable(text)
 
 
 def _check_answer(row: ProcessingTask, answers: str | int) -> None:

@@ -24,6 +24,7 @@ from sqlalchemy.types import TIMESTAMP
 
 from .clock import as_utc
 from .clock import now as now
+from .columntypes import Count, ReadText
 
 #: Constraint names of the plugin runner, which ours follow.
 NAMING_CONVENTION: Final = {
@@ -42,7 +43,10 @@ NAME_LENGTH: Final = 255
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A moment: aware UTC in Python on every database; a naive value counts as UTC."""
+    """A moment: aware UTC in Python on every database; a naive value counts as UTC.
+
+    One that no column can hold becomes the nearest.
+    """
 
     impl = TIMESTAMP(timezone=True)
     cache_ok = True
@@ -70,7 +74,11 @@ class UtcTime(TypeDecorator[datetime]):
         return as_utc(value)
 
 
-_LONG_TEXT = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+_LONG = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+_LONG_TEXT = ReadText(_LONG)
+#: Ids and names as Celery has them: whatever they hold, that a task ran must not be lost.
+_ID = ReadText(String(ID_LENGTH))
+_NAME = ReadText(String(NAME_LENGTH), cuts=True)
 _SERIAL = BigInteger().with_variant(Integer(), "sqlite")
 
 #: What the tracker knows of a task. Its row lock puts the changes of one task in order.
@@ -79,7 +87,7 @@ job_table = Table(
     metadata,
     Column("task_id", Integer, primary_key=True, autoincrement=False),
     #: Random; a message whose header does not carry it is not this task's (ids of a wiped database come again).
-    Column("token", String(32), nullable=False),
+    Column("token", ReadText(String(32)), nullable=False),
     Column("open_ended", Boolean, nullable=False, default=False),
     #: Set when a step was added, cleared when work is started from outside: at rest, the task waits.
     Column("parked", Boolean, nullable=False, default=False),
@@ -116,14 +124,14 @@ execution_table = Table(
     "taskstate_execution",
     metadata,
     Column("task_id", Integer, primary_key=True, autoincrement=False),
-    Column("celery_id", String(ID_LENGTH), primary_key=True, index=True),
-    Column("retries", Integer, primary_key=True, autoincrement=False),
-    Column("nesting", Integer, primary_key=True, autoincrement=False),
-    Column("name", String(NAME_LENGTH), nullable=False),
+    Column("celery_id", _ID, primary_key=True, index=True),
+    Column("retries", Count(), primary_key=True, autoincrement=False),
+    Column("nesting", Count(), primary_key=True, autoincrement=False),
+    Column("name", _NAME, nullable=False),
     Column("state", String(16), nullable=False),
     #: Celery id of the execution that published this one.
-    Column("parent_id", String(ID_LENGTH), nullable=True),
-    Column("queue", String(NAME_LENGTH), nullable=True),
+    Column("parent_id", _ID, nullable=True),
+    Column("queue", _NAME, nullable=True),
     Column("published_at", UtcTime, nullable=True),
     #: Earliest moment it may begin (eta or countdown).
     Column("eta", UtcTime, nullable=True),
@@ -131,27 +139,27 @@ execution_table = Table(
     Column("closed_at", UtcTime, nullable=True),
     #: Lease: renewed by the process that runs it.
     Column("heartbeat_at", UtcTime, nullable=True),
-    Column("worker", String(NAME_LENGTH), nullable=True),
+    Column("worker", _NAME, nullable=True),
     #: Machine and process namespace in which `pid` means something.
-    Column("host", String(NAME_LENGTH), nullable=True),
-    Column("pid", Integer, nullable=True),
+    Column("host", _NAME, nullable=True),
+    Column("pid", Count(), nullable=True),
     #: Start time of that process in seconds since the epoch; tells it from a later one with the same pid.
     Column("pid_started", Float(53), nullable=True),
     Column("acks_late", Boolean, nullable=True),
-    Column("max_retries", Integer, nullable=True),
+    Column("max_retries", Count(), nullable=True),
     #: How often it was begun.
     Column("deliveries", Integer, nullable=False, default=0),
     #: How often it lost its worker while the broker still had its message.
     Column("losses", Integer, nullable=False, default=0),
     #: When it counts as lost if nobody has begun it by then.
     Column("deadline_at", UtcTime, nullable=True),
-    Column("error_type", String(NAME_LENGTH), nullable=True),
+    Column("error_type", _NAME, nullable=True),
     Column("error", _LONG_TEXT, nullable=True),
     Column("traceback", _LONG_TEXT, nullable=True),
     Column("progress_value", Float(53), nullable=True),
     Column("progress_start", Float(53), nullable=True),
     Column("progress_target", Float(53), nullable=True),
-    Column("progress_unit", String(100), nullable=True),
+    Column("progress_unit", ReadText(String(100), cuts=True), nullable=True),
 )
 #: The look for what is still open: on PostgreSQL and SQLite the index holds only those.
 Index(
@@ -175,12 +183,12 @@ message_table = Table(
     "taskstate_message",
     metadata,
     Column("task_id", Integer, primary_key=True, autoincrement=False),
-    Column("celery_id", String(ID_LENGTH), primary_key=True),
-    Column("retries", Integer, primary_key=True, autoincrement=False),
-    Column("nesting", Integer, primary_key=True, autoincrement=False),
-    Column("exchange", String(NAME_LENGTH), nullable=False),
-    Column("routing_key", String(NAME_LENGTH), nullable=False),
-    Column("content_type", String(NAME_LENGTH), nullable=False),
+    Column("celery_id", _ID, primary_key=True),
+    Column("retries", Count(), primary_key=True, autoincrement=False),
+    Column("nesting", Count(), primary_key=True, autoincrement=False),
+    Column("exchange", _NAME, nullable=False),
+    Column("routing_key", _NAME, nullable=False),
+    Column("content_type", _NAME, nullable=False),
     #: Character set of the body; `binary` for one that is no text, which is kept as base64.
     Column("content_encoding", String(32), nullable=False),
     Column("body", _LONG_TEXT, nullable=False),
@@ -241,11 +249,11 @@ delivery_table = Table(
     Column("lease", String(32), nullable=True),
     Column("leased_until", UtcTime, nullable=True),
     #: Host and port that it is called at.
-    Column("host", String(NAME_LENGTH), nullable=False),
+    Column("host", _NAME, nullable=False),
     Column("called_at", UtcTime, nullable=True),
     Column("answered_at", UtcTime, nullable=True),
     #: What the last call led to, for people.
-    Column("answer", String(NAME_LENGTH), nullable=True),
+    Column("answer", _NAME, nullable=True),
     #: When it was given up.
     Column("dead_at", UtcTime, nullable=True),
 )
@@ -267,7 +275,7 @@ Index(
 host_table = Table(
     "taskstate_host",
     metadata,
-    Column("name", String(NAME_LENGTH), primary_key=True),
+    Column("name", _NAME, primary_key=True),
     Column("failures", Integer, nullable=False, default=0),
     Column("closed_until", UtcTime, nullable=True),
 )

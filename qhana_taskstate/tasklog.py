@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
+from . import texts
 from .clock import now
 from .inserts import absent
 from .rows import lock_task
@@ -141,14 +142,14 @@ class PendingLog:
 
 
 def clean(text: str) -> str:
-    """Replace what a text column cannot hold: NUL (PostgreSQL) and lone surrogates (UTF-8).
+    """Make a text one that a log takes: no characters that a column cannot hold, no endless lines.
 
     Raises:
         TypeError: If it is no text.
     """
     if not isinstance(text, str):
         raise TypeError(f"a log is text, not {type(text).__name__} {text!r}; use str()")
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+    return texts.cut_lines(texts.clean(text))
 
 
 def join(entries: Iterable[Entry], before: str = "") -> str:
