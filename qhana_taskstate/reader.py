@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -24,6 +24,9 @@ from .tables import UtcTime, execution_table, hold_table, job_table
 #: Providers of today's plugin runner whose files have an address that can be told without asking the store.
 _LOCAL_PROVIDER: Final = "local_filesystem"
 _URL_PROVIDER: Final = "url_file_store"
+
+#: Tells where the file of a `TaskFile` with an id is found; None if it does not know.
+HrefOf = Callable[[int], str | None]
 
 #: Ids in one query; SQLite before 3.32 takes 999 bound values.
 _IDS_AT_ONCE: Final = 500
@@ -270,7 +273,9 @@ def glance(connection: Connection, task_id: int) -> Glance | None:
     return Glance(finished=row.finished_at is not None, waiting=step is not None)
 
 
-def describe(task: ProcessingTask, settings: Settings) -> dict[str, Any]:
+def describe(
+    task: ProcessingTask, settings: Settings, *, base: str | None = None, href_of: HrefOf | None = None
+) -> dict[str, Any]:
     """Return the JSON of QHAna's task resource.
 
     Shape: `status`, `log`, `outputs` and `links` always, `progress` and `steps` where there are some, and beside
@@ -287,12 +292,14 @@ def describe(task: ProcessingTask, settings: Settings) -> dict[str, Any]:
     Args:
         task: The task. Its steps, files and links are read anew in its session; commits nothing.
         settings: Say the word for a failed task, and the public URL.
+        base: Where the task resources of this server are found; by default what the public URL says.
+        href_of: Tells where a file is found; None where it does not know. By default what is said above.
 
     Returns:
         A dict that `json.dumps` takes.
     """
     session = object_session(task) or current_session()
-    address = _Addresses(settings)
+    address = _Addresses(settings, base, href_of)
     described: dict[str, Any] = {
         "taskId": task.id,
         "taskName": task.task_name,
@@ -451,19 +458,23 @@ def show(connection: Connection, settings: Settings, task_id: int) -> TaskDetail
 
 @dataclass(frozen=True, slots=True)
 class _Addresses:
-    """Tells where things are, as far as the settings know."""
+    """Tells where things are, as far as the caller or else the settings know."""
 
     settings: Settings
+    given_base: str | None = None
+    href_of: HrefOf | None = None
 
     @property
     def base(self) -> str | None:
-        url = self.settings.public_url
+        url = self.settings.public_url if self.given_base is None else self.given_base
         return None if url is None else url.rstrip("/")
 
     def subscribe_links(self, task_id: int) -> list[dict[str, Any]]:
         return [] if self.base is None else [{"type": "subscribe", "href": f"{self.base}/tasks/{task_id}/"}]
 
     def of_file(self, file_id: int, provider: str, tag: str, storage_data: str) -> str | None:
+        if self.href_of is not None:
+            return self.href_of(file_id)
         if provider == _LOCAL_PROVIDER:
             return f"{self.base or ''}/files/{file_id}/?file-id={quote(tag, safe='')}"
         return storage_data if provider == _URL_PROVIDER else None

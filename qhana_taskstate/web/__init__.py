@@ -1,0 +1,9 @@
+"""Tasks seen from outside: the task resource, and a page (the extra `web`). Stands beside the command line."""
+
+from __future__ import annotations
+
+from .access import Check
+from .blueprint import task_blueprint
+from .files import FileUrl
+
+__all__ = ["Check", "FileUrl", "task_blueprint"]
