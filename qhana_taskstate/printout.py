@@ -24,7 +24,7 @@ def task_json(task: TaskView) -> dict[str, Any]:
 def detail_json(detail: TaskDetail) -> dict[str, Any]:
     """Return all of a task for `json.dumps`: what `task_json` gives, and beside it the fields of `TaskDetail`."""
     rest = {name: value for name, value in _fields(detail) if name != "task"}
-    rest["executions"] = [_execution_json(execution) for execution in detail.executions]
+    rest["executions"] = [execution_json(execution) for execution in detail.executions]
     return {**task_json(detail.task), **rest}
 
 
@@ -183,7 +183,7 @@ def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def _execution_json(execution: ExecutionView) -> dict[str, Any]:
+def execution_json(execution: ExecutionView) -> dict[str, Any]:
     return {**dict(_fields(execution)), "attempt": execution.attempt, "max_attempts": execution.max_attempts}
 
 

@@ -17,6 +17,9 @@ Check = Callable[[], Any]
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
+#: What anybody may ask for: whether the server is ready, and the looks of its pages.
+_PUBLIC: Final = frozenset({"health", "static"})
+
 #: What a form of another site can send without asking (Fetch standard, CORS-safelisted request headers).
 _FORM_TYPES: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 
@@ -47,6 +50,8 @@ class Access:
         Returns:
             None if it may go on, else the response. Refusals end the request with 403.
         """
+        if request.endpoint is not None and request.endpoint.rpartition(".")[2] in _PUBLIC:
+            return None
         refused = _ask(self.may_read, "read")
         if refused is not None or request.method in SAFE_METHODS:
             return refused

@@ -11,14 +11,18 @@ from flask_smorest import Blueprint
 from werkzeug.exceptions import HTTPException
 
 from ..errors import TaskStateError
-from ..integration import TaskState, current
+from ..integration import TaskState
+from ..integration import taskstate as of_process
 from . import problems
 from .access import Access, Check, nobody
 from .bodies import Bodies
 from .downloads import FileDownload
+from .events import Events
 from .files import Files, FileUrl
+from .health import Health
 from .resource import Resource
 from .site import Site
+from .tasks import Tasks
 from .watcher import Watcher
 
 #: The longest body of a request, in bytes.
@@ -52,7 +56,11 @@ def task_blueprint(
     Returns:
         A flask-smorest blueprint; `app.register_blueprint(it, url_prefix="/jobs")` and `api.register_blueprint` work.
     """
-    found = (lambda: taskstate) if taskstate is not None else current
+    shown = of_process if taskstate is None else taskstate
+
+    def found() -> TaskState:
+        return shown
+
     site = Site(
         taskstate=found,
         access=Access(may_read, may_change, frozenset(own_origins)),
@@ -68,7 +76,10 @@ def task_blueprint(
     blueprint.register_error_handler(HTTPException, problems.as_json)
     blueprint.register_error_handler(TaskStateError, _explain)
     Resource(site).register(blueprint)
+    Tasks(site).register(blueprint)
+    Events(site).register(blueprint)
     FileDownload(site.files).register(blueprint)
+    Health(site).register(blueprint)
     return blueprint
 
 

@@ -11,8 +11,8 @@ from webargs.flaskparser import abort
 
 from .. import reader
 from ..errors import ArgumentsError, EventError, SettingsError, TextTooLongError, WebhookTargetError
+from ..ids import LARGEST_ID
 from ..models import ProcessingTask, TaskFile
-from ..runner_tables import LARGEST_ID
 from .bodies import Body
 from .marks import Mark, read_mark
 from .problems import not_found, refuse

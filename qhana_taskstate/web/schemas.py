@@ -104,7 +104,7 @@ class ListedTaskSchema(ma.Schema):
     finishedAt = ma.fields.String(**_NULLABLE_TEXT)
     progress = ma.fields.Nested(ProgressSchema)
     waitingStep = ma.fields.Nested(StepSchema)
-    cause = ma.fields.String(metadata={"description": "Why it failed."})
+    activity = ma.fields.Nested(ActivitySchema, metadata={"description": "What it does; of a failed one, why."})
 
 
 class TaskListSchema(ma.Schema):

@@ -1,0 +1,152 @@
+"""Views for programs beside the task resource: the list, the log, the executions, cancel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, json, request
+from flask_smorest import Blueprint
+
+from .. import listing, reader, tasklog
+from ..ids import LARGEST_ID
+from ..listing import TaskFilter
+from ..printout import execution_json
+from ..reader import StepView, TaskView
+from ..states import with_error_word
+from .cursors import before_of, cursor_of
+from .problems import not_found, refuse
+from .schemas import (
+    CancelledSchema,
+    CancelSchema,
+    ListQuerySchema,
+    LogQuerySchema,
+    LogSchema,
+    TaskListSchema,
+)
+from .site import Site
+
+
+class Tasks:
+    """The views.
+
+    Args:
+        site: What they belong to.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def register(self, blueprint: Blueprint) -> None:
+        """Add the views to a blueprint."""
+        listed = blueprint.response(200, TaskListSchema, description="A page of tasks.")(self.list)
+        listed = blueprint.arguments(ListQuerySchema, location="query")(listed)
+        blueprint.route("/tasks/", methods=["GET"], endpoint="list")(listed)
+        log = blueprint.alt_response(404, description="There is no such task.")(self.log)
+        log = blueprint.response(200, LogSchema, description="The log from there on.")(log)
+        log = blueprint.arguments(LogQuerySchema, location="query")(log)
+        blueprint.route("/tasks/<int:task_id>/log", methods=["GET"], endpoint="log")(log)
+        executions = blueprint.alt_response(404, description="There is no such task.")(self.executions)
+        executions = blueprint.response(200, description="Its executions, in the order of their publication.")(
+            executions
+        )
+        blueprint.route("/tasks/<int:task_id>/executions", methods=["GET"], endpoint="executions")(executions)
+        cancel = blueprint.alt_response(404, description="There is no such task.")(self.cancel)
+        cancel = blueprint.response(200, CancelledSchema, description="Whether this call ended it.")(cancel)
+        cancel = blueprint.arguments(CancelSchema)(cancel)
+        blueprint.route("/tasks/<int:task_id>/cancel", methods=["POST"], endpoint="cancel")(cancel)
+
+    def list(self, query: dict[str, Any]) -> Any:
+        """List tasks, newest first."""
+        state = self._site.taskstate()
+        wanted = filter_of(query)
+        before = None
+        if query.get("before") is not None:
+            before = before_of(wanted, query["before"])
+            if before is None:
+                refuse("query", "before", "this names no page of this list; pass `next` of the page before, or nothing")
+            before = min(before, LARGEST_ID)
+        base = self._site.base("/tasks/")
+        with state.sessions.explaining(), state.database.reading() as connection:
+            page = listing.find_page(connection, state.settings, wanted, before=before, limit=query["limit"])
+        return _json(
+            {
+                "tasks": [self._listed(task, base) for task in page.tasks],
+                "next": None if page.before is None else cursor_of(wanted, page.before),
+            }
+        )
+
+    def _listed(self, task: TaskView, base: str) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "taskId": task.id,
+            "taskName": task.task_name,
+            "status": with_error_word(task.status, self._site.taskstate().settings.wire_error_status),
+            "activity": task.activity.wire,
+            "href": f"{base}/tasks/{task.id}/",
+            "startedAt": None if task.started_at is None else task.started_at.isoformat(),
+            "finishedAt": None if task.finished_at is None else task.finished_at.isoformat(),
+        }
+        if task.progress is not None:
+            its = task.progress
+            told["progress"] = {"value": its.value, "start": its.start, "target": its.target, "unit": its.unit}
+        if task.waiting_step is not None:
+            told["waitingStep"] = _step(task.waiting_step)
+        return told
+
+    def log(self, query: dict[str, Any], task_id: int) -> Any:
+        """Show the log, or what follows the part of it that the client knows; as text where that is asked for."""
+        state = self._site.taskstate()
+        with state.sessions.explaining(), state.database.reading() as connection:
+            seen = reader.glance(connection, task_id) if task_id <= LARGEST_ID else None
+            whole = tasklog.read(connection, task_id) if seen is not None else ""
+        if seen is None:
+            not_found()
+        after = query["after"]
+        if after > len(whole):
+            refuse("query", "after", f"the log has {len(whole)} characters; pass at most that")
+        headers = {"Cache-Control": "private, no-cache"}
+        if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
+            headers["X-Log-Offset"] = str(len(whole))
+            return Response(whole[after:], mimetype="text/plain", headers=headers)
+        return _json({"log": whole[after:], "offset": len(whole), "finished": seen.finished})
+
+    def executions(self, task_id: int) -> Any:
+        """Show the Celery messages of a task: attempts, times, workers, failures."""
+        state = self._site.taskstate()
+        with state.sessions.explaining(), state.database.reading() as connection:
+            seen = reader.glance(connection, task_id) if task_id <= LARGEST_ID else None
+            found = reader.executions(connection, task_id) if seen is not None else []
+        if seen is None:
+            not_found()
+        return _json({"executions": [execution_json(execution) for execution in found]})
+
+    def cancel(self, told: dict[str, Any], task_id: int) -> Any:
+        """End a task as an error, and let workers drop what of it has not begun."""
+        state = self._site.taskstate()
+        if task_id > LARGEST_ID:
+            not_found()
+        return _json({"cancelled": state.cancel(task_id, terminate=told["terminate"], reason=told["reason"])})
+
+
+def filter_of(query: dict[str, Any]) -> TaskFilter:
+    """Return the filter that a query asks for; what is empty filters nothing."""
+    status = (query.get("status") or "").strip().upper()
+    return TaskFilter(
+        status=status or None,
+        waiting=bool(query.get("waiting")),
+        name=storable(query.get("name")),
+        search=storable(query.get("search")),
+    )
+
+
+def storable(text: str | None) -> str | None:
+    """Return a text to look for, without what no database holds; None for one that says nothing."""
+    cleaned = (text or "").replace("\0", "").encode(errors="ignore").decode().strip()
+    return cleaned[:200] or None
+
+
+def _step(step: StepView) -> dict[str, Any]:
+    return {"href": step.href, "uiHref": step.ui_href, "stepId": step.step_id, "cleared": step.cleared}
+
+
+def _json(told: Any) -> Response:
+    return Response(json.dumps(told), mimetype="application/json", headers={"Cache-Control": "private, no-cache"})
