@@ -84,8 +84,13 @@ class Execution(Publisher):
         task_ended: The task had already ended when it began.
         elsewhere: It runs already in a process that lives: its message was delivered again.
         entered: The body was entered; a further call of the function is a plain call.
+        begun: That it runs is recorded, or waits for the database.
         failure: Why it failed, as Celery reported it (a `store.Failure`).
+        told: The failed end that its body stored itself (a `store.Failure`).
         succeeded: Celery said so: its result is stored and what follows is published.
+        limit: A soft time limit that struck in our part, before the body.
+        leaves: `task_postrun` was sent.
+        ended: What its way out of the tracer means is recorded, or waits for the database.
         outer: The execution inside which it runs eagerly.
         leave: Ends its session scope and gives the ContextVars their former values.
     """
@@ -103,7 +108,12 @@ class Execution(Publisher):
     entered: bool = field(kw_only=True, default=False)
     closed: bool = field(kw_only=True, default=False)
     postponed: bool = field(kw_only=True, default=False)
+    begun: bool = field(kw_only=True, default=False)
     failure: Any = field(kw_only=True, default=None)
+    told: Any = field(kw_only=True, default=None)
+    limit: BaseException | None = field(kw_only=True, default=None)
+    leaves: bool = field(kw_only=True, default=False)
+    ended: bool = field(kw_only=True, default=False)
     succeeded: bool = field(kw_only=True, default=False)
     leave: Callable[[], None] = field(kw_only=True, default=lambda: None)
     outer: Execution | None = field(kw_only=True, default=None)
@@ -223,6 +233,30 @@ def running_executions() -> list[Execution]:
     return [execution for execution in list(_running) if not execution.closed]
 
 
+_reported: ContextVar[tuple[TaskRef | None, ExecutionKey] | None] = ContextVar("qhana_taskstate_reported", default=None)
+
+
+@contextmanager
+def reporting(ref: TaskRef | None, key: ExecutionKey) -> Iterator[None]:
+    """Let what Celery signals in the block, in the worker's parent, be about this execution."""
+    before = _reported.get()
+    _reported.set((ref, key))
+    try:
+        yield
+    finally:
+        _reported.set(before)
+
+
+def note_left(ref: TaskRef, key: ExecutionKey) -> None:
+    """Note which execution left the tracer last in this thread: Celery may still signal a failure of it."""
+    _reported.set((ref, key))
+
+
+def reported() -> tuple[TaskRef | None, ExecutionKey] | None:
+    """Return task (None if its message does not say) and key of the execution that is told of outside of the tracer."""
+    return _reported.get()
+
+
 def current_execution() -> Execution | None:
     """Return the tracked execution in which this code runs, if any. None in a process that a plugin has forked."""
     execution = _execution.get()
@@ -242,15 +276,17 @@ def enter(execution: Execution) -> Callable[[], None]:
         put back rather than reset with tokens, since Celery may run the two ends in different contexts.
     """
     outer, publisher = _execution.get(), _publisher.get()
-    _execution.set(execution)
-    _publisher.set(None)
-    _running.add(execution)
 
     def leave() -> None:
         _running.discard(execution)
         _execution.set(outer)
         _publisher.set(publisher)
 
+    # First: a time limit that strikes in between must not leave it the current one for ever.
+    execution.leave = leave
+    _execution.set(execution)
+    _publisher.set(None)
+    _running.add(execution)
     return leave
 
 

@@ -15,7 +15,7 @@ from .database import database_clock, limit_lock_wait, moment_of_clock
 from .facts import ExecutionKey, TaskRef
 from .inserts import insert_absent
 from .states import ExecutionState
-from .tables import change_table, delivery_table, execution_table, hold_table, job_table, upkeep_table
+from .tables import NAME_LENGTH, change_table, delivery_table, execution_table, hold_table, job_table, upkeep_table
 
 #: Name of the row that says who does the chores.
 _RESCUE: Final = "rescue"
@@ -126,6 +126,26 @@ def running(connection: Connection, *conditions: ColumnElement[bool]) -> list[Le
         )
         for row in rows
     ]
+
+
+def running_in(connection: Connection, host: str, pid: int, pid_started: float, silent_since: datetime) -> list[Lease]:
+    """Return executions that are said to run in a process and whose lease was not renewed since a moment.
+
+    Args:
+        connection: Where to read.
+        host: Where the process runs, as `processes.this_host` says.
+        pid: Its id.
+        pid_started: When it started, as `processes.started_at` says.
+        silent_since: The moment, aware UTC.
+    """
+    columns = execution_table.c
+    return running(
+        connection,
+        columns.host == host[:NAME_LENGTH],
+        columns.pid == pid,
+        columns.pid_started == pid_started,
+        columns.heartbeat_at < silent_since,
+    )
 
 
 def is_running() -> ColumnElement[bool]:

@@ -20,6 +20,7 @@ from . import current, events, tasklog
 from .belonging import Execution, Publisher, current_execution, current_publisher
 from .coroutines import run_coroutine
 from .errors import ArgumentsError, NotInExecutionError, TaskNotFoundError
+from .exits import failure_told
 from .models import ProcessingTask
 from .sessions import current_sessions, has_open_write
 from .startable import StartableTask
@@ -117,6 +118,31 @@ class PluginTask(Task):  # type: ignore[type-arg]  # Celery's class takes type a
         """As Celery's; commits the current session before the replacement is published."""
         _commit_before_publish(self)
         return super().replace(sig)
+
+    def update_state(self, task_id: Any = None, state: Any = None, meta: Any = None, **options: Any) -> None:
+        """As Celery's; a failed state of the running execution is its end if it then raises `Ignore`."""
+        super().update_state(task_id, state, meta, **options)
+        _note_state(task_id, state, meta)
+
+
+def _note_state(task_id: Any, state: Any, meta: Any) -> None:
+    execution = current_execution()
+    if execution is not None and task_id in (None, execution.key.celery_id):
+        execution.told = failure_told(state, meta)
+
+
+def hear_states(task: Any) -> None:
+    """Let a task that is no plugin task, but tracked, tell of the states that its body stores; twice is once."""
+    if isinstance(task, PluginTask) or "update_state" in vars(task):
+        return
+    update_state = task.update_state
+
+    @functools.wraps(update_state)
+    def heard(task_id: Any = None, state: Any = None, meta: Any = None, **options: Any) -> None:
+        update_state(task_id, state, meta, **options)
+        _note_state(task_id, state, meta)
+
+    task.update_state = heard
 
 
 def _commit_before_publish(task: Task[Any, Any]) -> None:
@@ -280,6 +306,9 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
     The commit stands inside the task's own call, since Celery publishes what comes next right after it (celery
     5.5 to 5.7, `build_tracer`): the next execution sees what this one wrote.
     """
+    if execution.limit is not None:
+        # It struck before the body began, where Celery drops what a signal handler raises.
+        raise execution.limit
     if execution.task_ended:
         raise Ignore(f"task {execution.ref.task_id} has already ended")
     if execution.elsewhere or execution.closed:

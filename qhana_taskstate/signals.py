@@ -11,7 +11,6 @@ import functools
 import logging
 import os
 import sys
-import traceback as traceback_module
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -20,8 +19,7 @@ from typing import Any, Protocol
 from billiard.exceptions import TimeLimitExceeded
 from billiard.process import current_process
 from celery import Celery, signals
-from celery.exceptions import Reject, Retry
-from celery.utils.serialization import UnpickleableExceptionWrapper
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from . import messages
 from .belonging import (
@@ -35,14 +33,18 @@ from .belonging import (
     current_publisher,
     enter,
     nesting_of,
+    note_left,
     ref_of_request,
+    reported,
 )
 from .broker import queue_of
 from .clock import as_utc, now
 from .errors import SettingsError
+from .exits import Close, Exit, HandBack, decide, failure_of
 from .facts import ExecutionKey, Publication, TaskRef
-from .plugin import find_plugin_task, is_plugin_task, resent
-from .states import CLOSING_POSTRUN_STATES, ExecutionState
+from .plugin import find_plugin_task, hear_states, is_plugin_task, resent
+from .stacks import is_on_stack
+from .states import ExecutionState
 from .store import Failure
 from .tracker import Tracker
 
@@ -123,6 +125,52 @@ def _never_fails(handler: Callable[..., None]) -> Callable[..., None]:
             logger.exception("%s of %s could not be recorded", handler.__name__, getattr(sender, "name", sender))
 
     return guarded
+
+
+def _done_twice(handler: Callable[..., None]) -> Callable[..., None]:
+    """Run a handler again if something strikes inside it: a soft time limit, a cancellation, a fault of ours.
+
+    What it did is safe to repeat. A limit strikes once, wherever the process is, and Celery drops what a handler
+    raises: without the second run an execution would begin or end without a word. What Celery lets pass goes on
+    afterwards.
+    """
+
+    @functools.wraps(handler)
+    def guarded(sender: Any = None, **arguments: Any) -> None:
+        try:
+            handler(sender, **arguments)
+        except BaseException as exc:
+            _again(handler, sender, arguments, exc)
+            if not isinstance(exc, Exception):
+                raise
+
+    return guarded
+
+
+def _again(handler: Callable[..., None], sender: Any, arguments: dict[str, Any], struck: BaseException) -> None:
+    name = getattr(sender, "name", sender)
+    if isinstance(struck, SoftTimeLimitExceeded):
+        logger.info("the soft time limit of %s struck in %s, which is done again", name, handler.__name__)
+        execution = current_execution()
+        if execution is not None:
+            execution.limit = struck
+    elif isinstance(struck, Exception):
+        logger.warning("%s of %s failed and is tried again: %s", handler.__name__, name, type(struck).__name__)
+    try:
+        handler(sender, **arguments)
+    except Exception:
+        logger.exception("%s of %s could not be recorded", handler.__name__, name)
+        _end_bare()
+
+
+def _end_bare() -> None:
+    """Let it at least be told that an execution ended, if it has; a running one is left to its `task_postrun`."""
+    execution = current_execution()
+    if execution is not None and execution.leaves:
+        listener = _find(execution.task.app)
+        if listener is not None and execution.known:
+            listener.tracker.end_unseen(execution)
+        execution.leave()
 
 
 @_never_fails
@@ -214,28 +262,37 @@ def on_after_task_publish(sender: str, headers: Mapping[str, Any], **_: Any) -> 
         publisher.note_sent(key)
 
 
-@_never_fails
+@_done_twice
 def on_task_prerun(sender: Any, task: Any, kwargs: Mapping[str, Any] | None = None, **_: Any) -> None:
     """Make the execution the current one, and record that it runs."""
+    listener = _find(task.app)
+    if listener is None or task.name.startswith(OWN_TASK_PREFIX):
+        return
+    execution = _execution_of(task) or _enter(listener, task, kwargs or {})
+    if execution is not None:
+        _begin(listener.tracker, execution)
+
+
+def _enter(listener: Listener, task: Any, kwargs: Mapping[str, Any]) -> Execution | None:
+    """Make the execution of a request the current one; None if it belongs to no task."""
     request = task.request
     key = ExecutionKey.of_request(request)
-    listener = _find(task.app)
-    if key is None or listener is None or task.name.startswith(OWN_TASK_PREFIX):
-        return
+    if key is None:
+        return None
+    outer = _outer(listener)
     ref = ref_of_request(request)
     if ref is None and request.is_eager:
         publisher = current_publisher()
         ref = publisher.ref if isinstance(publisher, Publisher) else None
     if ref is None and is_plugin_task(task):
         publication = Publication(key, task.name, request.parent_id, None, now(), None, sent=True)
-        ref = listener.adopt(task.name, key, kwargs or {}, publication)
+        ref = listener.adopt(task.name, key, kwargs, publication)
     if ref is None:
-        return
-    outer = current_execution()
+        return None
     if request.is_eager and outer is not None:
         if not task.app.conf.task_always_eager:
             # A call of `apply` inside a task: no message, but a part of the task that called it.
-            return
+            return None
         if outer.key == key:
             # Celery's `apply` forgets that a replacement is one (celery 5.7).
             key = replace(key, nesting=key.nesting + 1)
@@ -248,33 +305,57 @@ def on_task_prerun(sender: Any, task: Any, kwargs: Mapping[str, Any] | None = No
         function=task.plugin_function if is_plugin_task(task) else None,
         acks_late=bool(task.acks_late),
         max_retries=task.max_retries,
+        outer=outer,
     )
-    leave_belonging = enter(execution)
+    hear_states(task)
     # An eager execution inside another one shares its session, as a function call would.
     leave_scope = None if outer is not None else listener.tracker.sessions.enter()
-    execution.outer = outer
+    leave_belonging = enter(execution)
 
     def leave() -> None:
-        leave_belonging()
         if leave_scope is not None:
             leave_scope()
+        # Last: until then what struck in here lets it be done again.
+        leave_belonging()
 
     execution.leave = leave
-    if outer is not None and listener.tracker.must_not_write():
+    return execution
+
+
+def _outer(listener: Listener) -> Execution | None:
+    """Return the execution inside which this code runs; one that left the tracer without a word is ended."""
+    outer = current_execution()
+    if outer is None or outer.task is None or is_on_stack(outer.task, outer.request):
+        return outer
+    try:
+        listener.tracker.end_unseen(outer)
+    finally:
+        outer.leave()
+    return None
+
+
+def _begin(tracker: Tracker, execution: Execution) -> None:
+    if execution.outer is not None and tracker.must_not_write():
         # An eager execution inside one with an open write: on SQLite ours would wait for it, in the same thread.
         return
-    listener.tracker.begin(execution)
+    try:
+        if not execution.begun:
+            tracker.begin(execution)
+    except Exception:
+        # It runs, whether or not that could be written.
+        tracker.watch(execution)
+        raise
     if not execution.known:
         # Another task's token: what runs here must not reach that task.
-        leave()
+        execution.leave()
     elif execution.elsewhere:
         # What ends here is not the execution.
         execution.known = False
     elif not execution.closed:
-        listener.tracker.watch(execution)
+        tracker.watch(execution)
 
 
-@_never_fails
+@_done_twice
 def on_task_success(sender: Any, **_: Any) -> None:
     """Note that what follows was published and the result was stored."""
     execution = _execution_of(sender)
@@ -282,7 +363,7 @@ def on_task_success(sender: Any, **_: Any) -> None:
         execution.succeeded = True
 
 
-@_never_fails
+@_done_twice
 def on_task_failure(
     sender: Any,
     task_id: str,
@@ -291,28 +372,39 @@ def on_task_failure(
     einfo: Any = None,
     **_: Any,
 ) -> None:
-    """Keep the cause for `task_postrun`; a failure that the worker's parent reports ends the execution at once."""
-    failure = _failure(exception, traceback, einfo)
-    execution = _execution_of(sender)
+    """Keep the cause for `task_postrun`; a failure that is told outside of it ends the execution at once."""
+    failure = failure_of(exception, traceback, einfo)
+    execution = current_execution()
     if execution is not None and execution.key.celery_id == task_id:
         execution.failure = failure
+        if execution.request is not sender.request:
+            # The tracer was left without a `task_postrun` that reached us.
+            _end_bare_of(sender, execution)
         return
     listener = _find(sender.app)
     if listener is None or sender.name.startswith(OWN_TASK_PREFIX):
         return
     if isinstance(exception, TimeLimitExceeded) and _runs_again_after_timeout(sender):
         return
-    request = sender.request
-    known = getattr(request, "id", None) == task_id
+    ref, key = _reported(sender.request, task_id)
     state = ExecutionState.REJECTED if isinstance(exception, Reject) else ExecutionState.FAILURE
-    listener.tracker.close_elsewhere(
-        ref_of_request(request) if known else None,
-        ExecutionKey.of_request(request) if known else None,
-        task_id,
-        sender.name,
-        state,
-        failure,
-    )
+    listener.tracker.close_elsewhere(ref, key, task_id, sender.name, state, failure)
+
+
+def _end_bare_of(task: Any, execution: Execution) -> None:
+    if not is_on_stack(task, execution.request):
+        execution.leaves = True
+        _end_bare()
+
+
+def _reported(request: Any, task_id: str) -> tuple[TaskRef | None, ExecutionKey | None]:
+    """Return task and key of an execution whose failure is told outside of the tracer; the signal may say neither."""
+    if getattr(request, "id", None) == task_id:
+        return ref_of_request(request), ExecutionKey.of_request(request)
+    found = reported()
+    if found is not None and found[1].celery_id == task_id:
+        return found
+    return None, None
 
 
 def _runs_again_after_timeout(task: Any) -> bool:
@@ -320,94 +412,65 @@ def _runs_again_after_timeout(task: Any) -> bool:
     return bool(task.acks_late) and not acknowledges
 
 
-@_never_fails
+@_done_twice
 def on_task_postrun(sender: Any, task: Any, state: str | None = None, retval: Any = None, **_: Any) -> None:
-    """End the execution, if Celery's state says that it is over.
+    """End the execution, if all that was told of it says that it is over.
 
-    Not at `task_success`: a task's `after_return` runs later and may publish. `None` and REJECTED are sent for
-    messages that may be delivered again.
+    Not at `task_success`: a task's `after_return` runs later and may publish. From here on nobody vouches for it any
+    more, unless its end waits to be written.
     """
     execution = _execution_of(task)
     if execution is None:
         return
+    execution.leaves = True
     listener = _find(task.app)
-    try:
-        if listener is not None and execution.known:
+    if listener is not None and execution.known:
+        if not execution.ended:
             _end(listener.tracker, execution, state, retval, sys.exc_info()[1])
-            if not execution.postponed:
-                listener.tracker.unwatch(execution)
-    finally:
-        execution.leave()
+            execution.ended = True
+        listener.tracker.release(execution)
+    note_left(execution.ref, execution.key)
+    execution.leave()
 
 
 def _end(
     tracker: Tracker, execution: Execution, state: str | None, retval: Any, in_flight: BaseException | None
 ) -> None:
-    """Do to an execution what the state in `task_postrun` means.
+    """Record what an execution's way out of the tracer means; the arguments are those of `Exit`."""
+    left = Exit(
+        state=state,
+        retval=retval,
+        in_flight=in_flight,
+        succeeded=execution.succeeded,
+        failure=execution.failure,
+        told=execution.told,
+        acks_late=execution.acks_late,
+        eager=bool(execution.request.is_eager),
+        in_pool_child=_in_pool_child(),
+    )
+    match decide(left):
+        case Close(closed, failure):
+            if closed == ExecutionState.RETRY:
+                _note_next_attempt(execution, retval)
+            tracker.close(execution, closed, failure)
+        case HandBack():
+            tracker.flush(execution)
+            tracker.hand_back(execution.ref, execution.key, execution.name, lost=False)
+        case _:
+            tracker.flush(execution)
 
-    Args:
-        tracker: Where facts go.
-        execution: The execution.
-        state: Celery's word, None if the body did not come to an end of its own.
-        retval: What Celery returns or raised.
-        in_flight: The exception that ends the execution while Celery tidies up, if any.
-    """
-    if state == ExecutionState.SUCCESS and not execution.succeeded:
-        # The body returned, but publishing what comes next, or storing the result, failed (celery 5.5 to 5.7 send
-        # no `task_success` and no `task_failure` then): what follows may never run.
-        failure = _failure(in_flight, None, None) if in_flight is not None else None
-        tracker.close(execution, ExecutionState.FAILURE, failure)
-    elif state == ExecutionState.RETRY:
-        # Without a broker the next attempt begins only after this one has ended.
+
+def _note_next_attempt(execution: Execution, retry: Any) -> None:
+    # Without a broker the next attempt begins only after this one has ended.
+    if execution.request.is_eager and getattr(retry, "sig", None) is not None:
         following = replace(execution.key, retries=execution.key.retries + 1)
-        if execution.request.is_eager and getattr(retval, "sig", None) is not None:
-            execution.publications.append(
-                Publication(following, execution.name, execution.key.celery_id, None, now(), None, sent=True)
-            )
-        cause = getattr(retval, "exc", None)
-        tracker.close(execution, ExecutionState.RETRY, _failure(cause or retval, None, None))
-    elif state in CLOSING_POSTRUN_STATES:
-        tracker.close(execution, ExecutionState(state), execution.failure)
-    elif isinstance(retval, Reject):
-        _close_rejected(tracker, execution, retval)
-    elif execution.request.is_eager and isinstance(in_flight, Exception):
-        # `task_eager_propagates` and `apply(throw=True)` raise without a word (celery 5.5 to 5.7), also a `Retry`,
-        # after which nothing is tried again.
-        cause = in_flight.exc if isinstance(in_flight, Retry) else None
-        tracker.close(execution, ExecutionState.FAILURE, _failure(cause or in_flight, in_flight.__traceback__, None))
-    elif _escapes(in_flight) and not _in_pool_child():
-        # A prefork child ends with it, and the parent tells why; in threads and greenlets nobody does.
-        tracker.close(execution, ExecutionState.FAILURE, _failure(in_flight, None, None))
-    else:
-        tracker.flush(execution)
-
-
-def _escapes(exception: BaseException | None) -> bool:
-    """Tell whether an exception is one that Celery lets pass (SystemExit, asyncio.CancelledError, …).
-
-    Those with which gevent ends a greenlet are left to the worker, which knows why it does.
-    """
-    if exception is None or isinstance(exception, Exception):
-        return False
-    return not type(exception).__module__.startswith(("gevent", "greenlet"))
+        execution.publications.append(
+            Publication(following, execution.name, execution.key.celery_id, None, now(), None, sent=True)
+        )
 
 
 def _in_pool_child() -> bool:
     return current_process().name != "MainProcess"
-
-
-def _close_rejected(tracker: Tracker, execution: Execution, reject: Any) -> None:
-    """End a rejected execution, unless its message goes back to the broker."""
-    failure = Failure(type="Reject", message=str(reject.reason))
-    if not reject.requeue:
-        tracker.close(execution, ExecutionState.REJECTED, failure)
-    elif execution.acks_late:
-        tracker.flush(execution)
-        tracker.hand_back(execution.ref, execution.key, execution.name, lost=False)
-    else:
-        # The broker has forgotten the message: it was acknowledged before the task began.
-        lost = Failure(type="Reject", message=f"{failure.message}; cannot be requeued without acks_late")
-        tracker.close(execution, ExecutionState.LOST, lost)
 
 
 def _execution_of(task: Any) -> Execution | None:
@@ -508,27 +571,6 @@ def on_leaving(sender: Any = None, **_: Any) -> None:
     listener = _find(None)
     if listener is not None:
         listener.on_leaving()
-
-
-def _failure(exception: BaseException | None, traceback: Any, einfo: Any) -> Failure:
-    text = getattr(einfo, "traceback", None)
-    if text is None and traceback is not None:
-        text = traceback if isinstance(traceback, str) else "".join(traceback_module.format_tb(traceback))
-    cause = exception if exception is not None else getattr(einfo, "exception", None)
-    # billiard wraps the exception together with its remote traceback.
-    cause = getattr(cause, "exc", cause) if type(cause).__name__ == "ExceptionWithTraceback" else cause
-    traceback_text = text and str(text)
-    if isinstance(cause, UnpickleableExceptionWrapper):
-        told = ", ".join(str(argument) for argument in cause.exc_args or ())
-        return Failure(type=str(cause.exc_cls_name), message=told, traceback=traceback_text)
-    return Failure(type=type(cause).__name__, message=_message(cause), traceback=traceback_text)
-
-
-def _message(exception: BaseException | None) -> str:
-    try:
-        return str(exception)
-    except Exception as exc:
-        return f"(its text cannot be had: {type(exc).__name__})"
 
 
 def _moment(value: object) -> datetime | None:

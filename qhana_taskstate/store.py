@@ -1259,8 +1259,20 @@ def beat(connection: Connection, running: Iterable[tuple[TaskRef, ExecutionKey]]
         )
 
 
-def find_open(connection: Connection, celery_id: str) -> tuple[TaskRef, ExecutionKey, str] | None:
-    """Find the newest open execution with a Celery id: its task, key, and the name of the Celery task."""
+def find_open(
+    connection: Connection, celery_id: str, key: ExecutionKey | None = None
+) -> tuple[TaskRef, ExecutionKey, str] | None:
+    """Find an open execution with a Celery id: its task, key, and the name of the Celery task.
+
+    Args:
+        connection: Where to read.
+        celery_id: The id.
+        key: Only the execution with this key. Without it, one that runs comes before one that only waits, since a
+            retry waits under the same id; of several the newest.
+    """
+    conditions = [execution_table.c.celery_id == celery_id[:ID_LENGTH], execution_table.c.closed_at.is_(None)]
+    if key is not None:
+        conditions += [execution_table.c.retries == key.retries, execution_table.c.nesting == key.nesting]
     row = connection.execute(
         select(
             execution_table.c.task_id,
@@ -1270,8 +1282,8 @@ def find_open(connection: Connection, celery_id: str) -> tuple[TaskRef, Executio
             execution_table.c.name,
         )
         .join(job_table, job_table.c.task_id == execution_table.c.task_id)
-        .where(execution_table.c.celery_id == celery_id, execution_table.c.closed_at.is_(None))
-        .order_by(execution_table.c.nesting.desc(), execution_table.c.retries.desc())
+        .where(*conditions)
+        .order_by(case((is_running(), 0), else_=1), execution_table.c.nesting.desc(), execution_table.c.retries.desc())
         .limit(1)
     ).first()
     if row is None:

@@ -24,12 +24,14 @@ from .canvasprogress import followers
 from .clock import now
 from .database import IMPATIENT_SECONDS, Database, is_gone, passes
 from .errors import DatabaseUnavailableError
+from .exits import Exit, decide_unseen
 from .facts import ExecutionKey, Publication, TaskRef
 from .fork import call_in_child
 from .processes import started_at, this_host
 from .roundtrips import Batch
 from .sessions import Sessions
 from .settings import Settings
+from .stacks import is_on_stack
 from .states import ExecutionState
 from .vouching import Voucher, key_of
 
@@ -57,6 +59,9 @@ _WAKE_GAP_SECONDS = 0.5
 #: For how long the end of the thread is waited for, in seconds; it may wait for a lock or a connection.
 _STOP_SECONDS: Final = 10.0
 
+#: For how long after its last execution a process looks for some that are said to run there, in `lost_after`.
+_SWEEP: Final = 3.0
+
 #: Between two looks of a process that ends, in seconds.
 _EXIT_PAUSE_SECONDS = 0.01
 
@@ -74,12 +79,15 @@ class Chores:
         redelivery: After how long at the latest the broker delivers an unacknowledged message again.
         give_up: Ends an execution whose message was lost with its worker too often: its task, key, name, and how
             often.
+        settle_own: Settles what is said to run in this process (host, process id, when it started) and does not, as
+            the function that it is given says of task and key.
     """
 
     turn: Callable[[], object]
     interval_seconds: float
     redelivery: timedelta
     give_up: Callable[[TaskRef, ExecutionKey, str, int], object]
+    settle_own: Callable[[str, int, float | None, Callable[[TaskRef, ExecutionKey], bool]], object]
 
 
 class Tracker:
@@ -101,6 +109,8 @@ class Tracker:
         self.backlog = Backlog(database, settings.keep_facts_seconds)
         #: Lets some worker tell subscribers; set by whoever knows how.
         self.wake_deliveries: Callable[[], None] = lambda: None
+        #: When an execution last began or ran here, by the monotonic clock.
+        self.active_at = float("-inf")
         #: The process in which a Celery worker was started, if this is one.
         self.parent_pid = 0
         self._pulse: Pulse | None = None
@@ -207,6 +217,7 @@ class Tracker:
         """
         request = execution.request
         moment = now()
+        self.active_at = time.monotonic()
         facts: dict[str, Any] = {
             "runner": runner(getattr(request, "hostname", None)),
             "acks_late": bool(execution.acks_late),
@@ -231,6 +242,8 @@ class Tracker:
 
         told = f"{execution.name} began at {moment.isoformat()}: {execution.key}"
         self.record(Fact(execution.ref.task_id, told, work, partial(self._begun, execution)), usual=usual)
+
+        execution.begun = True
 
     def _begun(self, execution: Execution, begun: store.Begun) -> None:
         if not begun.known:
@@ -335,6 +348,22 @@ class Tracker:
         if self._pulse is not None:
             self._pulse.remove(execution)
 
+    def release(self, execution: Execution) -> None:
+        """Stop what `watch` began for an execution that runs no more, unless its end waits to be written."""
+        if not execution.postponed:
+            self.unwatch(execution)
+
+    def end_unseen(self, execution: Execution) -> None:
+        """Record the end of an execution that left the tracer and of whose end nothing more is known."""
+        if execution.closed or execution.postponed:
+            return
+        close = decide_unseen(Exit(state=None, succeeded=execution.succeeded, failure=execution.failure))
+        logger.warning("%s[%s] ended without a word", execution.name, execution.key.celery_id)
+        try:
+            self.close(execution, close.state, close.failure)
+        finally:
+            self.release(execution)
+
     def must_not_write(self) -> bool:
         """Tell whether a write of ours would wait for an open write of the same thread (SQLite)."""
         return self.database.dialect == "sqlite" and self.sessions.open_write()
@@ -362,6 +391,8 @@ class Tracker:
             execution.closed = True
             return
         with execution.writing:
+            if execution.postponed:
+                return
             closing = self._closing(execution, state, failure)
 
             def work(connection: Connection) -> store.Outcome:
@@ -380,9 +411,10 @@ class Tracker:
                 partial(_close_bare, execution.ref, execution.key, execution.name),
                 written,
             )
-            execution.postponed = True
+            fact = Fact(execution.ref.task_id, closing, work, written, instead=bare)
             try:
-                self.record(Fact(execution.ref.task_id, closing, work, written, instead=bare), usual=usual)
+                execution.postponed = True
+                self.record(fact, usual=usual)
             except DBAPIError as exc:
                 # The database is there and refuses these very values: without them at least the end is told.
                 logger.exception("the end of %s could not be recorded: %r", execution.name, closing)
@@ -390,9 +422,21 @@ class Tracker:
                 try:
                     self.record(bare)
                 except DBAPIError:
-                    # Nobody vouches for it any more, so that upkeep settles it.
+                    # Nobody vouches for it any more, so that its process settles it.
                     execution.postponed = False
                     raise
+            except BaseException:
+                # A time limit or a cancellation struck in here: nobody knows whether it is written.
+                self._write_later(execution, fact)
+                raise
+
+    def _write_later(self, execution: Execution, fact: Fact) -> None:
+        if execution.closed:
+            return
+        execution.postponed = True
+        self.backlog.add(fact)
+        if not self.makes_no_threads:
+            self.pulse()
 
     def _closed(self, execution: Execution, outcome: store.Outcome) -> None:
         execution.closed, execution.postponed = True, False
@@ -424,7 +468,7 @@ class Tracker:
         def work(connection: Connection) -> tuple[int, store.Outcome] | None:
             task, execution_key, task_name = ref, key, name
             if task is None or execution_key is None:
-                found = store.find_open(connection, celery_id)
+                found = store.find_open(connection, celery_id, key)
                 if found is None:
                     return None
                 task, execution_key, task_name = found
@@ -519,9 +563,13 @@ def _started_at(pid: int) -> float | None:
     return started_at(pid)
 
 
-def _own_key() -> int | None:
+def _own_process() -> tuple[int, float | None]:
     pid = os.getpid()
-    return key_of(this_host(), pid, _started_at(pid))
+    return pid, _started_at(pid)
+
+
+def _own_key() -> int | None:
+    return key_of(this_host(), *_own_process())
 
 
 class Pulse:
@@ -567,6 +615,26 @@ class Pulse:
         """Leave an execution alone."""
         with self._guard:
             self._running.discard(execution)
+
+    def runs(self, ref: TaskRef, key: ExecutionKey) -> bool:
+        """Whether an execution goes on in this process, or its end waits here to be written."""
+        with self._guard:
+            return any((other.ref, other.key) == (ref, key) for other in self._running)
+
+    def _sweeps(self, tracker: Tracker, swept: float) -> bool:
+        """Whether to look for executions that are said to run here; only while there may be some."""
+        moment = time.monotonic()
+        pause = max(tracker.chores.interval_seconds, self._settings.heartbeat_seconds)
+        # Long enough to see what ran last fall silent.
+        return moment - swept >= pause and moment - tracker.active_at <= _SWEEP * self._settings.lost_after_seconds
+
+    def _has_left(self, execution: Execution) -> bool:
+        """Whether an execution left the tracer without anything of ours being told."""
+        if execution.task is None or is_on_stack(execution.task, execution.request):
+            return False
+        # Asked afterwards: whoever takes it off the stack has ended it before.
+        with self._guard:
+            return execution in self._running and not (execution.closed or execution.postponed)
 
     def runs_twice(self, execution: Execution) -> bool:
         """Whether another run of an execution goes on in this process."""
@@ -622,7 +690,7 @@ class Pulse:
             self.voucher.close()
 
     def _turn_until_left(self) -> None:
-        beaten = looked = time.monotonic()
+        beaten = looked = swept = time.monotonic()
         interval = min(self._settings.flush_interval_seconds, self._settings.heartbeat_seconds)
         while True:
             self._wake.wait(interval)
@@ -651,7 +719,9 @@ class Pulse:
             # So that a pool child needs two connections: the one of its task and this one.
             with tracker.database.lending(self.voucher.connection):
                 for execution in running:
-                    if execution.dirty:
+                    if self._has_left(execution):
+                        attempt(partial(tracker.end_unseen, execution))
+                    elif execution.dirty:
                         attempt(partial(tracker.flush, execution))
                 for task_id in canvases:
                     attempt(partial(_show_canvas, tracker, task_id))
@@ -659,6 +729,11 @@ class Pulse:
                 if beats:
                     beaten = time.monotonic()
                     attempt(partial(_beat, tracker, running, holds))
+                if running:
+                    tracker.active_at = time.monotonic()
+                if self._sweeps(tracker, swept):
+                    swept = time.monotonic()
+                    attempt(partial(tracker.chores.settle_own, this_host(), *_own_process(), self.runs))
                 if looks:
                     looked = time.monotonic()
                     attempt(tracker.chores.turn)

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from . import chores, store, vouching
+from .clock import now
 from .database import Database, database_time
 from .errors import DatabaseUnavailableError
 from .facts import ExecutionKey, KeptMessage, TaskRef
@@ -188,6 +189,38 @@ class Upkeep:
         self._guarded(settled, self._wake_deliveries)
         return settled
 
+    def settle_own(
+        self, host: str, pid: int, started: float | None, runs: Callable[[TaskRef, ExecutionKey], bool]
+    ) -> int:
+        """Settle executions that are said to run in this process, and do not: only the process itself can tell.
+
+        Its life is no proof of theirs. So whatever interrupted the end of one, it is settled `lost_after` later.
+
+        Args:
+            host: What `processes.this_host` says.
+            pid: The id of this process.
+            started: What `processes.started_at` says of it.
+            runs: Tells of an execution whether it goes on here, or its end waits here to be written.
+
+        Returns:
+            How many were settled.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+            sqlalchemy.exc.DBAPIError: If it refuses the work.
+        """
+        if started is None:
+            return 0
+        silent_since = now() - timedelta(seconds=self._settings.lost_after_seconds)
+        with self._database.reading() as connection:
+            leases = chores.running_in(connection, host, pid, started, silent_since)
+            moment = database_time(connection) if leases else silent_since
+        settled = Settled()
+        for lease in leases:
+            if not runs(lease.ref, lease.key):
+                self._settle(lease, moment, settled, "its process lives, but does not run it any more")
+        return settled.lost + settled.handed_back
+
     def _forget(self) -> None:
         self._notes.clear()
         self._last = None
@@ -224,8 +257,8 @@ class Upkeep:
         except (DBAPIError, DatabaseUnavailableError) as exc:
             logger.info("upkeep tries again later: %s", type(exc).__name__)
 
-    def _settle(self, lease: chores.Lease, moment: datetime, settled: Settled) -> None:
-        silence = f"no sign of life for {self._settings.lost_after_seconds:g} s"
+    def _settle(self, lease: chores.Lease, moment: datetime, settled: Settled, why: str = "") -> None:
+        silence = why or f"no sign of life for {self._settings.lost_after_seconds:g} s"
         who = f"{lease.worker or 'its worker'} (process {lease.pid})"
         if lease.acks_late:
             deadline = moment + self._redelivery

@@ -108,6 +108,7 @@ class Parts:
             interval_seconds=self.upkeep.interval_seconds,
             redelivery=self.upkeep.redelivery,
             give_up=self.upkeep.give_up_poison,
+            settle_own=self.upkeep.settle_own,
         )
         self.tracker = Tracker(self.database, self.sessions, self.settings, chores)
         self.deliverer = Deliverer(self.database, self.tracker.write, self.settings, self._send_deliver)

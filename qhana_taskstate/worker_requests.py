@@ -5,22 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery import Celery
-from celery.exceptions import Reject
+from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.serialization import UnpickleableExceptionWrapper
 from celery.worker.request import Request
 
-from .belonging import Submission, ref_of_request, submitting
+from .belonging import Submission, ref_of_request, reporting, submitting
+from .exits import failure_of
 from .facts import ExecutionKey, TaskRef
 from .states import ExecutionState
 from .store import Failure
 from .tracker import Tracker
 
 logger = logging.getLogger(__name__)
+
+#: What is said of a revoked execution of which Celery could not tell.
+_REVOKED: Final = Failure(type="TaskRevokedError", message="revoked")
 
 
 class Parent(Protocol):
@@ -70,11 +74,12 @@ class TrackedRequest(Request):
     def _belonging(self) -> Iterator[None]:
         ref = self._ref()
         if ref is None:
-            yield
+            with reporting(None, self._key()):
+                yield
             return
         submission = Submission(ref)
         try:
-            with submitting(submission):
+            with reporting(ref, self._key()), submitting(submission):
                 yield
         finally:
             publications = submission.take_sent()
@@ -89,6 +94,19 @@ class TrackedRequest(Request):
         except Exception:
             logger.exception("what happened to %s[%s] could not be recorded", self.name, self.id)
 
+    @contextmanager
+    def _told_anyway(self, state: ExecutionState, failure: Failure | None) -> Iterator[None]:
+        """Tell of an end ourselves if something raises before Celery has: the result backend, a hook, an errback."""
+        try:
+            with self._belonging():
+                yield
+        except Exception as exc:
+            if failure is not None and not self._handed_back:
+                logger.debug("%s[%s]: %s kept Celery from telling its end", self.name, self.id, type(exc).__name__)
+                ref, key, name = self._ref(), self._key(), self.name
+                self._tell(lambda tracker: tracker.close_elsewhere(ref, key, key.celery_id, name, state, failure))
+            raise
+
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """As Celery's; tells of losses that no signal tells of."""
         if not _KNOWS_EXITS:
@@ -98,7 +116,10 @@ class TrackedRequest(Request):
             exc_info = _storable(exc_info)
         exc = _exception_of(exc_info)
         self._rejected_by_task = isinstance(exc, Reject)
-        with self._belonging():
+        # The other ones are no failures, or the broker delivers the message again.
+        fails = not isinstance(exc, (Ignore, Retry)) and not (isinstance(exc, Reject) and exc.requeue)  # type: ignore[attr-defined]  # not in the stubs
+        state = ExecutionState.REVOKED if isinstance(exc, Terminated) else ExecutionState.FAILURE
+        with self._told_anyway(state, failure_of(exc, None, exc_info) if fails else None):
             result = super().on_failure(exc_info, send_failed_event, return_ok)
         ref = self._ref()
         if ref is not None and isinstance(exc, (WorkerLostError, SystemExit, KeyboardInterrupt)):
@@ -143,7 +164,8 @@ class TrackedRequest(Request):
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
         """As Celery's; a second errback that it publishes here belongs to the task too."""
-        with self._belonging():
+        limit = None if soft else failure_of(TimeLimitExceeded(timeout))
+        with self._told_anyway(ExecutionState.FAILURE, limit):
             return super().on_timeout(soft, timeout)
 
     def reject(self, requeue: bool = False) -> Any:
@@ -167,8 +189,14 @@ class TrackedRequest(Request):
         """As Celery's (cold shutdown, connection loss); what was acknowledged early is lost by it."""
         ref, was_acknowledged = self._ref(), self.acknowledged
         began = bool(self.time_start)
-        with self._belonging():
-            result = super().cancel(*args, **kwargs)
+        try:
+            with self._belonging():
+                result = super().cancel(*args, **kwargs)
+        finally:
+            self._after_cancel(ref, began=began, was_acknowledged=was_acknowledged)
+        return result
+
+    def _after_cancel(self, ref: TaskRef | None, *, began: bool, was_acknowledged: bool) -> None:
         if ref is not None and began:
             key, name = self._key(), self.name
             if was_acknowledged:
@@ -178,11 +206,10 @@ class TrackedRequest(Request):
                 )
             else:
                 self._hand_back(ref, lost=False)
-        return result
 
     def revoked(self) -> Any:
         """As Celery's; an errback that it publishes belongs to the task."""
-        with self._belonging():
+        with self._told_anyway(ExecutionState.REVOKED, _REVOKED):
             return super().revoked()
 
     def terminate(self, *args: Any, **kwargs: Any) -> Any:
