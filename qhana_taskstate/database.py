@@ -131,6 +131,14 @@ class Database:
         return self._url.get_backend_name()
 
     @property
+    def file(self) -> str | None:
+        """The path of SQLite's file as it stands in the URL, None for a database in memory or on a server."""
+        name = self._url.database
+        if self.dialect != "sqlite" or not name or name == ":memory:" or "vfs" in self._url.query:
+            return None
+        return name
+
+    @property
     def engine(self) -> Engine:
         """The engine of this process, made at first use and again after a fork."""
         if self._engine is None or self._pid != os.getpid():

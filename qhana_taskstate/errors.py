@@ -96,6 +96,21 @@ class ForkedSessionError(TaskStateError, RuntimeError):
         self.pid = pid
 
 
+class OwnTransactionError(TaskStateError, RuntimeError):
+    """A write would wait for a transaction that the same thread has open; nothing was written or sent.
+
+    Attributes:
+        database: The SQLite database, without secrets.
+    """
+
+    def __init__(self, database: str) -> None:
+        super().__init__(
+            f"this thread has an open transaction on {database}, and SQLite lets one connection write at a time: it "
+            "would wait for itself; use start_on_commit(...), or commit first"
+        )
+        self.database = database
+
+
 class ProgressError(TaskStateError, ValueError, TypeError):
     """A progress value is not a finite number."""
 

@@ -14,13 +14,14 @@ from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from celery import Celery, _state
 from celery.local import Proxy
-from sqlalchemy import CursorResult, Engine, delete
+from sqlalchemy import CursorResult, Engine, delete, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
 from . import (
     belonging,
     current,
+    django_host,
     holdings,
     plugin,
     reader,
@@ -29,6 +30,7 @@ from . import (
     store,
     worker_requests,
 )
+from .after_commit import after_commit
 from .database import Database
 from .delivery import Deliverer
 from .errors import (
@@ -43,9 +45,10 @@ from .facts import ExecutionKey, Publication, TaskRef
 from .ids import row_id
 from .keywords import SettingKeywords
 from .models import ProcessingTask, TaskUpdateSubscription, is_of_subscriber
+from .own_locks import holds_own_lock, refuse_own_lock
 from .pruning import OutputsHook, Pruned
 from .sender import Sender
-from .sessions import Sessions
+from .sessions import Sessions, has_open_write
 from .settings import Settings, setting_names
 from .states import TaskStatus, check_status, is_terminal
 from .submission import Submitter, Subscriber, check_event, check_known_webhook
@@ -255,6 +258,7 @@ class TaskState:
             WebhookTargetError: If the webhook's URL is unusable; nothing was written.
             EventError: If the event is none of the three; nothing was written.
             SettingsError: If there is a webhook, but neither a `task_href` nor a public URL; nothing was written.
+            OwnTransactionError: If on SQLite it would wait for an open transaction of this thread; nothing was written.
         """
         subscriber = None
         if webhook_href is not None:
@@ -272,6 +276,92 @@ class TaskState:
             subscriber=subscriber,
             options=apply_async_options,
         )
+
+    def start_on_commit(
+        self,
+        work: Any,
+        *,
+        session: Session | None = None,
+        using: str | None = None,
+        task: ProcessingTask | int | str | None = None,
+        task_name: str | None = None,
+        parameters: Any = None,
+        finishes: bool | None = None,
+        answers: str | int | None = None,
+        webhook_href: str | None = None,
+        event: str | None = None,
+        task_href: str | None = None,
+        **apply_async_options: Any,
+    ) -> ProcessingTask | None:
+        """Start a canvas once the host's open transaction is committed, and never if it is rolled back.
+
+        In Django that is the transaction of `transaction.atomic()`, by Django's own `on_commit`. Otherwise it is that
+        of an SQLAlchemy session: the one given; that of the host which this `TaskState` was made with; or the current
+        one of ours, if it holds a write. Where no transaction is open, the canvas is started at once.
+
+        Args:
+            work: As for `start`; copied and checked at once.
+            session: An SQLAlchemy session of the host, for its transaction (an `AsyncSession` too).
+            using: Django's alias of a database, for its transaction.
+            task: As for `start`, like all that follow.
+            task_name: Name of the task.
+            parameters: Its parameters.
+            finishes: Whether it ends by itself.
+            answers: The step that is answered.
+            webhook_href: Who is to be told.
+            event: Of what.
+            task_href: In which words.
+            apply_async_options: Celery's options.
+
+        Returns:
+            The task if it was started at once, else None.
+
+        Raises:
+            ArgumentsError: If arguments do not fit a plugin task or cannot be serialised.
+            TaskStateError: What `start` raises comes at once, or out of the host's commit.
+        """
+        canvas = Submitter(self.app, self.tracker).check(work, apply_async_options)
+        start = functools.partial(
+            self.start,
+            canvas,
+            task_name=task_name,
+            parameters=parameters,
+            finishes=finishes,
+            answers=answers,
+            webhook_href=webhook_href,
+            event=event,
+            task_href=task_href,
+            **apply_async_options,
+        )
+        django = django_host.open_transaction(using) if session is None else None
+        if django is not None:
+            django.on_commit(functools.partial(start, task=task))
+            return None
+        if using is None:
+            found = self._session_to_wait_for(session)
+            if found is not None:
+                after_commit(found, functools.partial(self._start_aside, start, task))
+                return None
+        return start(task=task)
+
+    def _session_to_wait_for(self, given: Any) -> Session | None:
+        """Return the session whose commit is waited for, None if none is in a transaction."""
+        session: Session | None = getattr(given, "sync_session", given)
+        if session is None:
+            session = self.sessions.opened()
+            if session is not None and not self.sessions.hosted and not has_open_write(session):
+                # Of ours; what was only read is no transaction of the host.
+                return None
+        return session if session is not None and session.in_transaction() else None
+
+    def _start_aside(self, start: Callable[..., ProcessingTask], task: ProcessingTask | int | str | None) -> None:
+        """Start something while the current session ends its transaction, so that it cannot be used."""
+        if isinstance(task, ProcessingTask):
+            # Its attributes may have expired, and would be read by that session.
+            identity = inspect(task).identity
+            task = identity[0] if identity else task
+        with self.sessions.aside():
+            start(task=task)
 
     def current(self) -> ProcessingTask:
         """Return the `ProcessingTask` of the running execution, read anew.
@@ -383,6 +473,7 @@ class TaskState:
         if self.sessions.open_write():
             # Our own connection would wait for the caller's open transaction, in the same thread.
             self.session.commit()
+        refuse_own_lock(self.database, None)
         if self.database.read(lambda connection: reader.glance(connection, task_id)) is None:
             raise TaskNotFoundError(task)
         outcome = self.tracker.write(lambda connection: store.end(connection, task_id, status, entry=entry))
@@ -524,10 +615,10 @@ class TaskState:
     ) -> TaskRef | None:
         """Find or make the task of a plugin task's message that carries none; for the signal handlers.
 
-        A `db_id` keyword names it; otherwise the message becomes a job of its own. None while the thread's session
-        has an open write on SQLite: our own connection would wait for it. The worker then adopts the message.
+        A `db_id` keyword names it; otherwise the message becomes a job of its own. None while the thread has an open
+        write on SQLite: our own connection would wait for it. The worker then adopts the message.
         """
-        if self.database.dialect == "sqlite" and self.sessions.open_write():
+        if self.tracker.must_not_write() or holds_own_lock(self.database):
             return None
         given = kwargs.get(plugin.TASK_ID_PARAMETER)
         task_id = row_id(given)

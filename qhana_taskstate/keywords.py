@@ -10,6 +10,7 @@ class SettingKeywords(TypedDict, total=False):
     """One key for each field of `Settings`, with what may be given for it."""
 
     database_url: str
+    test_database_url: str | None
     error_status: str
     wire_error_status: str
     heartbeat_seconds: float

@@ -77,6 +77,20 @@ class PluginTask(Task):  # type: ignore[type-arg]  # Celery's class takes type a
         task: ProcessingTask = current.get().start(self.s(*args, **kwargs))
         return task
 
+    def start_on_commit(self, *args: Any, **kwargs: Any) -> ProcessingTask | None:
+        """Start this task as a new job once the host's open transaction is committed; at once where there is none.
+
+        See `TaskState.start_on_commit`. Takes the function's own arguments only, like `delay`.
+
+        Returns:
+            The task if it was started at once.
+
+        Raises:
+            ArgumentsError: If the arguments do not fit.
+        """
+        task: ProcessingTask | None = current.get().start_on_commit(self.s(*args, **kwargs))
+        return task
+
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """As Celery's; fills in the id of the task for a function that declares it."""
         if self.checks_arguments:

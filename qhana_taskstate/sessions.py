@@ -93,29 +93,33 @@ class Sessions:
     @property
     def current(self) -> Session:
         """The current session: of the host, else of the scope, web request, or thread."""
-        if self._host is not None:
-            return self._host()
-        return self._current_scope().session
+        host = self._host_here()
+        return self._current_scope().session if host is None else host()
+
+    def _host_here(self) -> Callable[[], Session] | None:
+        return None if self._host is None or isinstance(_scope.get(), _Aside) else self._host
 
     @property
     def untouched(self) -> bool:
         """Whether nobody has asked for the current session yet, so that there is nothing in it."""
-        return self._host is None and not self._current_scope().started
+        return self._host_here() is None and not self._current_scope().started
 
     def open_write(self) -> bool:
         """Tell whether the current session may hold a write that was not committed."""
-        if self._host is not None:
-            try:
-                session: Session = self._host()
-            except RuntimeError:
-                # Flask-SQLAlchemy outside an application context: nobody has a session here.
-                return False
-        else:
+        session = self.opened()
+        return session is not None and has_open_write(session)
+
+    def opened(self) -> Session | None:
+        """Return the current session if somebody has asked for it already."""
+        host = self._host_here()
+        if host is None:
             scope = self._current_scope()
-            if not scope.started:
-                return False
-            session = scope.session
-        return has_open_write(session)
+            return scope.session if scope.started else None
+        try:
+            return host()
+        except RuntimeError:
+            # Flask-SQLAlchemy outside an application context: nobody has a session here.
+            return None
 
     @contextmanager
     def explaining(self, session: Session | None = None) -> Iterator[None]:
@@ -200,6 +204,17 @@ class Sessions:
             _scope.reset(token)
             scope.close()
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let the block have a session of ours, also where the host handed one in: that one is busy."""
+        scope = _Aside(self)
+        token = _scope.set(scope)
+        try:
+            yield
+        finally:
+            _scope.reset(token)
+            scope.close()
+
     def enter(self) -> Callable[[], None]:
         """Begin a scope that ends when the returned function is called, in the same thread.
 
@@ -214,6 +229,10 @@ class Sessions:
             scope.close()
 
         return leave
+
+
+class _Aside(Scope):
+    """A scope whose session goes before the host's."""
 
 
 class _ThreadScope(Scope):
@@ -253,19 +272,31 @@ def has_open_write(session: Session) -> bool:
     return bool(session.new or session.dirty or session.deleted or session.info.get(_WRITES))
 
 
+#: Every session of this process, ours or the host's, that holds a write which was not committed.
+_writing: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
 def note_write(session: Session, *_: Any) -> None:
     """Note that a session holds a write. For Core statements on its connection, of which no event tells."""
-    session.info[_WRITES] = True
+    session.info[_WRITES] = threading.get_ident()
+    _writing.add(session)
+
+
+def sessions_writing_here() -> list[Session]:
+    """Return the sessions, ours or the host's, that hold a write which this thread made and nobody committed."""
+    here = threading.get_ident()
+    return [session for session in list(_writing) if session.info.get(_WRITES) == here]
 
 
 def _note_statement(state: ORMExecuteState) -> None:
     if not state.is_select:
-        state.session.info[_WRITES] = True
+        note_write(state.session)
 
 
 def _forget_write(session: Session, *_: Any) -> None:
     if not session.in_nested_transaction():
         session.info.pop(_WRITES, None)
+        _writing.discard(session)
 
 
 # On the class, so that a host's session is seen too; the handlers only set a mark.

@@ -156,6 +156,8 @@ class Settings:
 
     Attributes:
         database_url: SQLAlchemy URL of the database that holds the task states.
+        test_database_url: SQLAlchemy URL used in its place inside Django's test environment; an in-memory database gets
+            its tables by itself. None uses `database_url` there too.
         error_status: Word stored and returned in Python for a failed task: ERROR or FAILURE.
         wire_error_status: Word for a failed task in JSON that leaves the process: ERROR or FAILURE.
         heartbeat_seconds: How often the lease of a running execution is renewed.
@@ -182,6 +184,7 @@ class Settings:
     """
 
     database_url: str = _setting("sqlite:///taskstate.db", _text, secret=True)
+    test_database_url: str | None = _setting("sqlite://", _optional_text, secret=True)
     error_status: str = _setting("ERROR", _error_word)
     wire_error_status: str = _setting("FAILURE", _error_word)
     heartbeat_seconds: float = _setting(10.0, _seconds)

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
         def start(self, *args: P.args, **kwargs: P.kwargs) -> ProcessingTask:
             """Start it as a new job."""
 
+        def start_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> ProcessingTask | None:
+            """Start it as a new job once the open transaction of the host is committed."""
+
         def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
             """Send it, as Celery does."""
 

@@ -41,6 +41,7 @@ from .errors import (
 from .facts import ExecutionKey, Publication, TaskRef
 from .faults import explain
 from .models import ProcessingTask, TaskUpdateSubscription, is_of_subscriber
+from .own_locks import refuse_own_lock
 from .plugin import PluginTask, check_arguments, find_plugin_task
 from .runner_tables import HREF_LENGTH
 from .sender import brief_connection
@@ -113,6 +114,7 @@ class Submitter:
         if subscriber is not None:
             self.check_subscriber(subscriber)
         session = self._tracker.sessions.current
+        refuse_own_lock(self._tracker.database, session)
         try:
             row = self._row(session, task)
             if row is None:
@@ -132,6 +134,19 @@ class Submitter:
         if self._app.conf.task_always_eager:
             session.refresh(row)
         return row
+
+    def check(self, work: Any, options: Mapping[str, Any]) -> Signature:
+        """Check work that is started later.
+
+        Returns:
+            A copy of it, which the caller's changes do not reach.
+
+        Raises:
+            ArgumentsError: If it cannot be started.
+        """
+        canvas = self._canvas(work)
+        self._check(list(_leaves(canvas)), options)
+        return canvas
 
     def _commit(
         self,

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
-from . import belonging, current, delivery, messages, probe
+from . import belonging, current, delivery, django_host, messages, probe, schema
 from .broker import Broker
 from .configuration import configured
 from .database import Database
@@ -86,7 +86,7 @@ class Parts:
         self._app = app
         self._sender = sender
         self.settings = _read_settings(app, given)
-        self.database = Database(self.settings.database_url, engine=_engine(given, self.settings))
+        self.database = _database(self.settings, _engine(given, self.settings))
         capture_log(self.settings)
         self.pruner = Pruner(self.database, self.settings, given.on_outputs_removed)
         self.upkeep = Upkeep(
@@ -204,6 +204,16 @@ def _read_settings(app: Celery, given: Given) -> Settings:
     app.conf.get(PREFIX)
     namespace: str | None = app.namespace  # type: ignore[attr-defined]  # not in the stubs
     return read_settings(given.keywords, configured(app.conf.maps or (), namespace), given.environment, namespace)
+
+
+def _database(settings: Settings, engine: Engine | None) -> Database:
+    """Make the database; in Django's test environment never the one of development, unless the settings say so."""
+    if engine is not None or settings.test_database_url is None or not django_host.runs_tests():
+        return Database(settings.database_url, engine=engine)
+    database = Database(settings.test_database_url)
+    if database.dialect == "sqlite" and database.file is None:
+        schema.upgrade(database)
+    return database
 
 
 def _engine(given: Given, settings: Settings) -> Engine | None:

@@ -51,6 +51,7 @@ def right() -> None:
     """Use them as they are meant."""
     assert_type(bare(3, unit="x"), str)
     assert_type(bare.start(3, unit="x"), ProcessingTask)
+    assert_type(bare.start_on_commit(3), ProcessingTask | None)
     assert_type(bare.delay(k=3), AsyncResult[str])
     assert_type(bare.s(3), Signature[str])
     assert_type(bare.si(3), Signature[str])
@@ -76,6 +77,7 @@ def wrong() -> None:
     bare()  # type: ignore[call-arg]
     bare.start("3")  # type: ignore[arg-type]
     bare.start(3, units="x")  # type: ignore[call-arg]
+    bare.start_on_commit("3")  # type: ignore[arg-type]
     bare.delay("3")  # type: ignore[arg-type]
     bare.delay(3, units="x")  # type: ignore[call-arg]
     bare.s("3")  # type: ignore[call-overload]

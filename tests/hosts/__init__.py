@@ -1,0 +1,1 @@
+"""What hosts bring with them: their sessions, engines, transactions and tests."""
