@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -52,27 +52,24 @@ class Activity:
         word: In one word, to sort and to count by.
         text: In one sentence for people, without a full stop; one line.
         queues: Where its work waits if it is queued, as far as that is known.
+        waiting_since: Since when the oldest of it waits there; aware UTC.
+        trouble: Why it does not begin, where that was asked of the workers; it is in the text, too.
     """
 
     word: ActivityWord
     text: str
     queues: tuple[str, ...] = ()
+    waiting_since: datetime | None = None
+    trouble: str = ""
 
     @property
     def wire(self) -> dict[str, Any]:
         """The object of the task resource: `word` and `text`."""
         return {"word": self.word.value, "text": self.text}
 
-    def unconsumed(self, queues: Collection[str]) -> Activity:
-        """Return the same with a word about those of its queues that nobody consumes.
-
-        Args:
-            queues: Names of queues that no worker consumes.
-        """
-        alone = [queue for queue in self.queues if queue in queues]
-        if not alone:
-            return self
-        return replace(self, text="; ".join([self.text, *(f"nobody consumes queue {queue}" for queue in alone)]))
+    def troubled(self, trouble: str) -> Activity:
+        """Return the same with a word about why its work does not begin; the same for an empty one."""
+        return replace(self, text=f"{self.text}; {trouble}", trouble=trouble) if trouble else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +83,7 @@ class OpenMessages:
         worker: Who runs them, or ran them last.
         retried: They are further attempts.
         handed_back: They were running, and the broker will deliver their messages again.
+        published_at: When the first of them was published; None where that is not known.
         due: Earliest moment that the first of them may begin; None is at once. Aware UTC.
         heartbeat_at: Newest sign of life of any of them; aware UTC.
     """
@@ -96,6 +94,7 @@ class OpenMessages:
     worker: str | None = None
     retried: bool = False
     handed_back: bool = False
+    published_at: datetime | None = None
     due: datetime | None = None
     heartbeat_at: datetime | None = None
 
@@ -185,7 +184,8 @@ def _queued(messages: Sequence[OpenMessages], moment: datetime) -> Activity | No
         text += ", to be delivered again"
     elif all(group.retried for group in waiting):
         text += ", to be tried again"
-    return Activity(ActivityWord.QUEUED, text, queues)
+    since = [moment for moment in (group.due or group.published_at for group in waiting) if moment is not None]
+    return Activity(ActivityWord.QUEUED, text, queues, min(since, default=None))
 
 
 def _later(messages: Sequence[OpenMessages], moment: datetime) -> Activity | None:

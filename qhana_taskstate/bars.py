@@ -207,7 +207,7 @@ class LineBoard:
 
 def _standing(task: TaskView) -> tuple[object, ...]:
     step = task.waiting_step
-    return task.status, task.finished, task.activity.word, task.activity.queues, None if step is None else step.number
+    return task.status, task.finished, task.activity.word, task.activity.trouble, None if step is None else step.number
 
 
 class JsonBoard(LineBoard):
@@ -222,3 +222,16 @@ class JsonBoard(LineBoard):
     def line(self, task: TaskView) -> str:
         """Render a task as JSON."""
         return json.dumps(self._encode(task))
+
+
+class TroubleBoard(LineBoard):
+    """Only says, once each, why work of a task does not begin; for commands whose output is another."""
+
+    def show(self, tasks: Sequence[TaskView]) -> None:
+        """Write a line for each task with a new trouble."""
+        for task in tasks:
+            before = self._shown.get(task.id)
+            trouble = task.activity.trouble
+            if trouble and (before is None or before[0].activity.trouble != trouble):
+                self._shown[task.id] = (task, 0.0)
+                self._write(f"task {task.id}: {note(task)}")

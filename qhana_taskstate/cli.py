@@ -21,8 +21,10 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from . import current, deliveries, doctor, reader, schema
-from .bars import Board, JsonBoard, LineBoard, LiveBoard, watch
+from . import current, deliveries, doctor, probe, reader, schema
+from .attendance import Attendance, consumed_queues, waits_long
+from .bars import Board, JsonBoard, LineBoard, LiveBoard, TroubleBoard, watch
+from .belonging import OWN_TASK_PREFIX
 from .clock import now
 from .database import database_time
 from .errors import (
@@ -34,12 +36,11 @@ from .errors import (
 )
 from .ids import LARGEST_ID
 from .integration import TaskState
+from .openwork import runs_anything
 from .plugin import check_arguments, find_plugin_task
 from .printout import delivery_json, delivery_table, detail_json, detail_lines, task_json, task_table
 from .reader import TaskView
 from .states import ERROR_WORDS, UNKNOWN, TaskStatus
-
-#: Largest id that the column holds; a query with a larger one is an error on PostgreSQL.
 
 #: The same for deliveries.
 _LARGEST_DELIVERY_ID: Final = 2**63 - 1
@@ -65,6 +66,9 @@ _UNITS: Final = {
     "d": timedelta(days=1),
     "w": timedelta(weeks=1),
 }
+
+#: Begins of the names of this package's own Celery tasks.
+_OUR_TASKS: Final = (OWN_TASK_PREFIX, probe.TASK_NAME)
 
 _STATUS_WORDS: Final = (*TaskStatus, *sorted(ERROR_WORDS - set(TaskStatus)), UNKNOWN)
 
@@ -156,6 +160,7 @@ def list_(
         before = min(before, LARGEST_ID)
     with state.database.reading() as connection:
         tasks = reader.list_tasks(connection, state.settings, status=status, name=name, before=before, limit=limit)
+    tasks = _asked(state, tasks)
     if as_json:
         _print_json([task_json(task) for task in tasks])
     elif tasks:
@@ -185,6 +190,7 @@ def show(
         detail = reader.show(connection, state.settings, task_id) if _may_exist(task_id) else None
     if detail is None:
         raise TaskNotFoundError(task_id)
+    detail = dataclasses.replace(detail, task=_asked(state, [detail.task])[0])
     if as_json:
         _print_json(detail_json(detail))
         return
@@ -223,7 +229,7 @@ def start(
     as_json: bool,
     **_: Any,
 ) -> None:
-    """Start the Celery task NAME as a task.
+    """Start the Celery task NAME as a task: any of the app, a plugin task or not.
 
     A VALUE that is JSON is passed as what it says (a number, true, null, a list, an object), anything else as text; a
     text that looks like JSON is written with quotes: --param 'zip="01234"'. With --json the task is printed as an
@@ -246,7 +252,7 @@ def start(
     if not as_json:
         click.echo(f"task {started} was started")
     if wait:
-        board = LineBoard(_ignore) if as_json else _board(ctx, as_json=False)
+        board = TroubleBoard(_write_error) if as_json else _board(ctx, as_json=False)
         seen = _watch(state, [started], board)
     else:
         seen = _look(state, [started])
@@ -297,7 +303,7 @@ def wait(ctx: click.Context, /, task_id: int, timeout: float | None, as_json: bo
     state = _taskstate(ctx)
     if not _look(state, [task_id]):
         raise TaskNotFoundError(task_id)
-    seen = _watch(state, [task_id], LineBoard(_ignore), timeout=timeout)
+    seen = _watch(state, [task_id], TroubleBoard(_write_error), timeout=timeout)
     if as_json:
         _print_json(task_json(seen[0]) if seen else {"id": task_id})
     elif seen:
@@ -613,9 +619,39 @@ def _look(state: TaskState, task_ids: Sequence[int]) -> list[TaskView]:
         return reader.get_tasks(connection, state.settings, possible)
 
 
+def _attendance(state: TaskState) -> Attendance:
+    def works() -> bool:
+        with state.database.reading() as connection:
+            return runs_anything(connection, now() - timedelta(seconds=state.settings.lost_after_seconds))
+
+    return Attendance(lambda: consumed_queues(state.app), works)
+
+
+def _asked(state: TaskState, tasks: list[TaskView]) -> list[TaskView]:
+    """Return the tasks with a word about missing workers; asks them only if work waits for long."""
+    moment = now()
+    if not any(waits_long(task, moment) for task in tasks):
+        return tasks
+    attendance = _attendance(state)
+    attendance.ask()
+    return attendance.told(tasks, moment)
+
+
 def _watch(state: TaskState, task_ids: Sequence[int], board: Board, *, timeout: float | None = None) -> list[TaskView]:
+    """Watch tasks, and look now and then for lost work, as `TaskState.wait` does."""
+    attendance = _attendance(state)
+    looked = time.monotonic()
+
+    def look() -> list[TaskView]:
+        nonlocal looked
+        if time.monotonic() - looked >= state.tracker.upkeep.interval_seconds:
+            # So that a task whose last worker died ends although no worker is left to see it.
+            looked = time.monotonic()
+            state.upkeep(force=False)
+        return attendance.see(_look(state, task_ids), now())
+
     try:
-        return watch(lambda: _look(state, task_ids), board, timeout=timeout)
+        return watch(look, board, timeout=timeout)
     except KeyboardInterrupt:
         raise _Interrupted("stopped watching; the tasks go on") from None
 
@@ -685,9 +721,22 @@ def _signature(app: Celery, name: str, arguments: dict[str, Any]) -> Any:
     if plugin is not None:
         check_arguments(plugin, (), arguments)
         return plugin.s(**arguments)
-    known = sorted(other for other in app.tasks if find_plugin_task(app, other) is not None)
+    if name in app.tasks and not name.startswith(_OUR_TASKS):
+        return _signature_of_plain(app, name, arguments)
+    known = sorted(other for other in app.tasks if not other.startswith(("celery.", *_OUR_TASKS)))
     told = ", ".join(known) if known else "none; does the app include its modules?"
-    raise click.BadParameter(f"there is no plugin task {name!r}; known are: {told}", param_hint="NAME")
+    raise click.BadParameter(f"there is no task {name!r}; known are: {told}", param_hint="NAME")
+
+
+def _signature_of_plain(app: Celery, name: str, arguments: dict[str, Any]) -> Any:
+    task: Any = app.tasks[name]
+    if task.typing:
+        try:
+            # What Celery itself does when it sends (celery 5.5 to 5.7, `Task.apply_async`).
+            task.__header__(**arguments)
+        except TypeError as exc:
+            raise ArgumentsError(f"arguments do not fit {name}: {exc}") from exc
+    return task.s(**arguments)
 
 
 def _without_passwords(ctx: click.Context, message: str) -> str:
@@ -741,5 +790,5 @@ def _print_lines(lines: Sequence[str]) -> None:
     click.echo("\n".join(lines))
 
 
-def _ignore(line: str) -> None:
-    """Write nothing."""
+def _write_error(line: str) -> None:
+    click.echo(line, err=True)

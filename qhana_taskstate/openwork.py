@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, case, func, or_, select
@@ -52,6 +52,7 @@ def read(source: Connection | Session, task_ids: Sequence[int]) -> Mapping[int, 
                     worker=row.worker,
                     retried=bool(row.retried),
                     handed_back=bool(row.handed_back),
+                    published_at=row.published_at,
                     due=row.due if row.delayed else None,
                     heartbeat_at=row.heartbeat_at,
                 )
@@ -80,12 +81,20 @@ def _open_messages(meant: ColumnElement[bool]) -> Any:
         select(
             *alike,
             func.count().label("number"),
+            func.min(table.published_at).label("published_at"),
             func.min(table.eta).label("due"),
             func.max(table.heartbeat_at).label("heartbeat_at"),
         )
         .where(meant, table.closed_at.is_(None))
         .group_by(*alike)
     )
+
+
+def runs_anything(connection: Connection, since: datetime) -> bool:
+    """Tell whether an execution of any task has given a sign of life since a moment (aware)."""
+    table = execution_table.c
+    running = (table.closed_at.is_(None), table.state == ExecutionState.RUNNING.value, table.heartbeat_at > since)
+    return connection.execute(select(table.task_id).where(*running).limit(1)).first() is not None
 
 
 def read_causes(source: Connection | Session, task_ids: Sequence[int]) -> Mapping[int, str]:

@@ -96,7 +96,10 @@ def detail_lines(
 
 def _head_lines(detail: TaskDetail, moment: datetime, paint: Paint) -> list[str]:
     task = detail.task
-    rendered = [f"task {task.id}  {first_line(task.task_name)}  {paint(task.status)}  {task.activity.word.value}"]
+    rendered = [
+        f"task {task.id}  {first_line(task.task_name)}  {paint(task.status)}"
+        + ("" if task.finished else f"  {task.activity.word.value}")
+    ]
     if task.started_at is not None:
         rendered.append(f"  started   {clock(task.started_at)}")
     seconds = task.seconds(moment)
@@ -107,7 +110,8 @@ def _head_lines(detail: TaskDetail, moment: datetime, paint: Paint) -> list[str]
         rendered.append(f"  so far    {duration(seconds)}")
     if task.progress is not None:
         rendered.append(f"  progress  {progress_words(task)}")
-    notes = [note(task)]
+    # Why it failed stands below, with its execution and in the log.
+    notes = [] if task.finished else [note(task)]
     if not task.tracked and task.activity.word != ActivityWord.UNTRACKED:
         notes.append("nobody gave it to the tracker")
     if detail.decided_status is not None and not task.finished:

@@ -93,6 +93,12 @@ class Site:
         """Run code in a client process of its own."""
         subprocess.run([sys.executable, "-c", code], env=self._environment_of_client(), check=True, timeout=60)
 
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `celery taskstate`."""
+        command = [sys.executable, "-m", "celery", "-A", "tests.apps.crash:app", "taskstate", *arguments]
+        environment = self._environment_of_client()
+        return subprocess.run(command, env=environment, check=False, timeout=60, capture_output=True, text=True)
+
     def _environment_of_client(self) -> dict[str, str]:
         import os
 

@@ -48,6 +48,18 @@ def test_worker_killed_with_all_its_children_is_noticed_by_whoever_waits(site: S
     assert worker.node_name in task.task_log
 
 
+@pytest.mark.databases("sqlite")
+def test_command_line_that_waits_notices_a_killed_worker(site: Site) -> None:
+    worker = site.worker()
+    task = site.taskstate.start(work(site, "waits", str(site.folder)))
+    site.begun()
+
+    worker.kill_tree()
+    waited = site.command("wait", str(task.id), "--timeout", "20")
+
+    assert (waited.returncode, waited.stdout.strip()) == (1, "ERROR"), waited.stderr
+
+
 @pytest.mark.databases("postgresql")
 @pytest.mark.parametrize("pool", ["threads", "solo", "gevent"])
 def test_killed_worker_of_another_pool_is_noticed(site: Site, pool: str) -> None:

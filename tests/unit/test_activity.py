@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qhana_taskstate.activity import Activity, ActivityWord, Facts, OpenMessages, activity_of
+from qhana_taskstate.activity import Facts, OpenMessages, activity_of
 from qhana_taskstate.clock import now
 
 MOMENT = now()
@@ -86,9 +86,13 @@ def test_many_workers_are_counted() -> None:
     assert said(facts(*workers)) == "running on a@host, b@host, c@host and 2 more"
 
 
-def test_a_queue_that_nobody_consumes_is_named() -> None:
-    activity = activity_of(facts(queued(queue="a"), queued(queue="b")), MOMENT, 10)
+def test_why_queued_work_does_not_begin_is_said() -> None:
+    activity = activity_of(facts(queued(queue="a", published_at=later(-9)), queued(due=later(-3))), MOMENT, 10)
 
-    assert activity.unconsumed({"b", "c"}).text == "queued in a, b; nobody consumes queue b"
-    assert activity.unconsumed(()) == activity
-    assert Activity(ActivityWord.RUNNING, "running").unconsumed({"b"}).text == "running"
+    assert activity.waiting_since == later(-9)
+    troubled = activity.troubled("nobody consumes queue a")
+    assert (troubled.text, troubled.trouble) == (
+        "queued in a, celery; nobody consumes queue a",
+        "nobody consumes queue a",
+    )
+    assert activity.troubled("") == activity

@@ -282,7 +282,23 @@ class TestStart:
 
         assert "'nosuch'" in line
         assert "tests.apps.jobs.say" in line
-        assert "tests.apps.jobs.add" not in line, "it is no plugin task"
+        assert "tests.apps.jobs.add" in line
+        assert "celery.chord" not in line
+        assert "qhana_taskstate.deliver" not in line
+
+    @pytest.mark.databases("sqlite")
+    def test_any_celery_task_of_the_app_can_be_started(self, offline: Offline, run: Run) -> None:
+        offline.app.conf.task_always_eager = True
+
+        result = run("start", "tests.apps.jobs.add", "-p", "x=1", "-p", "y=2", "--json")
+
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["status"] == "SUCCESS"
+        assert json.loads(result.stdout)["task_name"] == "tests.apps.jobs.add"
+
+    def test_arguments_that_do_not_fit_a_plain_task_write_nothing(self, offline: Offline, run: Run) -> None:
+        assert "'z'" in failed(run("start", "tests.apps.jobs.add", "-p", "z=1"), 2)
+        assert run("list").stdout == ""
 
     @pytest.mark.parametrize("param", ["text", "=1", "a b=1"])
     def test_a_param_without_key_or_value_is_wrong_usage(self, offline: Offline, run: Run, param: str) -> None:
