@@ -644,7 +644,7 @@ def _watch(state: TaskState, task_ids: Sequence[int], board: Board, *, timeout: 
 
     def look() -> list[TaskView]:
         nonlocal looked
-        if time.monotonic() - looked >= state.tracker.upkeep.interval_seconds:
+        if time.monotonic() - looked >= state.parts.upkeep.interval_seconds:
             # So that a task whose last worker died ends although no worker is left to see it.
             looked = time.monotonic()
             state.upkeep(force=False)
