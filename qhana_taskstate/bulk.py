@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from sqlalchemy import BindParameter, Connection, Result, event, false, select, update
 from sqlalchemy.orm import ORMExecuteState, Session
 
-from . import events, finality, outbox, steps
+from . import ending, events, outbox, steps
 from .clock import now
 from .runner_tables import task_table
 from .sessions import note_write
@@ -204,15 +204,15 @@ def _let_end(
     # What only the database knows counts as no word; the condition that the task has not ended guards it all the same.
     word = None if isinstance(given, _Expression) else check_status(given)
     if not is_terminal(word) and moment is None:
-        ending = finality.set_status(connection, task_id, word)
-        return ending is not None and ending.accepted
-    ending = finality.end(
+        outcome = ending.set_status(connection, task_id, word)
+        return outcome is not None and outcome.accepted
+    outcome = ending.end(
         connection, task_id, word if is_terminal(word) else None, moment if isinstance(moment, datetime) else now()
     )
-    if ending is None or not ending.accepted:
+    if outcome is None or not outcome.accepted:
         return False
     steps.show_cleared(session, task_id, step_class)
-    events.note(session, task_id, *finality.events_of(ending))
+    events.note(session, task_id, *ending.events_of(outcome))
     return True
 
 

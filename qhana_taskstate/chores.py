@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, CursorResult, and_, case, literal, not_, or_, select, update
 
 from .database import database_clock, limit_lock_wait, moment_of_clock
+from .execution_keys import key_of, ref_of
 from .facts import ExecutionKey, TaskRef
 from .inserts import insert_absent
 from .states import ExecutionState
@@ -114,8 +115,8 @@ def running(connection: Connection, *conditions: ColumnElement[bool]) -> list[Le
     )
     return [
         Lease(
-            ref=_ref(row),
-            key=_key(row),
+            ref=ref_of(row),
+            key=key_of(row),
             name=row.name,
             heartbeat_at=row.heartbeat_at,
             worker=row.worker,
@@ -193,7 +194,7 @@ def overdue(connection: Connection, moment: datetime, limit: int = 100) -> list[
     Those that `went_back` returns are not among them.
     """
     return [
-        Overdue(ref=_ref(row), key=_key(row), name=row.name)
+        Overdue(ref=ref_of(row), key=key_of(row), name=row.name)
         for row in _past_deadline(connection, moment, not_(_went_back), limit)
     ]
 
@@ -224,18 +225,10 @@ def _past_deadline(
     )
 
 
-def _ref(row: Any) -> TaskRef:
-    return TaskRef(row.task_id, row.token)
-
-
-def _key(row: Any) -> ExecutionKey:
-    return ExecutionKey(row.celery_id, row.retries, row.nesting)
-
-
 def _message(row: Any) -> Waiting:
     return Waiting(
-        ref=_ref(row),
-        key=_key(row),
+        ref=ref_of(row),
+        key=key_of(row),
         name=row.name,
         queue=row.queue,
         published_at=row.published_at,

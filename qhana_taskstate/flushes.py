@@ -15,15 +15,15 @@ from sqlalchemy import Connection, event, inspect
 from sqlalchemy.orm import Mapper, QueryContext, Session, object_session
 from sqlalchemy.orm.attributes import get_history, set_committed_value
 
-from . import documents, events, finality, steps, tasklog
+from . import documents, ending, events, steps, tasklog
 from .checks import check_bytes
 from .clock import now
 from .documents import Document
-from .finality import TaskFinishedWarning
+from .ending import TaskFinishedWarning
 from .rows import lock_task
-from .runner_tables import DEFAULT_TARGET, task_table
+from .runner_tables import task_table
 from .sessions import current_settings
-from .states import UNKNOWN, TaskEvent, TaskStatus, check_status, is_terminal, with_error_word
+from .states import UNKNOWN, TaskEvent, check_status, is_terminal, with_error_word
 from .tasklog import PendingLog
 
 #: Mark in the info of an object: its end was written in the open transaction.
@@ -156,8 +156,9 @@ def _before_task_insert(mapper: Mapper[Any], connection: Connection, task: Any) 
     if is_terminal(task.task_status) and task.finished_at is None:
         task.finished_at = now()
     if task.finished_at is not None:
-        if task.task_status == TaskStatus.SUCCESS and task.progress_value is not None:
-            task.progress_value = DEFAULT_TARGET if task.progress_target is None else task.progress_target
+        at_end = ending.progress_at_end(task.task_status, task.progress_value, task.progress_target)
+        if at_end != task.progress_value:
+            task.progress_value = at_end
         _clear_pending_steps(task)
     task._log_column = tasklog.tail(PendingLog.of(task).show(""), tasklog.column_limit(connection.dialect.name))
 
@@ -208,14 +209,14 @@ def _write_status(connection: Connection, task: Any, step_class: type[Any]) -> N
     if known_end is not None:
         # Only the word for an end of unknown kind that this very transaction wrote gets here.
         if word is not None:
-            finality.name_end(connection, task.id, word)
+            ending.name_end(connection, task.id, word)
         set_committed_value(task, "task_status", word)
         set_committed_value(task, "finished_at", known_end)
         return
     if moment is None and not is_terminal(word):
-        ending = finality.set_status(connection, task.id, word)
+        outcome = ending.set_status(connection, task.id, word)
     else:
-        ending = finality.end(
+        outcome = ending.end(
             connection,
             task.id,
             word if is_terminal(word) else None,
@@ -223,21 +224,21 @@ def _write_status(connection: Connection, task: Any, step_class: type[Any]) -> N
             progress_value=_added(task, "progress_value"),
             progress_target=_added(task, "progress_target"),
         )
-    if ending is None:
+    if outcome is None:
         # The row is gone, which the unit of work notices by its own UPDATE.
         return
-    set_committed_value(task, "task_status", ending.status)
-    set_committed_value(task, "finished_at", ending.finished_at)
-    if ending.ended:
-        set_committed_value(task, "progress_value", ending.progress_value)
+    set_committed_value(task, "task_status", outcome.status)
+    set_committed_value(task, "finished_at", outcome.finished_at)
+    if outcome.ended:
+        set_committed_value(task, "progress_value", outcome.progress_value)
         _clear_pending_steps(task)
         session = object_session(task)
         if session is not None:
             steps.show_cleared(session, task.id, step_class)
-            events.note(session, task.id, *finality.events_of(ending))
+            events.note(session, task.id, *ending.events_of(outcome))
         inspect(task).info[_ENDED] = True
         _mark(task)
-    if not ending.accepted and ending.status != word:
+    if not outcome.accepted and outcome.status != word:
         _warn(task, f"the new status {word!r}", 2)
 
 

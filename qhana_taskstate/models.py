@@ -21,8 +21,8 @@ from sqlalchemy.orm.attributes import flag_dirty, set_committed_value
 from . import bulk, checks, events, flushes, steps, tables, tasklog
 from .belonging import inside_execution_of
 from .clock import now
+from .ending import TaskFinishedWarning
 from .errors import TaskFinishedError
-from .finality import TaskFinishedWarning
 from .ids import row_id
 from .rows import lock_task
 from .runner_tables import file_table, link_table, step_table, subscription_table, task_table

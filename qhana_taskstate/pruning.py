@@ -16,6 +16,7 @@ from .database import Database, database_time
 from .runner_tables import file_table, link_table, step_table, subscription_table, task_table
 from .settings import Settings
 from .tables import (
+    RECORDS,
     change_table,
     delivery_table,
     execution_table,
@@ -366,17 +367,7 @@ def _remove_rows(connection: Connection, ids: Sequence[int]) -> bool:
             for table in (message_table, execution_table):
                 connection.execute(delete(table).where(table.c.task_id == task_id, table.c.celery_id.in_(celery_ids)))
         return False
-    for table in (
-        hold_table,
-        message_table,
-        execution_table,
-        change_table,
-        delivery_table,
-        log_table,
-        subscription_table,
-        link_table,
-        file_table,
-    ):
+    for table in (*RECORDS, subscription_table, link_table, file_table):
         connection.execute(delete(table).where(table.c.task_id.in_(ids)))
     for table, key in ((step_table, step_table.c.id), (task_table, task_table.c.id), (job_table, job_table.c.task_id)):
         connection.execute(delete(table).where(key.in_(ids)))

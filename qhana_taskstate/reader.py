@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, String, false, func, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Row, Select, String, func, or_, select, type_coerce
 from sqlalchemy.orm import Session, object_session
 
 from . import openwork, tasklog
 from .activity import Activity, ActivityWord, Facts, activity_of
 from .clock import now
 from .models import TEMPORARY_FILE_TYPE, ProcessingTask
+from .rows import is_open_step, is_uncleared
 from .runner_tables import UNKNOWN_MOMENT, file_table, link_table, step_table, subscription_table, task_table
 from .sessions import current_session
 from .settings import Settings
@@ -267,9 +268,7 @@ def glance(connection: Connection, task_id: int) -> Glance | None:
     row = connection.execute(select(task_table.c.finished_at).where(task_table.c.id == task_id)).one_or_none()
     if row is None:
         return None
-    step = connection.execute(
-        select(step_table.c.number).where(step_table.c.id == task_id, _uncleared()).limit(1)
-    ).first()
+    step = connection.execute(select(step_table.c.number).where(is_open_step(task_id)).limit(1)).first()
     return Glance(finished=row.finished_at is not None, waiting=step is not None)
 
 
@@ -480,11 +479,6 @@ class _Addresses:
         return storage_data if provider == _URL_PROVIDER else None
 
 
-def _uncleared() -> ColumnElement[bool]:
-    # NULL, in a row of an old database, means the default.
-    return or_(step_table.c.cleared.is_(false()), step_table.c.cleared.is_(None))
-
-
 def _has_status(status: str) -> ColumnElement[bool]:
     if status == TaskStatus.PENDING:
         return task_table.c.finished_at.is_(None)
@@ -581,7 +575,7 @@ def _waiting_steps(source: Connection | Session, task_ids: Sequence[int]) -> dic
     found: dict[int, StepView] = {}
     for position in range(0, len(task_ids), _IDS_AT_ONCE):
         some = task_ids[position : position + _IDS_AT_ONCE]
-        query = select(step_table).where(step_table.c.id.in_(some), _uncleared()).order_by(step_table.c.number)
+        query = select(step_table).where(step_table.c.id.in_(some), is_uncleared()).order_by(step_table.c.number)
         found.update({row["id"]: _step_view(row) for row in source.execute(query).mappings()})
     return found
 

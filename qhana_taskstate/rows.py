@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, Connection, Row, and_, or_, select, update
 
 from .runner_tables import step_table, task_table
 
@@ -38,6 +38,11 @@ def lock_task(connection: Connection, task_id: int, *columns: ColumnElement[Any]
     ).one_or_none()
 
 
-def is_open_step(task_id: int) -> ColumnElement[bool]:
-    """Return the condition for the steps of a task that wait for input; NULL counts as not cleared."""
-    return and_(step_table.c.id == task_id, or_(step_table.c.cleared.is_(False), step_table.c.cleared.is_(None)))
+def is_uncleared() -> ColumnElement[bool]:
+    """Return the condition for steps that wait for input; NULL counts as not cleared."""
+    return or_(step_table.c.cleared.is_(False), step_table.c.cleared.is_(None))
+
+
+def is_open_step(task_id: int | BindParameter[int]) -> ColumnElement[bool]:
+    """Return the condition for the steps of a task that wait for input."""
+    return and_(step_table.c.id == task_id, is_uncleared())

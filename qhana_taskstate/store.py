@@ -19,7 +19,6 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Float,
     Row,
     and_,
     bindparam,
@@ -45,20 +44,18 @@ from .chores import Hold, Lease, Waiting, is_running, running
 from .clock import after, as_utc, now
 from .columntypes import LARGEST_INTEGER, nearest_count
 from .database import LOCK_SECONDS, limit_lock_wait
+from .ending import DECIDE, SHOW_SUCCESS, copy_end
+from .execution_keys import IS_NAMED, is_of_key, key_columns, named
 from .facts import ExecutionKey, KeptMessage, Progress, Publication, TaskRef
 from .inserts import insert_absent
 from .roundtrips import Batch
 from .rows import is_open_step
-from .runner_tables import DEFAULT_TARGET, step_table, subscription_table, task_table
+from .runner_tables import step_table, subscription_table, task_table
 from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
-from .tables import ID_LENGTH, NAME_LENGTH, execution_table, hold_table, job_table, log_table, message_table
+from .tables import ID_LENGTH, NAME_LENGTH, RECORDS, execution_table, hold_table, job_table, log_table, message_table
 
 #: Seconds that a worker has to say that a message expired, the difference of two clocks included.
 _AFTER_EXPIRY_SECONDS: Final = 30.0
-
-_is_open_step_of_task = and_(
-    step_table.c.id == bindparam("of_task"), or_(step_table.c.cleared.is_(False), step_table.c.cleared.is_(None))
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,26 +172,10 @@ class Outcome:
     shown: bool = True
 
 
-def _named(task_id: int, key: ExecutionKey) -> dict[str, Any]:
-    """Return the values of `_THIS`."""
-    return {
-        "of_task": task_id,
-        "of_celery_id": key.celery_id[:ID_LENGTH],
-        "of_retries": key.retries,
-        "of_nesting": key.nesting,
-    }
-
-
 # The statements of every execution are built once: building costs several times what sending them does (measured:
 # 80 to 160 µs against 15 to 60 µs).
 _JOB_OF_TASK = job_table.c.task_id == bindparam("of_task")
-_THIS = and_(
-    execution_table.c.task_id == bindparam("of_task"),
-    execution_table.c.celery_id == bindparam("of_celery_id"),
-    execution_table.c.retries == bindparam("of_retries"),
-    execution_table.c.nesting == bindparam("of_nesting"),
-    execution_table.c.closed_at.is_(None),
-)
+_THIS = and_(IS_NAMED, execution_table.c.closed_at.is_(None))
 _FIND_JOB = select(
     job_table.c.token, job_table.c.open_ended, job_table.c.parked, job_table.c.had_work, job_table.c.end_status
 ).where(_JOB_OF_TASK)
@@ -247,7 +228,7 @@ def _look_at(others: ColumnElement[bool]) -> Any:
         select(literal(1)).where(of_task, execution_table.c.closed_at.is_(None), others).exists(),
         select(literal(1)).where(hold_table.c.task_id == bindparam("of_task")).exists(),
     )
-    is_waiting = select(literal(1)).select_from(step_table).where(_is_open_step_of_task).exists()
+    is_waiting = select(literal(1)).select_from(step_table).where(is_open_step(bindparam("of_task"))).exists()
     # Of the members only two are counted: this is asked at every close, and must not grow with the canvas.
     two_members = select(literal(1)).where(of_task).limit(2).subquery("two_members")
     return select(
@@ -275,16 +256,6 @@ _COUNT_MEMBERS = select(
     func.sum(_part).label("parts"),
     select(func.count()).where(hold_table.c.task_id == bindparam("of_task")).scalar_subquery().label("holds"),
 ).where(execution_table.c.task_id == bindparam("of_task"), execution_table.c.name.not_like("celery.%"))
-_DECIDE = (
-    update(job_table)
-    .where(_JOB_OF_TASK, job_table.c.end_status.is_(None))
-    .values(
-        {
-            job_table.c[name]: bindparam(name, type_=job_table.c[name].type)
-            for name in ("end_status", "ended_at", "end_copied")
-        }
-    )
-)
 _is_subscribed = exists().where(subscription_table.c.task_id == bindparam("of_task"))
 _SHOWN = select(
     task_table.c.id,
@@ -299,21 +270,6 @@ _SHOWN = select(
 # A key share, so that a plugin's uncommitted output, which refers to the row, is no reason to wait (PostgreSQL).
 _LOCK_TASK = _SHOWN.with_for_update(key_share=True)
 _LOCK_TASK_IF_FREE = _SHOWN.with_for_update(skip_locked=True, key_share=True)
-_SHOW_ERROR = (
-    update(task_table)
-    .where(task_table.c.id == bindparam("of_task"), task_table.c.finished_at.is_(None))
-    .values(
-        {task_table.c[name]: bindparam(name, type_=task_table.c[name].type) for name in ("task_status", "finished_at")}
-    )
-)
-_SHOW_SUCCESS = _SHOW_ERROR.values(
-    {
-        task_table.c.progress_value: case(
-            (task_table.c.progress_value.is_(None), None),
-            else_=func.coalesce(task_table.c.progress_target, literal(DEFAULT_TARGET, Float)),
-        )
-    }
-)
 # The usual end in two round trips (PostgreSQL). A look does not see what a change in its own statement does, and so
 # leaves that execution out.
 _closed = _CLOSE.where(_is_of_token).returning(literal(1)).cte("closed")
@@ -323,8 +279,8 @@ _CLOSE_AND_LOOK = _look_at(not_(_THIS)).add_columns(
 )
 _free_row = _LOCK_TASK_IF_FREE.cte("free_row")
 _is_free = select(literal(1)).select_from(_free_row).exists()
-_decided = _DECIDE.values({job_table.c.end_copied: _is_free}).returning(literal(1)).cte("decided")
-_ended = _SHOW_SUCCESS.where(task_table.c.id == _free_row.c.id).returning(literal(1)).cte("ended")
+_decided = DECIDE.values({job_table.c.end_copied: _is_free}).returning(literal(1)).cte("decided")
+_ended = SHOW_SUCCESS.where(task_table.c.id == _free_row.c.id).returning(literal(1)).cte("ended")
 _END_WELL = select(case((_is_free, 1), else_=0).label("shown")).add_cte(_decided, _ended)
 
 
@@ -470,10 +426,7 @@ def register(
     """
     rows = [
         {
-            "task_id": task_id,
-            "celery_id": publication.key.celery_id[:ID_LENGTH],
-            "retries": publication.key.retries,
-            "nesting": publication.key.nesting,
+            **key_columns(task_id, publication.key),
             "name": publication.name[:NAME_LENGTH],
             "state": ExecutionState.QUEUED.value,
             "parent_id": publication.parent_id and publication.parent_id[:ID_LENGTH],
@@ -498,7 +451,7 @@ def register(
 def keep_message(connection: Connection, task_id: int, key: ExecutionKey, message: KeptMessage) -> None:
     """Keep a message, so that it can be sent again if the broker loses it, until its execution is closed."""
     row = {
-        **_named_columns(task_id, key),
+        **key_columns(task_id, key),
         **dataclasses.asdict(message),
         "resends": 0,
         "created_at": now(),
@@ -506,18 +459,9 @@ def keep_message(connection: Connection, task_id: int, key: ExecutionKey, messag
     insert_absent(connection, message_table, [row])
 
 
-def _named_columns(task_id: int, key: ExecutionKey) -> dict[str, Any]:
-    return {
-        "task_id": task_id,
-        "celery_id": key.celery_id[:ID_LENGTH],
-        "retries": key.retries,
-        "nesting": key.nesting,
-    }
-
-
 def is_registered(connection: Connection, task_id: int, key: ExecutionKey) -> bool:
     """Tell whether a task has this execution."""
-    return connection.execute(select(literal(1)).where(_is(task_id, key))).first() is not None
+    return connection.execute(select(literal(1)).where(is_of_key(execution_table, task_id, key))).first() is not None
 
 
 def begin(
@@ -557,20 +501,19 @@ def begin(
     if job is None or job.ref != ref:
         return Begun(known=False)
     ended = job.end_status is not None
-    values = {**_named(ref.task_id, key), **facts, "moment": moment}
+    values = {**named(ref.task_id, key), **facts, "moment": moment}
     if connection.execute(_BEGIN_ANEW, values).rowcount:
         return Begun(known=True, task_ended=ended)
-    if lives is not None and any(lives(connection, lease) for lease in running(connection, _is(ref.task_id, key))):
+    if lives is not None and any(
+        lives(connection, lease) for lease in running(connection, is_of_key(execution_table, ref.task_id, key))
+    ):
         return Begun(known=True, task_ended=ended, running=True)
     inserted = insert_absent(
         connection,
         execution_table,
         [
             {
-                "task_id": ref.task_id,
-                "celery_id": key.celery_id[:ID_LENGTH],
-                "retries": key.retries,
-                "nesting": key.nesting,
+                **key_columns(ref.task_id, key),
                 "name": name[:NAME_LENGTH],
                 "parent_id": parent_id and parent_id[:ID_LENGTH],
                 "started_at": moment,
@@ -584,7 +527,9 @@ def begin(
         # Where the insert found the row, its registration was committed a moment ago, after the first statement.
         return Begun(known=True, task_ended=ended)
     connection.execute(
-        update(execution_table).where(_is(ref.task_id, key)).values(deliveries=execution_table.c.deliveries + 1)
+        update(execution_table)
+        .where(is_of_key(execution_table, ref.task_id, key))
+        .values(deliveries=execution_table.c.deliveries + 1)
     )
     return Begun(known=True, task_ended=ended, closed=True)
 
@@ -624,7 +569,7 @@ def begin_usually(
         None if it is another case; nothing was written then.
     """
     facts = _facts_of_begin(runner, acks_late, max_retries, moment)
-    rows = batch.run(_BEGIN_OF_TOKEN, {**_named(ref.task_id, key), **facts, "moment": moment, "of_token": ref.token})
+    rows = batch.run(_BEGIN_OF_TOKEN, {**named(ref.task_id, key), **facts, "moment": moment, "of_token": ref.token})
     return Begun(known=True, task_ended=rows[0][0] is not None) if rows else None
 
 
@@ -637,7 +582,7 @@ def close_usually(batch: Batch, ref: TaskRef, closing: Closing) -> Outcome | Non
     """
     moment = now()
     values = {
-        **_named(ref.task_id, closing.key),
+        **named(ref.task_id, closing.key),
         **_facts_of_close(closing, moment),
         "of_token": ref.token,
         "end_status": TaskStatus.SUCCESS.value,
@@ -715,14 +660,11 @@ def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
     facts = _facts_of_close(closing, now())
     key = closing.key
     if closing.kept:
-        connection.execute(delete(message_table).where(_is_message(task_id, key)))
-    if connection.execute(_CLOSE, {**_named(task_id, key), **facts}).rowcount:
+        connection.execute(delete(message_table).where(is_of_key(message_table, task_id, key)))
+    if connection.execute(_CLOSE, {**named(task_id, key), **facts}).rowcount:
         return True
     row = {
-        "task_id": task_id,
-        "celery_id": key.celery_id[:ID_LENGTH],
-        "retries": key.retries,
-        "nesting": key.nesting,
+        **key_columns(task_id, key),
         "name": closing.name[:NAME_LENGTH],
         "deliveries": 0,
         "losses": 0,
@@ -785,7 +727,7 @@ def hand_back(
         How often it has lost its worker by now; None if it is not running (any more), or was renewed.
     """
     limit_lock_wait(connection)
-    condition = [_is(ref.task_id, key), is_running()]
+    condition = [is_of_key(execution_table, ref.task_id, key), is_running()]
     if heartbeat_at is not None:
         condition.append(execution_table.c.heartbeat_at == heartbeat_at)
     if process is not None:
@@ -803,7 +745,9 @@ def hand_back(
     )
     if not handed_back.rowcount:
         return None
-    losses = connection.execute(select(execution_table.c.losses).where(_is(ref.task_id, key))).scalar_one()
+    losses = connection.execute(
+        select(execution_table.c.losses).where(is_of_key(execution_table, ref.task_id, key))
+    ).scalar_one()
     return int(losses)
 
 
@@ -814,7 +758,9 @@ def settle_lost(connection: Connection, lease: Lease, failure: Failure) -> Outco
         return Outcome()
     still = connection.execute(
         select(literal(1)).where(
-            _is(lease.ref.task_id, lease.key), is_running(), execution_table.c.heartbeat_at == lease.heartbeat_at
+            is_of_key(execution_table, lease.ref.task_id, lease.key),
+            is_running(),
+            execution_table.c.heartbeat_at == lease.heartbeat_at,
         )
     ).first()
     if still is None:
@@ -844,29 +790,24 @@ def settle_missing(
     job = lock_job(connection, ref.task_id)
     if job is None or job.ref != ref or not _still_waits(connection, missing):
         return Outcome(), None
-    kept = connection.execute(select(message_table).where(_is_message(ref.task_id, key))).one_or_none()
+    kept = connection.execute(select(message_table).where(is_of_key(message_table, ref.task_id, key))).one_or_none()
     if kept is not None and kept.resends < most_resends and job.end_status is None:
         moment = now()
         deadline = after(later(moment, missing.eta), deadline_seconds)
         connection.execute(
-            update(message_table).where(_is_message(ref.task_id, key)).values(resends=message_table.c.resends + 1)
+            update(message_table)
+            .where(is_of_key(message_table, ref.task_id, key))
+            .values(resends=message_table.c.resends + 1)
         )
         connection.execute(
-            update(execution_table).where(_is(ref.task_id, key)).values(published_at=moment, deadline_at=deadline)
+            update(execution_table)
+            .where(is_of_key(execution_table, ref.task_id, key))
+            .values(published_at=moment, deadline_at=deadline)
         )
         names = [name.name for name in dataclasses.fields(KeptMessage)]
         return Outcome(changed=True), KeptMessage(**{name: getattr(kept, name) for name in names})
     closing = Closing(key=key, name=missing.name, state=ExecutionState.LOST, failure=failure)
     return close(connection, ref, closing), None
-
-
-def _is_message(task_id: int, key: ExecutionKey) -> ColumnElement[bool]:
-    return and_(
-        message_table.c.task_id == task_id,
-        message_table.c.celery_id == key.celery_id[:ID_LENGTH],
-        message_table.c.retries == key.retries,
-        message_table.c.nesting == key.nesting,
-    )
 
 
 def _still_waits(connection: Connection, missing: Waiting) -> bool:
@@ -876,7 +817,7 @@ def _still_waits(connection: Connection, missing: Waiting) -> bool:
 def _waits(waiting: Waiting) -> list[ColumnElement[bool]]:
     """Return the conditions for an execution that waits as it did when it was read."""
     return [
-        _is(waiting.ref.task_id, waiting.key),
+        is_of_key(execution_table, waiting.ref.task_id, waiting.key),
         execution_table.c.closed_at.is_(None),
         execution_table.c.state == ExecutionState.QUEUED.value,
         execution_table.c.deliveries == waiting.deliveries,
@@ -993,7 +934,7 @@ def end(
 def remove(connection: Connection, task_id: int) -> None:
     """Remove a task that has no steps, outputs, links or subscribers, with all that was recorded of it."""
     lock_job(connection, task_id)
-    for table in (execution_table, hold_table, log_table, job_table):
+    for table in (*RECORDS, job_table):
         connection.execute(delete(table).where(table.c.task_id == task_id))
     connection.execute(delete(task_table).where(task_table.c.id == task_id))
 
@@ -1079,7 +1020,7 @@ def _finish(
     moment = now()
     if ended is not None:
         connection.execute(
-            _DECIDE,
+            DECIDE,
             {"of_task": task_id, "end_status": ended.value, "ended_at": moment, "end_copied": locked is not None},
         )
     if locked is None:
@@ -1094,7 +1035,7 @@ def _finish(
         _show_progress(connection, task_id, progress)
         events.add(TaskEvent.DETAILS)
     if ended is not None and locked.finished_at is None:
-        events |= _copy_end(connection, task_id, ended, moment, clear_steps=not has_no_step)
+        events |= copy_end(connection, task_id, ended, moment, clear_steps=not has_no_step)
     if log:
         tasklog.refresh_column(connection, task_id)
     if locked.subscribed:
@@ -1118,7 +1059,7 @@ def show(connection: Connection, task_id: int) -> bool:
     ).one_or_none()
     if job is not None and job.end_status is not None and not job.end_copied:
         if locked is not None and locked.finished_at is None:
-            outbox.add(connection, task_id, _copy_end(connection, task_id, TaskStatus(job.end_status), job.ended_at))
+            outbox.add(connection, task_id, copy_end(connection, task_id, TaskStatus(job.end_status), job.ended_at))
         connection.execute(update(job_table).where(job_table.c.task_id == task_id).values(end_copied=True))
     if locked is not None:
         tasklog.refresh_column(connection, task_id)
@@ -1173,21 +1114,6 @@ def _show_progress(connection: Connection, task_id: int, progress: Progress) -> 
     )
 
 
-def _copy_end(
-    connection: Connection, task_id: int, status: TaskStatus, moment: datetime, *, clear_steps: bool = True
-) -> set[TaskEvent]:
-    """Write an end into the `ProcessingTask` row, which the caller has locked; returns what that raises."""
-    values = {"of_task": task_id, "task_status": status.value, "finished_at": moment}
-    connection.execute(_SHOW_SUCCESS if status == TaskStatus.SUCCESS else _SHOW_ERROR, values)
-    events = {TaskEvent.STATUS, TaskEvent.DETAILS}
-    if (
-        clear_steps
-        and connection.execute(update(step_table).where(is_open_step(task_id)).values(cleared=True)).rowcount
-    ):
-        events.add(TaskEvent.STEPS)
-    return events
-
-
 def report(
     connection: Connection,
     ref: TaskRef,
@@ -1237,7 +1163,7 @@ def report(
 def _set_progress(connection: Connection, task_id: int, key: ExecutionKey, progress: Progress) -> None:
     connection.execute(
         update(execution_table)
-        .where(_is(task_id, key))
+        .where(is_of_key(execution_table, task_id, key))
         .values(
             progress_value=progress.value,
             progress_start=progress.start,
@@ -1252,7 +1178,10 @@ def beat(connection: Connection, running: Iterable[tuple[TaskRef, ExecutionKey]]
     keys = sorted((ref.task_id, key.celery_id, key.retries, key.nesting) for ref, key in running)
     if keys:
         mine = or_(
-            *(_is(task_id, ExecutionKey(celery_id, retries, nesting)) for task_id, celery_id, retries, nesting in keys)
+            *(
+                is_of_key(execution_table, task_id, ExecutionKey(celery_id, retries, nesting))
+                for task_id, celery_id, retries, nesting in keys
+            )
         )
         connection.execute(
             update(execution_table).where(mine, execution_table.c.closed_at.is_(None)).values(heartbeat_at=now())
@@ -1319,15 +1248,6 @@ def open_celery_ids(connection: Connection, task_id: int) -> list[str]:
         .distinct()
     )
     return [row.celery_id for row in rows]
-
-
-def _is(task_id: int, key: ExecutionKey) -> ColumnElement[bool]:
-    return and_(
-        execution_table.c.task_id == task_id,
-        execution_table.c.celery_id == key.celery_id[:ID_LENGTH],
-        execution_table.c.retries == key.retries,
-        execution_table.c.nesting == key.nesting,
-    )
 
 
 #: What only the publisher knows. An execution often begins before its publication is recorded.

@@ -291,3 +291,6 @@ log_table = Table(
     Column("glued", Boolean, nullable=False, default=False),
     Column("created_at", UtcTime, nullable=False, default=now),
 )
+
+#: What is recorded of a task beside its job row, in the order in which it is removed.
+RECORDS: Final = (hold_table, message_table, execution_table, change_table, delivery_table, log_table)

@@ -1,11 +1,15 @@
-"""The end of a task that is set by hand: once, whatever other sessions do. Core statements; nothing here commits."""
+"""The end of a task: what it writes, and that it comes once, whatever other sessions do.
+
+The tracker decides the end in the job row and shows it in the `ProcessingTask` row when that is free; a word set by
+hand does both at once. Core statements on a connection that is handed in; nothing here commits.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Float, bindparam, case, func, literal, select, update
 
 from . import steps
 from .rows import lock_task
@@ -39,6 +43,63 @@ class Ending:
     progress_value: float | None = None
 
 
+#: Decides the end in the job row, unless it is decided.
+DECIDE = (
+    update(job_table)
+    .where(job_table.c.task_id == bindparam("of_task"), job_table.c.end_status.is_(None))
+    .values(
+        {
+            job_table.c[name]: bindparam(name, type_=job_table.c[name].type)
+            for name in ("end_status", "ended_at", "end_copied")
+        }
+    )
+)
+_SHOW = (
+    update(task_table)
+    .where(task_table.c.id == bindparam("of_task"), task_table.c.finished_at.is_(None))
+    .values(
+        {task_table.c[name]: bindparam(name, type_=task_table.c[name].type) for name in ("task_status", "finished_at")}
+    )
+)
+_SHOW_WITH_PROGRESS = _SHOW.values({task_table.c.progress_value: bindparam("progress_value", type_=Float())})
+#: Shows the end SUCCESS in the `ProcessingTask` row, unless that has ended; does in SQL what `progress_at_end` does.
+SHOW_SUCCESS = _SHOW.values(
+    {
+        task_table.c.progress_value: case(
+            (task_table.c.progress_value.is_(None), None),
+            else_=func.coalesce(task_table.c.progress_target, literal(DEFAULT_TARGET, Float)),
+        )
+    }
+)
+
+
+def progress_at_end(word: str | None, value: float | None, target: float | None) -> float | None:
+    """Return the progress that a task has at its end: SUCCESS sets a reported one, 0 too, to its target.
+
+    Args:
+        word: SUCCESS, ERROR, or None for an end of unknown kind.
+        value: What was reported, None if nothing was.
+        target: Its target; None stands for the default.
+    """
+    if word != TaskStatus.SUCCESS or value is None:
+        return value
+    return DEFAULT_TARGET if target is None else target
+
+
+def copy_end(
+    connection: Connection, task_id: int, status: TaskStatus, moment: datetime, *, clear_steps: bool = True
+) -> set[TaskEvent]:
+    """Write an end into the `ProcessingTask` row, which the caller has locked; returns what that raises."""
+    values = {"of_task": task_id, "task_status": status.value, "finished_at": moment}
+    connection.execute(SHOW_SUCCESS if status == TaskStatus.SUCCESS else _SHOW, values)
+    cleared = clear_steps and steps.clear(connection, task_id)
+    return _events(cleared_step=cleared)
+
+
+def _events(*, cleared_step: bool) -> set[TaskEvent]:
+    return {TaskEvent.STATUS, TaskEvent.DETAILS, *([TaskEvent.STEPS] if cleared_step else [])}
+
+
 _COLUMNS = (
     task_table.c.task_status,
     task_table.c.finished_at,
@@ -47,11 +108,9 @@ _COLUMNS = (
 )
 
 
-def events_of(ending: Ending) -> tuple[TaskEvent, ...]:
+def events_of(ending: Ending) -> set[TaskEvent]:
     """Return what an attempt to change the status raises."""
-    if not ending.ended:
-        return ()
-    return (TaskEvent.STATUS, TaskEvent.DETAILS, *([TaskEvent.STEPS] if ending.cleared_step else []))
+    return _events(cleared_step=ending.cleared_step) if ending.ended else set()
 
 
 def set_status(connection: Connection, task_id: int, word: str | None) -> Ending | None:
@@ -108,13 +167,10 @@ def end(
         accepted = _job_word(decided[0]) == _job_word(word)
         word, moment = decided
     value = row.progress_value if progress_value is None else progress_value
-    if word == TaskStatus.SUCCESS and value is not None:
-        value = row.progress_target if progress_target is None else progress_target
-        value = DEFAULT_TARGET if value is None else value
+    value = progress_at_end(word, value, row.progress_target if progress_target is None else progress_target)
     connection.execute(
-        update(task_table)
-        .where(task_table.c.id == task_id, task_table.c.finished_at.is_(None))
-        .values(task_status=word, finished_at=moment, progress_value=value)
+        _SHOW_WITH_PROGRESS,
+        {"of_task": task_id, "task_status": word, "finished_at": moment, "progress_value": value},
     )
     cleared = steps.clear(connection, task_id)
     return Ending(word, moment, accepted=accepted, ended=True, cleared_step=cleared, progress_value=value)
@@ -139,9 +195,7 @@ def _decide(
 ) -> tuple[str | None, datetime] | None:
     """Decide the end in the job row; returns the end that was decided there before, if any."""
     decided = connection.execute(
-        update(job_table)
-        .where(job_table.c.task_id == task_id, job_table.c.end_status.is_(None))
-        .values(end_status=_job_word(word), ended_at=moment, end_copied=True)
+        DECIDE, {"of_task": task_id, "end_status": _job_word(word), "ended_at": moment, "end_copied": True}
     )
     if decided.rowcount:
         return None
