@@ -28,16 +28,19 @@ def register(app: object, state: Any, is_current: Callable[[], bool]) -> None:
         state: The `TaskState`.
         is_current: Tells whether the app is Celery's current one in the calling thread.
     """
-    _entries.append(_Entry(app, state, is_current))
+    _entries.append(_Entry(_real(app), state, is_current))
 
 
-def of_app(app: object) -> Any | None:
-    """Return the `TaskState` of an app, None if it has none."""
-    return next((entry.state for entry in reversed(_entries) if entry.app is app), None)
+def find(app: object = None) -> Any | None:
+    """Return the `TaskState` of an app, else that of the process; None if there is none.
 
-
-def find() -> Any | None:
-    """Return the `TaskState` of the process: of the current app, where there are several; None if none was made."""
+    Args:
+        app: The Celery app, or a stand-in for it; None for that of the process: of the current app, where there are
+            several.
+    """
+    if app is not None:
+        real = _real(app)
+        return next((entry.state for entry in reversed(_entries) if entry.app is real), None)
     if not _entries:
         return None
     if len(_entries) > 1:
@@ -48,8 +51,14 @@ def find() -> Any | None:
     return _entries[-1].state
 
 
+def _real(app: Any) -> object:
+    # Celery's `Proxy` stands for apps here and there (celery 5.5 to 5.7).
+    unwrap = getattr(app, "_get_current_object", None)
+    return app if unwrap is None else unwrap()
+
+
 def get() -> Any:
-    """Return what `find` finds.
+    """Return the `TaskState` of the process.
 
     Raises:
         NotConfiguredError: If no `TaskState` was made.

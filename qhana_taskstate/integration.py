@@ -131,9 +131,9 @@ class TaskState:
     def init_app(self, app: Celery) -> None:
         """Track the tasks of a Celery app, and make this the `TaskState` of the process for that app."""
         self._app = app
-        current.register(app, self, lambda: _real(_state.get_current_app()) is _real(app))
+        current.register(app, self, lambda: _state.get_current_app() == app)
         register_tasks(app)
-        signals.connect(_find)
+        signals.connect()
 
     @property
     def app(self) -> Celery:
@@ -658,7 +658,7 @@ class TaskState:
         finally:
             # Nothing of the parent's may be open when pool children are forked.
             self.database.dispose()
-        worker_requests.install(self.app, _find)
+        worker_requests.install(self.app)
         holdings.install()
 
     def on_pool_process_start(self) -> None:
@@ -690,16 +690,6 @@ class TaskState:
 
 #: The process's `TaskState`, in every thread: of the current app, where there are several.
 taskstate: TaskState = cast(TaskState, Proxy(current.get))
-
-
-def _find(app: Celery | None) -> TaskState | None:
-    found: TaskState | None = current.find() if app is None else current.of_app(_real(app))
-    return found
-
-
-def _real(app: Any) -> Celery:
-    real: Celery = app._get_current_object() if isinstance(app, Proxy) else app
-    return real
 
 
 def _id_of(task: ProcessingTask | int | str) -> int:

@@ -78,8 +78,12 @@ class Base(DeclarativeBase):
     metadata = tables.metadata
 
 
-def _task_id(task: ProcessingTask | int | str) -> int | None:
-    return task.id if isinstance(task, ProcessingTask) else row_id(task)
+B = TypeVar("B", bound=Base)
+
+
+def _task_id(task: Base | int | str) -> int | None:
+    found: int | None = getattr(task, "id", None) if isinstance(task, Base) else row_id(task)
+    return found
 
 
 class _Saved:
@@ -107,7 +111,7 @@ class _Saved:
                 session.commit()
 
 
-def _read_anew(cls: type[T], id_: object) -> T | None:
+def _read_anew(cls: type[B], id_: object) -> B | None:
     key = row_id(id_)
     if key is None:
         return None
@@ -116,18 +120,19 @@ def _read_anew(cls: type[T], id_: object) -> T | None:
         return _get_anew(session, cls, key)
 
 
-def _get_anew(session: Session, cls: type[T], key: int) -> T | None:
+def _get_anew(session: Session, cls: type[B], key: int) -> B | None:
     session.flush()
-    if issubclass(cls, ProcessingTask):
+    if cls.__table__ is task_table:
         # A collection that is loaded again does not refresh the objects in it that are known already.
         for child in list(session.identity_map.values()):
-            if isinstance(child, (Step, TaskFile, TaskLink, TaskUpdateSubscription)) and _parent_id(child) == key:
+            if isinstance(child, Base) and _parent_id(child) == key:
                 session.expire(child)
     return session.get(cls, key, populate_existing=True)
 
 
-def _parent_id(child: Any) -> Any:
-    return child.__dict__.get("id" if isinstance(child, Step) else "task_id")
+def _parent_id(row: Base) -> Any:
+    """Return the id of the task that a row refers to, None for a task."""
+    return row.__dict__.get("id" if row.__table__ is step_table else "task_id")
 
 
 class ProcessingTask(_Saved, Base):

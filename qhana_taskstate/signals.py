@@ -21,7 +21,7 @@ from billiard.process import current_process
 from celery import Celery, signals
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 
-from . import messages
+from . import current, messages
 from .belonging import (
     HEADER,
     OWN_TASK_PREFIX,
@@ -83,17 +83,14 @@ class Listener(Protocol):
         """Write what waits for the database before this process ends."""
 
 
-_find: Callable[[Celery | None], Listener | None]
+def _find(app: Celery | None) -> Listener | None:
+    """Return the listener of an app, or of the process for None; None where there is none."""
+    found: Listener | None = current.find(app)
+    return found
 
 
-def connect(find: Callable[[Celery | None], Listener | None]) -> None:
-    """Listen to Celery's signals; twice is once.
-
-    Args:
-        find: Gives the listener of an app, or of the current app for None; None where there is none.
-    """
-    global _find
-    _find = find
+def connect() -> None:
+    """Listen to Celery's signals; twice is once."""
     for signal, handler in (
         (signals.before_task_publish, on_before_task_publish),
         (signals.after_task_publish, on_after_task_publish),

@@ -184,7 +184,7 @@ def register_tasks(app: Celery) -> None:
     )
     def deliver() -> int | None:
         """Tell subscribers what they are owed."""
-        found = current.of_app(app)
+        found = current.find(app)
         return None if found is None else found.deliverer.run()
 
     probe.register(app)

@@ -14,6 +14,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.serialization import UnpickleableExceptionWrapper
 from celery.worker.request import Request
 
+from . import current
 from .belonging import Submission, ref_of_request, reporting, submitting
 from .exits import failure_of
 from .facts import ExecutionKey, TaskRef
@@ -35,19 +36,15 @@ class Parent(Protocol):
         """Where facts go."""
 
 
-_find: Callable[[Celery], Parent | None]
-
 #: Whether Celery itself knows what to do with an exception that is no `Exception` (since 5.7).
 _KNOWS_EXITS = hasattr(Request, "_worker_lost_info")
 
 
-def install(app: Celery, find: Callable[[Celery], Parent | None]) -> None:
+def install(app: Celery) -> None:
     """Let the worker of an app use `TrackedRequest` for tasks that use Celery's own class.
 
     To be called before the worker's strategies are built, that is from `worker_init` (celery 5.5 to 5.7).
     """
-    global _find
-    _find = find
     for task in app.tasks.values():
         if task.Request in ("celery.worker.request:Request", Request):
             task.Request = TrackedRequest  # type: ignore[assignment]  # a class does as well as its name
@@ -88,7 +85,7 @@ class TrackedRequest(Request):
 
     def _tell(self, fact: Callable[[Tracker], None]) -> None:
         try:
-            parent = _find(self.app) if self.app is not None else None
+            parent: Parent | None = current.find(self.app) if self.app is not None else None
             if parent is not None:
                 fact(parent.tracker)
         except Exception:
