@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec, TypeVar
 
+from .celery_ids import is_chosen
 from .facts import ExecutionKey, Progress, Publication, TaskRef
 
 P = ParamSpec("P")
@@ -37,6 +38,8 @@ class Publisher:
 
     ref: TaskRef
     publications: list[Publication] = field(default_factory=list)
+    #: Keys of the messages that it has sent, as far as somebody chose their ids; the others never come twice.
+    chosen: set[ExecutionKey] = field(default_factory=set)
 
     def take_sent(self) -> list[Publication]:
         """Remove and return the publications that the broker has; the others stay until they are sent."""
@@ -46,8 +49,14 @@ class Publisher:
             publications.remove(publication)
         return sent
 
+    def has_sent(self, key: ExecutionKey | None) -> bool:
+        """Tell whether a message with this key, whose id somebody chose, was sent by this very run."""
+        return key in self.chosen
+
     def note_sent(self, key: ExecutionKey) -> None:
         """Mark a publication as handed to the broker."""
+        if is_chosen(key.celery_id):
+            self.chosen.add(key)
         for publication in reversed(self.publications):
             if publication.key == key:
                 publication.sent = True

@@ -6,15 +6,16 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Table, and_, bindparam
 
+from .celery_ids import column_id
 from .facts import ExecutionKey, TaskRef
-from .tables import ID_LENGTH, execution_table
+from .tables import execution_table
 
 
 def key_columns(task_id: int, key: ExecutionKey) -> dict[str, Any]:
     """Return the values of the columns that name an execution."""
     return {
         "task_id": task_id,
-        "celery_id": key.celery_id[:ID_LENGTH],
+        "celery_id": column_id(key.celery_id),
         "retries": key.retries,
         "nesting": key.nesting,
     }
@@ -38,7 +39,7 @@ def named(task_id: int, key: ExecutionKey) -> dict[str, Any]:
     """Return the values of `IS_NAMED`."""
     return {
         "of_task": task_id,
-        "of_celery_id": key.celery_id[:ID_LENGTH],
+        "of_celery_id": column_id(key.celery_id),
         "of_retries": key.retries,
         "of_nesting": key.nesting,
     }

@@ -14,11 +14,12 @@ from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from celery import Celery, _state
 from celery.local import Proxy
-from sqlalchemy import CursorResult, Engine, delete, inspect
+from sqlalchemy import Connection, CursorResult, Engine, delete, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
 from . import (
+    adoption,
     belonging,
     current,
     django_host,
@@ -30,6 +31,7 @@ from . import (
     store,
     worker_requests,
 )
+from .adoption import Adopted
 from .after_commit import after_commit
 from .database import Database
 from .delivery import Deliverer
@@ -41,7 +43,7 @@ from .errors import (
     StatusError,
     TaskNotFoundError,
 )
-from .facts import ExecutionKey, Publication, TaskRef
+from .facts import Publication, TaskRef
 from .ids import row_id
 from .keywords import SettingKeywords
 from .models import ProcessingTask, TaskUpdateSubscription, is_of_subscriber
@@ -611,7 +613,7 @@ class TaskState:
         return belonging.bound(function)
 
     def adopt(
-        self, name: str, key: ExecutionKey, kwargs: Mapping[str, Any], publication: Publication
+        self, name: str, kwargs: Mapping[str, Any], publication: Publication, *, redelivered: bool
     ) -> TaskRef | None:
         """Find or make the task of a plugin task's message that carries none; for the signal handlers.
 
@@ -629,18 +631,30 @@ class TaskState:
             logger.warning("%s was sent with db_id=%s, but there is no such task yet", name, task_id)
             return None
 
-        def work(connection: Any) -> TaskRef | None:
-            known = store.find_task(connection, key.celery_id)
-            if known is not None and (task_id is None or known.task_id == task_id):
-                ref = known
-            else:
-                ref = store.take_up(connection, task_id or store.add_task(connection, name)).ref
-            store.register(
-                connection, ref.task_id, [publication], deadline_seconds=self.settings.publish_deadline_seconds
-            )
-            return ref
+        key = publication.key
 
-        return self.tracker.write(work)
+        def work(connection: Connection) -> Adopted:
+            # It may be tried again, after a first try that was rolled back.
+            publication.key = key
+            return adoption.adopt(
+                connection,
+                name,
+                publication,
+                task_id,
+                redelivered=redelivered,
+                deadline_seconds=self.settings.publish_deadline_seconds,
+            )
+
+        adopted = self.tracker.write(work)
+        if adopted.joined:
+            logger.warning(
+                "%s was sent again with the Celery id %r of task %s, which is still open, and belongs to that task; "
+                "give work that is to be a job of its own another task_id",
+                name,
+                key.celery_id,
+                adopted.ref.task_id,
+            )
+        return adopted.ref
 
     def on_worker_start(self) -> None:
         """Say, when a worker starts, what is wrong with the schema of the database, if something is."""

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from . import current, events, tasklog
 from .belonging import Execution, Publisher, current_execution, current_publisher
+from .celery_ids import check_celery_id
 from .coroutines import run_coroutine
 from .errors import ArgumentsError, NotInExecutionError, TaskNotFoundError
 from .exits import failure_told
@@ -92,9 +93,17 @@ class PluginTask(Task):  # type: ignore[type-arg]  # Celery's class takes type a
         return task
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
-        """As Celery's; fills in the id of the task for a function that declares it."""
+        """As Celery's; fills in the id of the task for a function that declares it.
+
+        Raises:
+            ArgumentsError: If a `task_id` is given that no column holds; nothing was sent.
+            TextCharacterError: If it has a character that no database takes; nothing was sent.
+        """
         if self.checks_arguments:
             bind_arguments(self.plugin_signature, tuple(args or ()), kwargs or {})
+        celery_id = rest[0] if rest else options.get("task_id")
+        if isinstance(celery_id, str):
+            check_celery_id(celery_id)
         publisher = current_publisher()
         if isinstance(publisher, Publisher):
             kwargs = self.with_task_id(args, kwargs, publisher.ref.task_id)

@@ -63,7 +63,7 @@ class Listener(Protocol):
         """Where facts go."""
 
     def adopt(
-        self, name: str, key: ExecutionKey, kwargs: Mapping[str, Any], publication: Publication
+        self, name: str, kwargs: Mapping[str, Any], publication: Publication, *, redelivered: bool
     ) -> TaskRef | None:
         """Find or make the task that a plugin task's message belongs to by itself; None if that is not known yet."""
 
@@ -184,7 +184,11 @@ def on_before_task_publish(
     """Put the task's header into a message, and note the message for registration."""
     publisher = current_publisher()
     if isinstance(publisher, Execution) and headers.get("id") and not sender.startswith(OWN_TASK_PREFIX):
-        headers["replaced_task_nesting"] = nesting_of(headers, body, publisher)
+        nesting = nesting_of(headers, body, publisher)
+        while publisher.has_sent(ExecutionKey.of_headers({**headers, "replaced_task_nesting": nesting})):
+            # The same run sends it again, so it is new work, unlike what a run sends that was delivered again.
+            nesting += 1
+        headers["replaced_task_nesting"] = nesting
     key = ExecutionKey.of_headers(headers)
     if key is None or sender.startswith(OWN_TASK_PREFIX):
         return
@@ -245,9 +249,10 @@ def _adopt_at_publish(name: str, headers: dict[str, Any], body: Any, publication
     if listener is None or find_plugin_task(listener.app, name) is None:
         return
     kwargs = body[1] if isinstance(body, (tuple, list)) and len(body) > 1 else {}
-    ref = listener.adopt(name, publication.key, kwargs if isinstance(kwargs, Mapping) else {}, publication)
+    ref = listener.adopt(name, kwargs if isinstance(kwargs, Mapping) else {}, publication, redelivered=False)
     if ref is not None:
         headers[HEADER] = ref.encode()
+        headers["replaced_task_nesting"] = publication.key.nesting
 
 
 @_never_fails
@@ -283,7 +288,9 @@ def _enter(listener: Listener, task: Any, kwargs: Mapping[str, Any]) -> Executio
         ref = publisher.ref if isinstance(publisher, Publisher) else None
     if ref is None and is_plugin_task(task):
         publication = Publication(key, task.name, request.parent_id, None, now(), None, sent=True)
-        ref = listener.adopt(task.name, key, kwargs, publication)
+        redelivered = bool((request.delivery_info or {}).get("redelivered"))
+        ref = listener.adopt(task.name, kwargs, publication, redelivered=redelivered)
+        key = publication.key
     if ref is None:
         return None
     if request.is_eager and outer is not None:

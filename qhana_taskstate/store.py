@@ -40,6 +40,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from . import outbox, tasklog
 from .canvasprogress import MOST_OF_ONE, Canvas, canvas_progress, is_of_canvas, is_same
+from .celery_ids import column_id
 from .chores import Hold, Lease, Waiting, is_running, running
 from .clock import after, as_utc, now
 from .columntypes import LARGEST_INTEGER, nearest_count
@@ -52,7 +53,7 @@ from .roundtrips import Batch
 from .rows import is_open_step
 from .runner_tables import step_table, subscription_table, task_table
 from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
-from .tables import ID_LENGTH, NAME_LENGTH, RECORDS, execution_table, hold_table, job_table, log_table, message_table
+from .tables import NAME_LENGTH, RECORDS, execution_table, hold_table, job_table, log_table, message_table
 
 #: Seconds that a worker has to say that a message expired, the difference of two clocks included.
 _AFTER_EXPIRY_SECONDS: Final = 30.0
@@ -184,6 +185,7 @@ _LOCK_MILLISECONDS = str(LOCK_SECONDS * 1000)
 # PostgreSQL evaluates the select list before it waits for the row (seen on 16), so that no statement of its own is
 # needed to limit the wait.
 _LOCK_JOB_BRIEFLY = _LOCK_JOB.add_columns(func.set_config("lock_timeout", _LOCK_MILLISECONDS, True))
+_known_since = func.coalesce(execution_table.c.published_at, execution_table.c.started_at, execution_table.c.closed_at)
 _BEGIN = (
     update(execution_table)
     .where(_THIS)
@@ -429,8 +431,9 @@ def register(
             **key_columns(task_id, publication.key),
             "name": publication.name[:NAME_LENGTH],
             "state": ExecutionState.QUEUED.value,
-            "parent_id": publication.parent_id and publication.parent_id[:ID_LENGTH],
-            "queue": publication.queue and publication.queue[:NAME_LENGTH],
+            "parent_id": publication.parent_id and column_id(publication.parent_id),
+            # A message whose id is not kept whole cannot be found in a queue.
+            "queue": publication.queue and publication.queue[:NAME_LENGTH] if _is_whole(publication.key) else None,
             "published_at": publication.published_at,
             "eta": publication.eta,
             "deliveries": 0,
@@ -446,6 +449,10 @@ def register(
     for publication in publications:
         if publication.message is not None:
             keep_message(connection, task_id, publication.key, publication.message)
+
+
+def _is_whole(key: ExecutionKey) -> bool:
+    return column_id(key.celery_id) == key.celery_id
 
 
 def keep_message(connection: Connection, task_id: int, key: ExecutionKey, message: KeptMessage) -> None:
@@ -515,7 +522,7 @@ def begin(
             {
                 **key_columns(ref.task_id, key),
                 "name": name[:NAME_LENGTH],
-                "parent_id": parent_id and parent_id[:ID_LENGTH],
+                "parent_id": parent_id and column_id(parent_id),
                 "started_at": moment,
                 "deliveries": 1,
                 "losses": 0,
@@ -1199,7 +1206,7 @@ def find_open(
         key: Only the execution with this key. Without it, one that runs comes before one that only waits, since a
             retry waits under the same id; of several the newest.
     """
-    conditions = [execution_table.c.celery_id == celery_id[:ID_LENGTH], execution_table.c.closed_at.is_(None)]
+    conditions = [execution_table.c.celery_id == column_id(celery_id), execution_table.c.closed_at.is_(None)]
     if key is not None:
         conditions += [execution_table.c.retries == key.retries, execution_table.c.nesting == key.nesting]
     row = connection.execute(
@@ -1221,15 +1228,25 @@ def find_open(
 
 
 def find_task(connection: Connection, celery_id: str) -> TaskRef | None:
-    """Find the task that a Celery id belongs to."""
+    """Find the task that a Celery id belongs to; of several, the one with the newest message of that id."""
     row = connection.execute(
         select(execution_table.c.task_id, job_table.c.token)
         .join(job_table, job_table.c.task_id == execution_table.c.task_id)
-        .where(execution_table.c.celery_id == celery_id)
-        .order_by(execution_table.c.task_id.desc())
+        .where(execution_table.c.celery_id == column_id(celery_id))
+        .order_by(_known_since.desc(), execution_table.c.task_id.desc())
         .limit(1)
     ).first()
     return None if row is None else TaskRef(row.task_id, row.token)
+
+
+def free_nesting(connection: Connection, task_id: int, celery_id: str) -> int:
+    """Return a nesting with which no execution of a task has a Celery id."""
+    deepest = connection.execute(
+        select(func.max(execution_table.c.nesting)).where(
+            execution_table.c.task_id == task_id, execution_table.c.celery_id == column_id(celery_id)
+        )
+    ).scalar()
+    return 0 if deepest is None else int(deepest) + 1
 
 
 def known_messages(connection: Connection, task_id: int, parent_id: str) -> tuple[set[str], set[str]]:

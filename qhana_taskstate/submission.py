@@ -24,6 +24,7 @@ from . import outbox, store
 from .backlog import Fact
 from .belonging import Submission, submitting
 from .broker import queue_for
+from .celery_ids import check_celery_id
 from .clock import after, as_utc, now
 from .database import is_gone
 from .errors import (
@@ -46,9 +47,8 @@ from .plugin import PluginTask, check_arguments, find_plugin_task
 from .runner_tables import HREF_LENGTH
 from .sender import brief_connection
 from .states import TaskEvent, TaskStatus
-from .tables import ID_LENGTH
 from .targets import check_href, shown_href
-from .texts import is_storable, refuse_unstorable
+from .texts import is_storable
 from .tracker import Tracker
 from .webhook_values import AllowedNetworks
 
@@ -237,7 +237,7 @@ class Submitter:
         self._check_options(options)
         chosen = _chosen_ids(leaves)
         for celery_id in chosen:
-            _check_id(celery_id)
+            check_celery_id(celery_id)
         if len(set(chosen)) != len(chosen):
             twice = next(celery_id for celery_id in chosen if chosen.count(celery_id) > 1)
             raise DuplicateExecutionError(f"the canvas has the Celery id {twice!r} twice; give each message its own")
@@ -266,7 +266,7 @@ class Submitter:
         """Let Celery look at the moments that a message names, before anything is written."""
         moments = {name: options[name] for name in ("countdown", "eta", "expires") if options.get(name) is not None}
         if options.get("task_id") is not None:
-            _check_id(options["task_id"])
+            check_celery_id(options["task_id"])
         if not moments:
             return
         try:
@@ -475,12 +475,6 @@ class Submitter:
 
 def _chosen_ids(leaves: list[_Leaf]) -> list[str]:
     return [leaf.signature.options["task_id"] for leaf in leaves if leaf.signature.options.get("task_id")]
-
-
-def _check_id(celery_id: object) -> None:
-    if not isinstance(celery_id, str) or not 0 < len(celery_id) <= ID_LENGTH:
-        raise ArgumentsError(f"task_id {celery_id!r} is no text of 1 to {ID_LENGTH} characters; nothing was sent")
-    refuse_unstorable(celery_id, "task_id")
 
 
 def _moment(options: Mapping[str, Any], seconds: str, moment: str) -> datetime | None:
