@@ -205,7 +205,7 @@ def _checked(value: object, room: int, enclosing: set[int]) -> Any:
             f"is a {_type_name(value)} inside {MAX_DEPTH} other containers, which is too deep; store fewer levels"
         )
     enclosing.add(id(value))
-    tracked: TrackedDict | TrackedList
+    tracked: _Node
     if isinstance(value, dict):
         entries: dict[str, Any] = {}
         for key, item in value.items():
@@ -229,9 +229,13 @@ def _checked(value: object, room: int, enclosing: set[int]) -> Any:
     return tracked
 
 
-def _new_dict(entries: dict[str, Any]) -> TrackedDict:
+#: The class that tracks each kind of container.
+_CLASSES: dict[type, Any] = {}
+
+
+def _new_dict(entries: dict[str, Any]) -> Any:
     """A root of its own that takes over checked entries."""
-    node = TrackedDict.__new__(TrackedDict)
+    node = _CLASSES[dict].__new__(_CLASSES[dict])
     dict.update(node, entries)
     for item in entries.values():
         if isinstance(item, _Node):
@@ -239,9 +243,9 @@ def _new_dict(entries: dict[str, Any]) -> TrackedDict:
     return node
 
 
-def _new_list(items: list[Any]) -> TrackedList:
+def _new_list(items: list[Any]) -> Any:
     """A root of its own that takes over checked items."""
-    node = TrackedList.__new__(TrackedList)
+    node = _CLASSES[list].__new__(_CLASSES[list])
     list.extend(node, items)
     for item in items:
         if isinstance(item, _Node):
@@ -255,8 +259,13 @@ class _Node:
     # Each kind names the slots itself: a base that has some cannot be combined with dict and with list.
     __slots__ = _NO_SLOTS
 
-    _parent: TrackedDict | TrackedList | None
+    _parent: Any
     _owner: Owner | None
+
+    def __init_subclass__(cls) -> None:
+        """Let a kind track the container that it is."""
+        super().__init_subclass__()
+        _CLASSES[dict if issubclass(cls, dict) else list] = cls
 
     def _root(self) -> _Node:
         node: _Node = self
@@ -331,7 +340,7 @@ class _Node:
                 item._parent = None
         for item in entering:
             if isinstance(item, _Node):
-                item._parent = self  # type: ignore[assignment]  # only the two kinds derive from this class
+                item._parent = self
 
 
 class TrackedDict(_Node, dict[str, Any]):

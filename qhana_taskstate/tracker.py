@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -572,10 +572,36 @@ def _own_key() -> int | None:
     return key_of(this_host(), *_own_process())
 
 
+class Served(Protocol):
+    """What the thread needs of the tracker that it serves.
+
+    Attributes:
+        settings: The settings.
+        database: Where to write.
+        backlog: What waits for the database.
+        chores: What it takes part in.
+        wake_deliveries: Lets some worker tell subscribers.
+        active_at: When it last renewed leases, by the monotonic clock.
+    """
+
+    settings: Settings
+    database: Database
+    backlog: Backlog
+    chores: Chores
+    wake_deliveries: Callable[[], None]
+    active_at: float
+
+    def flush(self, execution: Execution) -> None:
+        """Write what an execution reported so far."""
+
+    def end_unseen(self, execution: Execution) -> None:
+        """Record the end of an execution that nobody told of."""
+
+
 class Pulse:
     """A daemon thread that renews leases and writes reports of the executions of this process."""
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Served) -> None:
         self._tracker = weakref.ref(tracker)
         self._settings = tracker.settings
         self._running: set[Execution] = set()
@@ -621,7 +647,7 @@ class Pulse:
         with self._guard:
             return any((other.ref, other.key) == (ref, key) for other in self._running)
 
-    def _sweeps(self, tracker: Tracker, swept: float) -> bool:
+    def _sweeps(self, tracker: Served, swept: float) -> bool:
         """Whether to look for executions that are said to run here; only while there may be some."""
         moment = time.monotonic()
         pause = max(tracker.chores.interval_seconds, self._settings.heartbeat_seconds)
@@ -658,7 +684,7 @@ class Pulse:
         while (self._owes or self._is_waking) and self.alive and time.monotonic() < deadline:
             time.sleep(_EXIT_PAUSE_SECONDS)
 
-    def _wake_owed(self, tracker: Tracker) -> None:
+    def _wake_owed(self, tracker: Served) -> None:
         self._is_waking = True
         try:
             if self._owes:
@@ -752,12 +778,12 @@ def _attempt(backlog: Backlog, work: Callable[[], object]) -> None:
         logger.warning("what this process reports could not be written, trying again: %s: %s", type(exc).__name__, exc)
 
 
-def _show_canvas(tracker: Tracker, task_id: int) -> None:
+def _show_canvas(tracker: Served, task_id: int) -> None:
     with tracker.database.transaction() as connection:
         store.show_canvas(connection, task_id)
 
 
-def _beat(tracker: Tracker, running: list[Execution], holds: list[str]) -> None:
+def _beat(tracker: Served, running: list[Execution], holds: list[str]) -> None:
     with tracker.database.transaction() as connection:
         store.beat(connection, [(execution.ref, execution.key) for execution in running if execution.known])
         for hold_id in holds:
