@@ -10,7 +10,20 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import Boolean, Column, Float, ForeignKey, Integer, PrimaryKeyConstraint, String, Table, Text
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    literal_column,
+    type_coerce,
+)
 
 from .clock import now
 from .columns import JsonDocument, NullAs, RunnerTime, RunnerTimeOr, StatusWord
@@ -44,6 +57,26 @@ task_table = Table(
     Column("task_status", StatusWord(String(100)), nullable=True),
     #: The newest part of the log; all of it is in `log_table`.
     Column("task_log", ReadText(Text()), default="", nullable=False),
+)
+
+#: Words that are compared as they are in the rows: the type of the column would write both for a failure as one.
+_word = type_coerce(task_table.c.task_status, String)
+_open = task_table.c.finished_at.is_(None)
+_failed = _word.in_([literal_column("'ERROR'"), literal_column("'FAILURE'")])
+#: The newest tasks that have not ended, and that failed: on PostgreSQL and SQLite these indexes hold no others.
+Index(
+    "ix_ProcessingTask_open",
+    task_table.c.finished_at,
+    task_table.c.id,
+    postgresql_where=_open,
+    sqlite_where=_open,
+)
+Index(
+    "ix_ProcessingTask_failed",
+    task_table.c.task_status,
+    task_table.c.id,
+    postgresql_where=_failed,
+    sqlite_where=_failed,
 )
 
 step_table = Table(

@@ -285,12 +285,13 @@ log_table = Table(
     "taskstate_log",
     metadata,
     Column("id", _SERIAL, primary_key=True, autoincrement=True),
-    Column("task_id", Integer, nullable=False, index=True),
+    Column("task_id", Integer, nullable=False),
     Column("text", _LONG_TEXT, nullable=False),
     #: Continues the entry before it instead of starting a new line.
     Column("glued", Boolean, nullable=False, default=False),
     Column("created_at", UtcTime, nullable=False, default=now),
 )
+Index("ix_taskstate_log_newest", log_table.c.task_id, log_table.c.id)
 
 #: What is recorded of a task beside its job row, in the order in which it is removed.
 RECORDS: Final = (hold_table, message_table, execution_table, change_table, delivery_table, log_table)

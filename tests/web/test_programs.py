@@ -220,6 +220,7 @@ class TestEvents:
 
         client = make_client()
         task = make_task()
+        wait_until("those of other tests have ended", lambda: watchers() == 0)
         answers = [client.get(f"/tasks/{task.id}/events") for _ in range(20)]
         assert watchers() == 1
         for answer in answers:
