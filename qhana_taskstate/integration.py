@@ -1,4 +1,4 @@
-"""`TaskState`: the one place that wires the parts together."""
+"""`TaskState`: what an application calls. Its parts are made and joined by `wiring`."""
 
 from __future__ import annotations
 
