@@ -5,6 +5,7 @@ The ways out, for each version and pool, and who tells of them: docs/adr/0014-wa
 
 from __future__ import annotations
 
+import sys
 import traceback as traceback_module
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any
 from celery.exceptions import Reject, Retry
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
+from .failures import message_of, summary_of, without_statements
 from .states import FAILED_STATES, ExecutionState
 from .store import Failure
 
@@ -100,7 +102,7 @@ def decide_unseen(left: Exit) -> Close:
 
 
 def _rejected(reject: Any, *, acks_late: bool) -> Close | HandBack:
-    failure = Failure(type="Reject", message=str(reject.reason))
+    failure = Failure(type="Reject", message=_reason(reject.reason))
     if not reject.requeue:
         return Close(ExecutionState.REJECTED, failure)
     if acks_late:
@@ -109,6 +111,10 @@ def _rejected(reject: Any, *, acks_late: bool) -> Close | HandBack:
     return Close(
         ExecutionState.LOST, replace(failure, message=f"{failure.message}; cannot be requeued without acks_late")
     )
+
+
+def _reason(reason: object) -> str:
+    return summary_of(reason) if isinstance(reason, BaseException) else _text(reason)
 
 
 def _returned(left: Exit) -> Close | Leave:
@@ -212,18 +218,16 @@ def failure_of(exception: BaseException | None, traceback: Any = None, einfo: An
     cause = exception if exception is not None else getattr(einfo, "exception", None)
     # billiard wraps the exception together with its remote traceback.
     cause = getattr(cause, "exc", cause) if type(cause).__name__ == "ExceptionWithTraceback" else cause
-    traceback_text = text and str(text)
+    traceback_text = text and without_statements(str(text))
     if isinstance(cause, UnpickleableExceptionWrapper):
-        told = ", ".join(str(argument) for argument in cause.exc_args or ())
-        return Failure(type=str(cause.exc_cls_name), message=told, traceback=traceback_text)
-    return Failure(type=type(cause).__name__, message=_message(cause), traceback=traceback_text)
-
-
-def _message(exception: BaseException | None) -> str:
-    try:
-        return str(exception)
-    except Exception as exc:
-        return f"(its text cannot be had: {type(exc).__name__})"
+        raised = sys.exc_info()[1]
+        if raised is None or type(raised).__name__ != cause.exc_cls_name:
+            told = ", ".join(_text(argument) for argument in cause.exc_args or ())
+            return Failure(type=str(cause.exc_cls_name), message=told, traceback=traceback_text)
+        # Celery hands on what it made of it, which has no notes and no causes, while the error itself is handled.
+        cause = raised
+    message = message_of(cause) if isinstance(cause, BaseException) else _text(cause)
+    return Failure(type=type(cause).__name__, message=message, traceback=traceback_text)
 
 
 def failure_told(state: str | None, meta: Any) -> Failure | None:
@@ -256,6 +260,6 @@ def failure_told(state: str | None, meta: Any) -> Failure | None:
 
 def _text(value: object) -> str:
     try:
-        return str(value)
+        return without_statements(str(value))
     except Exception as exc:
         return f"(its text cannot be had: {type(exc).__name__})"

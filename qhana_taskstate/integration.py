@@ -527,8 +527,16 @@ class TaskState:
         return None if ref is None else ProcessingTask.get_by_id(ref.task_id)
 
     @_explained
-    def describe(self, task: ProcessingTask | int | str) -> dict[str, Any]:
+    def describe(
+        self, task: ProcessingTask | int | str, *, log_bytes: int | None = reader.DESCRIBED_LOG_BYTES
+    ) -> dict[str, Any]:
         """Return the JSON of the task resource, as QHAna's task view gives it.
+
+        Args:
+            task: The task or its id.
+            log_bytes: How many bytes of the newest log are in it, so that the answer to each poll stays small. Where
+                that is not all, the first line of the log says how many characters are left out. None gives all of
+                it, as `ProcessingTask.task_log` does.
 
         Raises:
             TaskNotFoundError: If there is no such task.
@@ -536,7 +544,7 @@ class TaskState:
         row = ProcessingTask.get_by_id(_id_of(task))
         if row is None:
             raise TaskNotFoundError(task)
-        return reader.describe(row, self.settings)
+        return reader.describe(row, self.settings, log_bytes=log_bytes)
 
     @_explained
     def subscribe(

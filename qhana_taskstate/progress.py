@@ -7,13 +7,15 @@ import math
 import mimetypes
 import secrets
 from collections.abc import Iterable, Iterator
+from copy import copy
 from operator import length_hint
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from .belonging import current_execution
 from .errors import NotInExecutionError, ProgressError, TaskNotFoundError, TextTooLongError
 from .facts import Progress
+from .failures import is_of_database, summary_of
 from .models import ProcessingTask, TaskFile
 from .reporter import reporting_execution
 from .sessions import current_session
@@ -160,6 +162,42 @@ def add_output(path: str | Path, *, file_type: str, mimetype: str | None = None,
     return output
 
 
+class _Formatter(logging.Formatter):
+    """Tells what was raised in the words of `failures`, since a traceback shows statements and their values."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record of which nobody else has a use."""
+        record.exc_text = None
+        if isinstance(record.args, tuple):
+            record.args = tuple(summary_of(arg) if _shows_sql(arg) else arg for arg in record.args)
+        message: object = record.msg
+        if _shows_sql(message):
+            record.msg = summary_of(message)
+        return super().format(record)
+
+    def formatException(self, ei: Any) -> str:
+        """Return the traceback, without those of database errors and of what they were raised from."""
+        raised = ei[1]
+        if raised is None or not any(map(_shows_sql, _chain(raised))):
+            return super().formatException(ei)
+        return summary_of(raised)
+
+
+def _shows_sql(value: object) -> TypeGuard[BaseException]:
+    return isinstance(value, BaseException) and is_of_database(value)
+
+
+def _chain(exception: BaseException) -> Iterator[BaseException]:
+    waiting, seen = [exception], set()
+    while waiting:
+        raised = waiting.pop()
+        seen.add(id(raised))
+        yield raised
+        members = raised.exceptions if isinstance(raised, BaseExceptionGroup) else ()
+        linked = [raised.__cause__, raised.__context__, *members]
+        waiting += [found for found in linked if found is not None and id(found) not in seen]
+
+
 class TaskLogHandler(logging.Handler):
     """Copies log records that are emitted inside an execution into the log of its task.
 
@@ -169,7 +207,7 @@ class TaskLogHandler(logging.Handler):
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
-        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        self.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one record in memory; our own and Celery's records about tasks are left out."""
@@ -177,6 +215,7 @@ class TaskLogHandler(logging.Handler):
         if execution is None or record.name.startswith(("qhana_taskstate", "celery", "kombu", "amqp", "sqlalchemy")):
             return
         try:
-            execution.lines.append(self.format(record))
+            # A copy, since a formatter keeps the text of the traceback in the record, for all others too.
+            execution.lines.append(self.format(copy(record)))
         except Exception:
             self.handleError(record)

@@ -33,6 +33,10 @@ HrefOf = Callable[[int], str | None]
 _IDS_AT_ONCE: Final = 500
 
 
+#: How many bytes of the newest log are in the JSON of the task resource.
+DESCRIBED_LOG_BYTES: Final = 65_536
+
+
 @dataclass(frozen=True, slots=True)
 class Glance:
     """What `wait` looks at.
@@ -273,7 +277,12 @@ def glance(connection: Connection, task_id: int) -> Glance | None:
 
 
 def describe(
-    task: ProcessingTask, settings: Settings, *, base: str | None = None, href_of: HrefOf | None = None
+    task: ProcessingTask,
+    settings: Settings,
+    *,
+    base: str | None = None,
+    href_of: HrefOf | None = None,
+    log_bytes: int | None = DESCRIBED_LOG_BYTES,
 ) -> dict[str, Any]:
     """Return the JSON of QHAna's task resource.
 
@@ -293,6 +302,7 @@ def describe(
         settings: Say the word for a failed task, and the public URL.
         base: Where the task resources of this server are found; by default what the public URL says.
         href_of: Tells where a file is found; None where it does not know. By default what is said above.
+        log_bytes: How many bytes of UTF-8 of the newest log are in it; None for all of it.
 
     Returns:
         A dict that `json.dumps` takes.
@@ -304,7 +314,7 @@ def describe(
         "taskName": task.task_name,
         "status": with_error_word(task.status, settings.wire_error_status),
         "activity": _activity(session, task, settings).wire,
-        "log": task.task_log or "",
+        "log": (task.task_log or "") if log_bytes is None else tasklog.read_tail(session, task.id, log_bytes),
         "outputs": [_wire_output(output) for output in _outputs(session, task.id, address)] if task.is_finished else [],
         "links": address.subscribe_links(task.id)
         + [{"type": link.type, "href": link.href} for link in _links(session, task.id)],

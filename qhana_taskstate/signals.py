@@ -42,6 +42,7 @@ from .clock import as_utc, now
 from .errors import SettingsError
 from .exits import Close, Exit, HandBack, decide, failure_of
 from .facts import ExecutionKey, Publication, TaskRef
+from .failures import message_of
 from .plugin import find_plugin_task, hear_states, is_plugin_task, resent
 from .stacks import is_on_stack
 from .states import ExecutionState
@@ -516,7 +517,8 @@ def on_task_unknown(sender: Any, message: Any, exc: BaseException, name: str, id
 @_never_fails
 def on_task_rejected(sender: Any, message: Any, exc: BaseException | None = None, **_: Any) -> None:
     """End an execution whose message the worker could not read."""
-    failure = Failure(type=type(exc).__name__, message=f"the worker could not read the message: {exc}")
+    told = f"the worker could not read the message: {message_of(exc) if exc is not None else None}"
+    failure = Failure(type=type(exc).__name__, message=told)
     _close_message(sender, message, None, failure)
 
 

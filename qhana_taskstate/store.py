@@ -54,6 +54,10 @@ from .rows import is_open_step
 from .runner_tables import step_table, subscription_table, task_table
 from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
 from .tables import NAME_LENGTH, RECORDS, execution_table, hold_table, job_table, log_table, message_table
+from .texts import LONGEST_TEXT, cut
+
+#: How many characters of a traceback are kept.
+_LONGEST_TRACEBACK: Final = 16 * LONGEST_TEXT
 
 #: Seconds that a worker has to say that a message expired, the difference of two clocks included.
 _AFTER_EXPIRY_SECONDS: Final = 30.0
@@ -686,14 +690,14 @@ def _facts_of_close(closing: Closing, moment: datetime) -> dict[str, Any]:
         "state": closing.state.value,
         "closed_at": moment,
         "error_type": failure and failure.type[:NAME_LENGTH],
-        "error": failure and failure.message,
-        "traceback": failure and failure.traceback,
+        "error": failure and cut(failure.message),
+        "traceback": failure and failure.traceback and cut(failure.traceback, _LONGEST_TRACEBACK),
     }
 
 
 def _failure_entry(closing: Closing) -> str:
     told = closing.failure.summary if closing.failure else closing.state.value.lower()
-    return f"{closing.name} failed: {told}"
+    return cut(f"{closing.name} failed: {told}")
 
 
 def _deadline(publication: Publication, seconds: float) -> datetime:

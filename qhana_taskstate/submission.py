@@ -40,6 +40,7 @@ from .errors import (
     WebhookTargetError,
 )
 from .facts import ExecutionKey, Publication, TaskRef
+from .failures import summary_of
 from .faults import explain
 from .models import ProcessingTask, TaskUpdateSubscription, is_of_subscriber
 from .own_locks import refuse_own_lock
@@ -460,7 +461,7 @@ class Submitter:
             raise
 
     def _give_up(self, ref: TaskRef, exc: Exception, hold_id: str | None) -> None:
-        entry = f"could not be sent to the broker: {type(exc).__name__}: {exc}"
+        entry = f"could not be sent to the broker: {summary_of(exc)}"
 
         def work(connection: Connection) -> store.Outcome:
             return store.end(connection, ref.task_id, TaskStatus.ERROR, entry=entry)

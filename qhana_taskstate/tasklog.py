@@ -29,6 +29,7 @@ from sqlalchemy.orm import Session
 
 from . import texts
 from .clock import now
+from .failures import without_statements
 from .inserts import absent
 from .rows import lock_task
 from .runner_tables import task_table
@@ -142,14 +143,17 @@ class PendingLog:
 
 
 def clean(text: str) -> str:
-    """Make a text one that a log takes: no characters that a column cannot hold, no endless lines.
+    """Make a text one that a log takes.
+
+    Characters that a column cannot hold are replaced, lines longer than `texts.LONGEST_TEXT` are cut in the middle, and
+    the text of a database error that SQLAlchemy made is left out: it shows the statement and its values.
 
     Raises:
         TypeError: If it is no text.
     """
     if not isinstance(text, str):
         raise TypeError(f"a log is text, not {type(text).__name__} {text!r}; use str()")
-    return texts.cut_lines(texts.clean(text))
+    return texts.cut_lines(texts.clean(without_statements(text)))
 
 
 def join(entries: Iterable[Entry], before: str = "") -> str:
@@ -255,6 +259,34 @@ def read(connection: Connection | Session, task_id: int) -> str:
     return "\n".join([joined, *foreign])
 
 
+def read_tail(connection: Connection | Session, task_id: int, limit: int) -> str:
+    """Return the newest part of a log, at most `limit` bytes of UTF-8, and before it a line that says what is left out.
+
+    A log that is no longer than that is returned whole. What is left out is not read.
+    """
+    newest, complete = _newest(connection, task_id, limit)
+    whole = read(connection, task_id) if complete else None
+    if whole is not None and len(whole.encode()) <= limit:
+        return whole
+    text = tail(whole if whole is not None else join(newest), limit)
+    characters = len(whole) if whole is not None else _characters(connection, task_id)
+    return f"[{characters - len(text):,} characters of the log are left out here]\n{text}"
+
+
+def _characters(connection: Connection | Session, task_id: int) -> int:
+    # `length` counts bytes on MySQL, and SQLite does not know `char_length`.
+    is_sqlite = (
+        connection.get_bind().dialect.name == "sqlite"
+        if isinstance(connection, Session)
+        else (connection.dialect.name == "sqlite")
+    )
+    length = func.length(log_table.c.text) if is_sqlite else func.char_length(log_table.c.text)
+    counted = connection.execute(
+        select(func.sum(length + case((log_table.c.glued, 0), else_=1))).where(log_table.c.task_id == task_id)
+    ).scalar_one()
+    return int(counted) - 1
+
+
 def refresh_column(connection: Connection, task_id: int) -> None:
     """Let the runner's column hold the newest entries; waits for the row of the task. Does not commit.
 
@@ -280,7 +312,7 @@ def refresh_column(connection: Connection, task_id: int) -> None:
         connection.execute(update(task_table).where(task_table.c.id == task_id).values(task_log=text))
 
 
-def _newest(connection: Connection, task_id: int, limit: int) -> tuple[list[Entry], bool]:
+def _newest(connection: Connection | Session, task_id: int, limit: int) -> tuple[list[Entry], bool]:
     """Return the newest entries, oldest first, that fill `limit` bytes, and whether these are all."""
     entries: list[Entry] = []
     size = 0

@@ -18,6 +18,7 @@ from . import current
 from .belonging import Submission, ref_of_request, reporting, submitting
 from .exits import failure_of
 from .facts import ExecutionKey, TaskRef
+from .failures import message_of
 from .states import ExecutionState
 from .store import Failure
 from .tracker import Tracker
@@ -132,7 +133,7 @@ class TrackedRequest(Request):
         key, name = self._key(), self.name
         if self._retried:
             # Its next attempt is registered by now, so that nobody finds the task at its end in between.
-            cause = Failure(type=type(exc).__name__, message=str(exc))
+            cause = Failure(type=type(exc).__name__, message=message_of(exc))
             self._tell(
                 lambda tracker: tracker.close_elsewhere(ref, key, key.celery_id, name, ExecutionState.RETRY, cause)
             )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from qhana_taskstate import (
     NotInExecutionError,
@@ -117,7 +120,7 @@ def test_endless_lines_and_errors_are_cut_in_the_middle(eager: TaskState) -> Non
     text = "a" * 2_000_000 + "z" * 1_000_000
     for task in (eager.start(say.s(text)), eager.start(fail.s(text))):
         assert len(task.task_log) < 17_000
-        assert "a … [2,983," in task.task_log and " characters left out] … z" in task.task_log
+        assert re.search(r"a … \[2,9\d\d,\d\d\d characters left out\] … z", task.task_log)
 
 
 def test_a_long_log_of_short_lines_is_kept_whole(eager: TaskState) -> None:
@@ -163,3 +166,49 @@ def test_current_task_is_read_anew(eager: TaskState) -> None:
     assert ProcessingTask.get_by_id(eager.start(say.s()).id) is not None
     with pytest.raises(NotInExecutionError):
         taskstate.current()
+
+
+@plugin_task(name="contract.fail_in_several_ways")
+def fail_in_several_ways() -> None:
+    """Fail with a group of errors that have notes and causes."""
+    try:
+        raise OSError("the disk is full")
+    except OSError as exc:
+        error = ValueError("row 7")
+        error.add_note("of x.csv")
+        error.__cause__ = exc
+        raise ExceptionGroup("several", [error, KeyError("k")]) from None
+
+
+@plugin_task(name="contract.fail_in_the_database")
+def fail_in_the_database(quoted: bool) -> None:
+    """Let the database refuse a statement of the plugin's own."""
+    try:
+        taskstate.session.execute(text("SELECT geheim_column FROM geheim_table WHERE x = :x"), {"x": "geheim_value"})
+    except DBAPIError as exc:
+        add_log(f"tried: {exc}")
+        logging.getLogger("some.library").exception("it failed: %s", exc)
+        if not quoted:
+            raise
+        raise RuntimeError(f"import: {exc}") from exc
+
+
+def test_a_failure_tells_its_real_cause(eager: TaskState) -> None:
+    assert eager.start(fail_in_several_ways.s()).task_log.splitlines() == [
+        "contract.fail_in_several_ways failed: ExceptionGroup: several (2 sub-exceptions)",
+        "- ValueError: row 7",
+        "  note: of x.csv",
+        "  caused by OSError: the disk is full",
+        "- KeyError: 'k'",
+    ]
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_no_sql_and_no_value_reaches_the_log(make_state: MakeState, quoted: bool) -> None:
+    state = make_state(eager=True, capture_log_level="WARNING")
+    try:
+        log = state.start(fail_in_the_database.s(quoted)).task_log
+    finally:
+        _remove_handlers()
+    assert "geheim" not in log and "SELECT" not in log
+    assert "the database refused a statement" in log and "tried: (a database error" in log and "it failed: " in log

@@ -23,6 +23,7 @@ from qhana_taskstate import (
 )
 from qhana_taskstate.clock import now
 from qhana_taskstate.facts import ExecutionKey, Publication
+from qhana_taskstate.reader import DESCRIBED_LOG_BYTES
 from qhana_taskstate.states import ExecutionState, TaskStatus
 from qhana_taskstate.tables import execution_table, log_table
 
@@ -103,6 +104,23 @@ class TestDescribe:
             "links": [{"type": "subscribe", "href": f"https://q.example/plugin/tasks/{task.id}/"}],
         }
         assert datetime.fromisoformat(described["startedAt"]).utcoffset() == timedelta(0)
+
+    @pytest.mark.parametrize("entries", [1, 30])
+    def test_a_long_log_is_described_by_its_newest_part(self, state: TaskState, entries: int) -> None:
+        task = saved()
+        lines = [f"{number:05} µ {'x' * 90}" for number in range(900)]
+        for start in range(0, 900, 900 // entries):
+            task.add_task_log_entry("\n".join(lines[start : start + 900 // entries]), commit=True)
+        whole = "\n".join(lines)
+        assert len(whole.encode()) > DESCRIBED_LOG_BYTES
+
+        first, rest = state.describe(task.id)["log"].split("\n", 1)
+
+        assert whole.endswith("\n" + rest) and DESCRIBED_LOG_BYTES - 100 < len(rest.encode()) <= DESCRIBED_LOG_BYTES
+        assert first == f"[{len(whole) - len(rest):,} characters of the log are left out here]"
+        assert state.describe(task.id, log_bytes=None)["log"] == task.task_log == whole
+        assert state.describe(task.id, log_bytes=10**9)["log"] == whole
+        assert state.describe(task.id, log_bytes=200)["log"].endswith(lines[-1])
 
     def test_a_failed_task_has_the_wire_word_and_no_traceback(self, state: TaskState) -> None:
         task = saved(task_log="it broke")
