@@ -11,16 +11,20 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from . import schema
 from .database import Database, is_gone, passes
-from .errors import DatabaseUnavailableError
+from .errors import DatabaseUnavailableError, SchemaError
 from .fork import call_in_child
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two tries of a process that has no thread for it.
 _PAUSE_SECONDS: Final = 1.0
+
+#: Seconds between two looks whether the tables are there.
+_SCHEMA_PAUSE_SECONDS: Final = 5.0
 
 #: Seconds between two messages that the database is away: a standby answers questions, and then refuses to write.
 _TELL_SECONDS: Final = 60.0
@@ -65,6 +69,7 @@ class Backlog:
         self._away = False
         self._tried = 0.0
         self._told = -_TELL_SECONDS
+        self._lacks_schema = False
         call_in_child(self._forget_parent)
 
     def __len__(self) -> int:
@@ -72,7 +77,7 @@ class Backlog:
 
     @property
     def away(self) -> bool:
-        """Whether the database could not be reached when it was last tried."""
+        """Whether the database could not be reached, or lacked the tables, when it was last tried."""
         return self._away
 
     def must_wait(self, task_id: int) -> bool:
@@ -85,10 +90,14 @@ class Backlog:
             self._facts.append(fact)
             self._tasks[fact.task_id] += 1
 
-    def note(self, exc: BaseException) -> None:
-        """Note what a try led to; the database is away if it could not be reached."""
+    def note(self, exc: BaseException) -> bool:
+        """Note what a try led to; the database is away if it could not be reached, or lacks the tables.
+
+        Returns:
+            Whether it is away, so that trying again later helps.
+        """
         if not is_gone(exc):
-            return
+            return self._note_if_schema_is_missing(exc)
         self._tried = time.monotonic()
         self._away = True
         if self._tried - self._told >= _TELL_SECONDS:
@@ -100,6 +109,31 @@ class Backlog:
                 self._keep_seconds,
                 type(exc).__name__,
             )
+        return True
+
+    def _note_if_schema_is_missing(self, exc: BaseException) -> bool:
+        if not isinstance(exc, (DBAPIError, SchemaError)):
+            return False
+        try:
+            schema.check(self._database)
+        except SchemaError as found:
+            self.note_missing_schema(found)
+        except (DBAPIError, DatabaseUnavailableError):
+            return False
+        return self._lacks_schema
+
+    def note_missing_schema(self, exc: SchemaError) -> None:
+        """Note that the tables are missing or too old, and say so once."""
+        self._tried = time.monotonic()
+        if not self._lacks_schema:
+            logger.critical(
+                "task states cannot be recorded: %s. It is looked for every %g s; what happens meanwhile waits, for "
+                "%g s at most",
+                exc,
+                _SCHEMA_PAUSE_SECONDS,
+                self._keep_seconds,
+            )
+        self._away = self._lacks_schema = True
 
     def catch_up_if_due(self) -> None:
         """As `catch_up`, but not more often than once a second. For processes that have no thread for it."""
@@ -114,6 +148,8 @@ class Backlog:
         """
         if not self._away and not self._facts:
             return True
+        if self._lacks_schema and time.monotonic() - self._tried < _SCHEMA_PAUSE_SECONDS:
+            return False
         if not self._writing.acquire(blocking=False):
             return not self._away
         try:
@@ -127,7 +163,11 @@ class Backlog:
             # One probe, rather than one for each fact.
             with self._database.reading() as connection:
                 connection.exec_driver_sql("SELECT 1")
-        except (SQLAlchemyError, DatabaseUnavailableError) as exc:
+            if self._lacks_schema:
+                schema.check(self._database)
+                self._lacks_schema = False
+                logger.warning("the tables of task states are there now; this process goes on")
+        except (SQLAlchemyError, DatabaseUnavailableError, SchemaError) as exc:
             self.note(exc)
             self._give_up_old()
             return False
@@ -153,8 +193,7 @@ class Backlog:
             with self._database.transaction() as connection:
                 result = fact.write(connection)
         except (SQLAlchemyError, DatabaseUnavailableError) as exc:
-            self.note(exc)
-            if not passes(exc):
+            if not self.note(exc) and not passes(exc):
                 # The database is there and refuses these very values.
                 self._give_up(fact, f"the database refuses it: {type(exc).__name__}")
             return False
@@ -208,4 +247,5 @@ class Backlog:
     def _forget_parent(self) -> None:
         self._facts, self._tasks = deque(), Counter()
         self._guard, self._writing = threading.Lock(), threading.Lock()
-        self._away = False
+        # The parent has said that tables are missing.
+        self._away = self._lacks_schema

@@ -28,7 +28,9 @@ def register(app: object, state: Any, is_current: Callable[[], bool]) -> None:
         state: The `TaskState`.
         is_current: Tells whether the app is Celery's current one in the calling thread.
     """
-    _entries.append(_Entry(_real(app), state, is_current))
+    real = _real(app)
+    _entries[:] = [entry for entry in _entries if entry.app is not real or entry.state is not state]
+    _entries.append(_Entry(real, state, is_current))
 
 
 def find(app: object = None) -> Any | None:

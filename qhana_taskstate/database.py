@@ -149,7 +149,7 @@ class Database:
         return self._engine
 
     def _renew(self) -> None:
-        if self._engine is not None:
+        if self._engine is not None and not (self._given is not None and _is_in_memory(self._url)):
             # The parent goes on using its sockets: a child forgets them without closing (SQLAlchemy, "Using
             # Connection Pools with Multiprocessing").
             self._engine.dispose(close=False)
@@ -189,6 +189,9 @@ class Database:
 
     def _forget_parent(self) -> None:
         self._guard = threading.Lock()
+        if self._given is not None and self._engine is not None and not _is_in_memory(self._url):
+            # The host may use it before we do: what lies in its pool is the parent's.
+            self._engine.dispose(close=False)
         # What a thread of the parent lent it is the parent's.
         _abandoned.append(self._lent)
         self._lent = threading.local()
@@ -412,13 +415,18 @@ def moment_of_clock(value: object) -> datetime:
     return as_utc(moment)
 
 
+def _is_in_memory(url: URL) -> bool:
+    """Tell whether an SQLite database goes with its connection."""
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+
+
 def _shared_memory(url: URL, key: int) -> URL:
     """Give all connections of a process the same in-memory SQLite.
 
     The `memdb` VFS (SQLite 3.36) shares one database between connections and, unlike a shared cache, locks as a
     file does, so that waiting for a lock works.
     """
-    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+    if _is_in_memory(url):
         return url.set(database=f"file:/taskstate-{key}", query={"vfs": "memdb", "uri": "true"})
     return url
 

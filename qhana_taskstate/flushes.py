@@ -147,7 +147,7 @@ def _on_refresh(task: Any, context: QueryContext, attributes: Iterable[str] | No
 
 def _on_expire(task: Any, attributes: Iterable[str] | None) -> None:
     # As for every other attribute, what was not flushed is given up.
-    if attributes is None:
+    if attributes is None or "task_log" in attributes:
         PendingLog.of(task).give_up()
 
 
@@ -170,7 +170,7 @@ def _after_task_insert(mapper: Mapper[Any], connection: Connection, task: Any) -
     log.written()
     _mark(task)
     # Nobody reads it from the object, and it may be long.
-    task.__dict__.pop("_log_column", None)
+    task.__dict__.pop("task_log", None)
 
 
 def _note_details(task: Any) -> None:

@@ -88,7 +88,8 @@ class TaskState:
     Args:
         app: The Celery app; or call `init_app` later.
         session: The session of the host application (a `scoped_session`, or a callable that returns the session),
-            for example Flask-SQLAlchemy's `db.session`; it is then the current session everywhere.
+            for example Flask-SQLAlchemy's `db.session`; it is then the current session everywhere. Without `engine`
+            and URL its engine is looked up at first use: in an application context, or that of the only Flask app.
         engine: An engine of the host, instead of `taskstate_database_url`.
         environment: Where `TASKSTATE_…` names are read from, such as `os.environ`; None reads none.
         on_outputs_removed: Is called with a list of `RemovedOutput` after old tasks were removed, in the process and
@@ -131,7 +132,13 @@ class TaskState:
         return f"<TaskState of {self._app.main if self._app is not None else None!r}>"
 
     def init_app(self, app: Celery) -> None:
-        """Track the tasks of a Celery app, and make this the `TaskState` of the process for that app."""
+        """Track the tasks of a Celery app, and make this the `TaskState` of the process for that app.
+
+        May be called again, for example by an application factory; settings, session and engine are then looked up
+        anew at the next use.
+        """
+        if self._app is not None:
+            self.close()
         self._app = app
         current.register(app, self, lambda: _state.get_current_app() == app)
         register_tasks(app)
@@ -675,11 +682,13 @@ class TaskState:
                 self.settings.keep_facts_seconds,
                 exc,
             )
-        except (SchemaError, DBAPIError) as exc:
+        except SchemaError as exc:
+            self.tracker.backlog.note_missing_schema(exc)
+        except DBAPIError as exc:
             logger.critical("task states cannot be recorded: %s", exc)
         finally:
-            # Nothing of the parent's may be open when pool children are forked.
-            self.database.dispose()
+            # Nothing of ours may be open when pool children are forked.
+            self.database.close()
         worker_requests.install(self.app)
         holdings.install()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from types import EllipsisType
-from typing import Any, Final, NamedTuple, Self, TypeVar, cast
+from typing import Any, ClassVar, Final, NamedTuple, Self, TypeVar, cast
 
 from sqlalchemy import (
     ColumnElement,
@@ -181,8 +181,10 @@ class ProcessingTask(_Saved, Base):
     progress_target: Mapped[float]
     progress_unit: Mapped[str]
     task_status: Mapped[str | None]
-    # Deferred, since it can be long and `task_log` reads it together with the entries.
-    _log_column: Mapped[str] = deferred(task_table.c.task_log)
+    # Mapped under this name, so that sessions know it (`refresh`, `expire`); `_whole_log` takes its place below.
+    # Deferred, since it can be long and is read together with the entries.
+    task_log: Mapped[str] = deferred(task_table.c.task_log)
+    _log_column: ClassVar[Any]
 
     steps: Mapped[OrderingList[Step]] = relationship(
         order_by="Step.number", collection_class=ordering_list("number"), cascade="all, delete-orphan"
@@ -274,23 +276,23 @@ class ProcessingTask(_Saved, Base):
         return self.task_status or UNKNOWN
 
     @hybrid_property
-    def task_log(self) -> str:
+    def _whole_log(self) -> str:
         """The whole log. `=` replaces it, `+=` adds to it; neither loses what another process adds meanwhile."""
         log = PendingLog.of(self)
         state = inspect(self)
         if state.persistent:
             return log.show(tasklog.read(self._session(), self.id))
         if state.detached:
-            return log.seen if log.seen is not None else self._log_column
+            return log.seen if log.seen is not None else str(self._log_column)
         return log.show("")
 
-    @task_log.inplace.setter
+    @_whole_log.inplace.setter
     def _set_task_log(self, value: str) -> None:
         log = PendingLog.of(self)
         log.assign(value)
         self._note_log()
 
-    @task_log.inplace.expression
+    @_whole_log.inplace.expression
     @classmethod
     def _task_log_expression(cls) -> ColumnElement[str]:
         return cast("ColumnElement[str]", cls._log_column)
@@ -420,6 +422,11 @@ class ProcessingTask(_Saved, Base):
         # Also if somebody else cleared it since it was loaded.
         steps.show_cleared(session, task_id, Step)
         return cleared
+
+
+# Past the declarative class, which would map what it is given.
+type.__setattr__(ProcessingTask, "_log_column", ProcessingTask.__dict__["task_log"])
+type.__setattr__(ProcessingTask, "task_log", ProcessingTask.__dict__["_whole_log"])
 
 
 def _assert_cleared(newest: Step | None) -> None:
@@ -621,7 +628,7 @@ class TaskUpdateSubscription(_Saved, Base):
 
     @classmethod
     def get_by_task_and_event(cls, task: int | ProcessingTask, event: str | None = None) -> list[WebhookRef]:
-        """Return whom to call when something happens to a task.
+        """Return whom to call when something happens to a task, each once.
 
         Args:
             task: The task or its id.
@@ -630,7 +637,9 @@ class TaskUpdateSubscription(_Saved, Base):
         query = select(cls.webhook_href, cls.task_href).where(cls.task_id == _task_id(task)).order_by(cls.id)
         if event is not None:
             query = query.where((cls.event_type == event) | cls.event_type.is_(None))
-        return [WebhookRef(row.webhook_href, row.task_href) for row in current_session().execute(query)]
+        found = (WebhookRef(row.webhook_href, row.task_href) for row in current_session().execute(query))
+        # Somebody may have subscribed to this event and to all.
+        return list(dict.fromkeys(found))
 
     @classmethod
     def get_by_task_and_subscriber(

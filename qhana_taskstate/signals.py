@@ -20,6 +20,7 @@ from billiard.exceptions import TimeLimitExceeded
 from billiard.process import current_process
 from celery import Celery, signals
 from celery.exceptions import Reject, SoftTimeLimitExceeded
+from sqlalchemy.exc import DBAPIError
 
 from . import current, messages
 from .belonging import (
@@ -39,7 +40,7 @@ from .belonging import (
 )
 from .broker import queue_of
 from .clock import as_utc, now
-from .errors import SettingsError
+from .errors import DatabaseUnavailableError, SchemaError, SettingsError
 from .exits import Close, Exit, HandBack, decide, failure_of
 from .facts import ExecutionKey, Publication, TaskRef
 from .failures import message_of
@@ -119,8 +120,9 @@ def _never_fails(handler: Callable[..., None]) -> Callable[..., None]:
     def guarded(sender: Any = None, **arguments: Any) -> None:
         try:
             handler(sender, **arguments)
-        except Exception:
-            logger.exception("%s of %s could not be recorded", handler.__name__, getattr(sender, "name", sender))
+        except Exception as exc:
+            if not _is_noted(exc):
+                logger.exception("%s of %s could not be recorded", handler.__name__, getattr(sender, "name", sender))
 
     return guarded
 
@@ -152,13 +154,20 @@ def _again(handler: Callable[..., None], sender: Any, arguments: dict[str, Any],
         execution = current_execution()
         if execution is not None:
             execution.limit = struck
-    elif isinstance(struck, Exception):
+    elif isinstance(struck, Exception) and not _is_noted(struck):
         logger.warning("%s of %s failed and is tried again: %s", handler.__name__, name, type(struck).__name__)
     try:
         handler(sender, **arguments)
-    except Exception:
-        logger.exception("%s of %s could not be recorded", handler.__name__, name)
+    except Exception as exc:
+        if not _is_noted(exc):
+            logger.exception("%s of %s could not be recorded", handler.__name__, name)
         _end_bare()
+
+
+def _is_noted(exc: Exception) -> bool:
+    """Tell whether the database is away, or lacks the tables, of which one line is said and not one per signal."""
+    listener = _find(None) if isinstance(exc, (DBAPIError, DatabaseUnavailableError, SchemaError)) else None
+    return listener is not None and listener.tracker.backlog.note(exc)
 
 
 def _end_bare() -> None:

@@ -22,7 +22,7 @@ from .backlog import Backlog, Fact
 from .belonging import Execution
 from .canvasprogress import followers
 from .clock import now
-from .database import IMPATIENT_SECONDS, Database, is_gone, passes
+from .database import IMPATIENT_SECONDS, Database, passes
 from .errors import DatabaseUnavailableError
 from .exits import Exit, decide_unseen
 from .facts import ExecutionKey, Publication, TaskRef
@@ -184,9 +184,8 @@ class Tracker:
             try:
                 result = self.write(fact.write, usual=usual)
             except (SQLAlchemyError, DatabaseUnavailableError) as exc:
-                if not passes(exc):
+                if not self.backlog.note(exc) and not passes(exc):
                     raise
-                self.backlog.note(exc)
                 logger.info("a fact of task %s waits: %s", fact.task_id, type(exc).__name__)
             else:
                 fact.written(result)
@@ -341,7 +340,7 @@ class Tracker:
     def _leave_nothing_open(self) -> None:
         if self.makes_no_threads:
             # A child that is forked later must not inherit an open connection.
-            self.database.dispose()
+            self.database.close()
 
     def unwatch(self, execution: Execution) -> None:
         """Stop what `watch` began."""
@@ -772,8 +771,7 @@ def _attempt(backlog: Backlog, work: Callable[[], object]) -> None:
     try:
         work()
     except Exception as exc:
-        if is_gone(exc):
-            backlog.note(exc)
+        if backlog.note(exc):
             return
         logger.warning("what this process reports could not be written, trying again: %s: %s", type(exc).__name__, exc)
 

@@ -6,6 +6,7 @@ import atexit
 import functools
 import logging
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -169,8 +170,19 @@ class Parts:
         self.tracker.stop()
 
 
+#: The apps that have our tasks.
+_registered: weakref.WeakSet[Celery] = weakref.WeakSet()
+
+
 def register_tasks(app: Celery) -> None:
-    """Make our own Celery tasks some of an app's: what tells subscribers, and what the doctor probes with."""
+    """Make our own Celery tasks some of an app's: what tells subscribers, and what the doctor probes with.
+
+    Twice is once: an application factory may be called several times in a process, and Celery warns of a second task
+    of the same name (celery 5.7).
+    """
+    if app in _registered:
+        return
+    _registered.add(app)
 
     @app.task(
         name=delivery.TASK_NAME,
@@ -224,11 +236,25 @@ def _engine(given: Given, settings: Settings) -> Engine | None:
     try:
         bind = host().get_bind()
     except (RuntimeError, SQLAlchemyError) as exc:
-        # Flask-SQLAlchemy has no session outside an application context.
-        raise SettingsError(
-            "with session=, tell where our own threads connect to: pass engine= or set taskstate_database_url"
-        ) from exc
+        found = _only_engine_of_flask(host)
+        if found is None:
+            raise SettingsError(
+                "with session= our own threads have to know where to connect to, and there is no application context "
+                "to ask in; make the Flask app first, or pass engine=, or set taskstate_database_url"
+            ) from exc
+        return found
     return bind if isinstance(bind, Engine) else bind.engine
+
+
+def _only_engine_of_flask(session: Any) -> Engine | None:
+    """Return the default engine of the one Flask app that a Flask-SQLAlchemy serves, None if there is not one app.
+
+    A worker begins tasks before anybody enters an application context. Flask-SQLAlchemy keeps the engines of its apps
+    where nobody asks for a context (3.0 and 3.1).
+    """
+    extension = getattr(getattr(session, "session_factory", None), "kw", {}).get("db")
+    engines = [found.get(None) for found in dict(getattr(extension, "_app_engines", {})).values()]
+    return engines[0] if len(engines) == 1 and isinstance(engines[0], Engine) else None
 
 
 def _redelivery_seconds(app: Celery) -> float:
