@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session, scoped_session
 from . import (
     adoption,
     belonging,
+    chords,
     current,
     django_host,
     holdings,
@@ -690,6 +691,7 @@ class TaskState:
             # Nothing of ours may be open when pool children are forked.
             self.database.close()
         worker_requests.install(self.app)
+        chords.install(self.app)
         holdings.install()
 
     def on_pool_process_start(self) -> None:

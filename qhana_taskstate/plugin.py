@@ -16,7 +16,7 @@ from celery.local import Proxy
 from celery.utils.functional import head_from_fun
 from sqlalchemy.orm import Session
 
-from . import current, events, tasklog
+from . import chords, current, events, tasklog
 from .belonging import Execution, Publisher, current_execution, current_publisher
 from .celery_ids import check_celery_id
 from .coroutines import run_coroutine
@@ -333,7 +333,9 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
         # It struck before the body began, where Celery drops what a signal handler raises.
         raise execution.limit
     if execution.task_ended:
-        raise Ignore(f"task {execution.ref.task_id} has already ended")
+        ended = f"task {execution.ref.task_id} has already ended"
+        chords.answer_revoked(execution, ended)
+        raise Ignore(ended)
     if execution.elsewhere or execution.closed:
         # Its message was delivered again (kombu's visibility timeout, a connection that broke before it was
         # acknowledged): what it did once is not done twice.

@@ -30,6 +30,10 @@ class ExecutionState(StrEnum):
     LOST = "LOST"
 
 
+#: Celery's own task that asks, again and again, whether the header of a chord is ready.
+CHORD_UNLOCK: Final = "celery.chord_unlock"
+
+
 class TaskEvent(StrEnum):
     """What changed about a task, in the words that subscribers know."""
 

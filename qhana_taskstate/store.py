@@ -52,7 +52,7 @@ from .inserts import insert_absent
 from .roundtrips import Batch
 from .rows import is_open_step
 from .runner_tables import step_table, subscription_table, task_table
-from .states import FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
+from .states import CHORD_UNLOCK, FAILED_STATES, ExecutionState, TaskEvent, TaskStatus
 from .tables import NAME_LENGTH, RECORDS, execution_table, hold_table, job_table, log_table, message_table
 from .texts import LONGEST_TEXT, cut
 
@@ -1262,10 +1262,17 @@ def known_messages(connection: Connection, task_id: int, parent_id: str) -> tupl
 
 
 def open_celery_ids(connection: Connection, task_id: int) -> list[str]:
-    """Return the Celery ids of a task's open executions."""
+    """Return the Celery ids of a task's open executions that are to be revoked when it is cancelled.
+
+    What waits for the header of a chord is left out: it ends by itself, and only then answers for the body.
+    """
     rows = connection.execute(
         select(execution_table.c.celery_id)
-        .where(execution_table.c.task_id == task_id, execution_table.c.closed_at.is_(None))
+        .where(
+            execution_table.c.task_id == task_id,
+            execution_table.c.closed_at.is_(None),
+            execution_table.c.name != CHORD_UNLOCK,
+        )
         .distinct()
     )
     return [row.celery_id for row in rows]

@@ -105,6 +105,13 @@ def wait_for_file(path: str, seconds: float = 20.0) -> str:
     return "went on"
 
 
+@plugin_task
+def fail_later(path: str, seconds: float = 20.0) -> str:
+    """Wait until a file exists, and fail."""
+    wait_for_file.run(path, seconds)
+    raise ValueError("on purpose")
+
+
 @plugin_task(bind=True, max_retries=3, default_retry_delay=0)
 def flaky(self: Any, failures: int) -> str:
     """Fail so many times, then succeed."""

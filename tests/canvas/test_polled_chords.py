@@ -1,0 +1,97 @@
+"""Chords on result backends that cannot count: what waits for their header does not outlive its task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import chain, chord
+from celery.exceptions import ChordError
+from sqlalchemy import select
+
+from qhana_taskstate import TaskState
+from qhana_taskstate.tables import execution_table
+from qhana_taskstate.testing.plugin import StartWorker
+from tests.apps.factory import close_state, make_app
+from tests.apps.jobs import fail_later, say, wait_for_file
+from tests.waiting import wait_until
+
+Started = tuple[TaskState, Path]
+
+
+@pytest.fixture(params=["database", "files"])
+def polled(
+    request: pytest.FixtureRequest,
+    migrated_database_url: str,
+    start_worker: StartWorker,
+    broker_url: str,
+    tmp_path: Path,
+) -> Iterator[Started]:
+    """A worker whose result backend is polled, and the client's side of it."""
+    (tmp_path / "results").mkdir()
+    backend = f"db+sqlite:///{tmp_path}/results.db" if request.param == "database" else f"file://{tmp_path}/results"
+    app, state = make_app(broker_url, backend, migrated_database_url)
+    app.set_current()
+    start_worker("tests.apps.worker:app", env={"CELERY_RESULT_BACKEND": backend}, concurrency=2)
+    yield state, tmp_path
+    close_state(state)
+
+
+def unlocks(state: TaskState, task_id: int) -> list[tuple[str, bool]]:
+    """States of what waits for headers, and whether it is open."""
+    columns = execution_table.c
+    with state.database.reading() as connection:
+        rows = connection.execute(
+            select(columns.state, columns.closed_at).where(
+                columns.task_id == task_id, columns.name == "celery.chord_unlock"
+            )
+        )
+        return [(row.state, row.closed_at is None) for row in rows]
+
+
+def is_settled(state: TaskState, task_id: int) -> bool:
+    with state.database.reading() as connection:
+        columns = execution_table.c
+        query = select(columns.name).where(columns.task_id == task_id, columns.closed_at.is_(None))
+        return connection.execute(query).first() is None
+
+
+def _cancel(state: TaskState, task_id: int) -> None:
+    assert state.cancel(task_id)
+
+
+def _leave_alone(state: TaskState, task_id: int) -> None:
+    """A member fails by itself."""
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("end", [_leave_alone, _cancel])
+def test_unlock_ends_with_its_task_and_everybody_gets_an_answer(
+    polled: Started, end: Callable[[TaskState, int], None]
+) -> None:
+    state, folder = polled
+    go = folder / "go"
+    # Two run; those behind them have not begun when the task ends.
+    first = wait_for_file.s(str(go)) if end is _cancel else fail_later.s(str(go))
+    members: list[Any] = [first, wait_for_file.s(str(go)), say.s("c"), chain(say.s("d"), say.si("e"))]
+    body = say.si("body").set(task_id=f"body-of-{folder.parent.name}-{folder.name}")
+    task = state.start(chord(members, body))
+    wait_until("it waits for the header", lambda: len(unlocks(state, task.id)) > 0)
+
+    end(state, task.id)
+    go.touch()
+    state.wait(task.id, timeout=30)
+    wait_until("nothing of the task is open", lambda: is_settled(state, task.id), timeout=20)
+
+    assert state.wait(task.id).status == "ERROR"
+    result: Any = state.app.AsyncResult(body.options["task_id"])
+    with pytest.raises(ChordError):
+        result.get(timeout=10)
+    with state.database.reading() as connection:
+        columns = execution_table.c
+        names = select(columns.celery_id).where(columns.task_id == task.id, columns.name == say.name)
+        ids = list(connection.execute(names).scalars())
+    for celery_id in ids:
+        wait_until("a member has an answer", lambda celery_id=celery_id: state.app.AsyncResult(celery_id).ready())  # type: ignore[misc]
