@@ -261,6 +261,11 @@ def note_left(ref: TaskRef, key: ExecutionKey) -> None:
     _reported.set((ref, key))
 
 
+def forget_left() -> None:
+    """Undo `note_left`: another execution begins."""
+    _reported.set(None)
+
+
 def reported() -> tuple[TaskRef | None, ExecutionKey] | None:
     """Return task (None if its message does not say) and key of the execution that is told of outside of the tracer."""
     return _reported.get()

@@ -230,6 +230,12 @@ def failure_of(exception: BaseException | None, traceback: Any = None, einfo: An
     return Failure(type=type(cause).__name__, message=message, traceback=traceback_text)
 
 
+def runs_again_after_timeout(task: Any) -> bool:
+    """Tell whether the message of a task that met its hard limit goes back to the broker."""
+    acknowledges = getattr(task, "acks_on_timeout", getattr(task, "acks_on_failure_or_timeout", True))
+    return bool(task.acks_late) and not acknowledges
+
+
 def failure_told(state: str | None, meta: Any) -> Failure | None:
     """Describe the failed end that a body stored itself, with `update_state(state="FAILURE", meta=…)`.
 

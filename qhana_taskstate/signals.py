@@ -33,6 +33,7 @@ from .belonging import (
     current_execution,
     current_publisher,
     enter,
+    forget_left,
     nesting_of,
     note_left,
     ref_of_request,
@@ -41,7 +42,7 @@ from .belonging import (
 from .broker import queue_of
 from .clock import as_utc, now
 from .errors import DatabaseUnavailableError, SchemaError, SettingsError
-from .exits import Close, Exit, HandBack, decide, failure_of
+from .exits import Close, Exit, HandBack, decide, failure_of, runs_again_after_timeout
 from .facts import ExecutionKey, Publication, TaskRef
 from .failures import message_of
 from .plugin import find_plugin_task, hear_states, is_plugin_task, resent
@@ -321,6 +322,7 @@ def _enter(listener: Listener, task: Any, kwargs: Mapping[str, Any]) -> Executio
         max_retries=task.max_retries,
         outer=outer,
     )
+    forget_left()
     hear_states(task)
     # An eager execution inside another one shares its session, as a function call would.
     leave_scope = None if outer is not None else listener.tracker.sessions.enter()
@@ -398,7 +400,7 @@ def on_task_failure(
     listener = _find(sender.app)
     if listener is None or sender.name.startswith(OWN_TASK_PREFIX):
         return
-    if isinstance(exception, TimeLimitExceeded) and _runs_again_after_timeout(sender):
+    if isinstance(exception, TimeLimitExceeded) and runs_again_after_timeout(sender):
         return
     ref, key = _reported(sender.request, task_id)
     state = ExecutionState.REJECTED if isinstance(exception, Reject) else ExecutionState.FAILURE
@@ -421,23 +423,25 @@ def _reported(request: Any, task_id: str) -> tuple[TaskRef | None, ExecutionKey 
     return None, None
 
 
-def _runs_again_after_timeout(task: Any) -> bool:
-    acknowledges = getattr(task, "acks_on_timeout", getattr(task, "acks_on_failure_or_timeout", True))
-    return bool(task.acks_late) and not acknowledges
-
-
 @_done_twice
-def on_task_postrun(sender: Any, task: Any, state: str | None = None, retval: Any = None, **_: Any) -> None:
+def on_task_postrun(
+    sender: Any,
+    task: Any,
+    state: str | None = None,
+    retval: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+    **_: Any,
+) -> None:
     """End the execution, if all that was told of it says that it is over.
 
     Not at `task_success`: a task's `after_return` runs later and may publish. From here on nobody vouches for it any
     more, unless its end waits to be written.
     """
-    execution = _execution_of(task)
+    listener = _find(task.app)
+    execution = _execution_of(task) or _enter_late(listener, task, kwargs or {})
     if execution is None:
         return
     execution.leaves = True
-    listener = _find(task.app)
     if listener is not None and execution.known:
         if not execution.ended:
             _end(listener.tracker, execution, state, retval, sys.exc_info()[1])
@@ -445,6 +449,18 @@ def on_task_postrun(sender: Any, task: Any, state: str | None = None, retval: An
         listener.tracker.release(execution)
     note_left(execution.ref, execution.key)
     execution.leave()
+
+
+def _enter_late(listener: Listener | None, task: Any, kwargs: Mapping[str, Any]) -> Execution | None:
+    """Find the execution of a request whose `task_prerun` did not reach us: something struck as it was sent."""
+    request = task.request
+    if listener is None or request.is_eager or ref_of_request(request) is None:
+        return None
+    left = reported()
+    if left is not None and left[1] == ExecutionKey.of_request(request):
+        # It was ended a moment ago.
+        return None
+    return _enter(listener, task, kwargs)
 
 
 def _end(

@@ -16,7 +16,7 @@ from celery.worker.request import Request
 
 from . import current
 from .belonging import Submission, ref_of_request, reporting, submitting
-from .exits import failure_of
+from .exits import failure_of, runs_again_after_timeout
 from .facts import ExecutionKey, TaskRef
 from .failures import message_of
 from .states import ExecutionState
@@ -164,7 +164,17 @@ class TrackedRequest(Request):
         """As Celery's; a second errback that it publishes here belongs to the task too."""
         limit = None if soft else failure_of(TimeLimitExceeded(timeout))
         with self._told_anyway(ExecutionState.FAILURE, limit):
-            return super().on_timeout(soft, timeout)
+            result = super().on_timeout(soft, timeout)
+        if limit is not None and not self._handed_back and not runs_again_after_timeout(self.task):
+            # Celery 5.5 and 5.6 send no signal if the pool has greenlets; elsewhere this comes second.
+            ref, key, name = self._ref(), self._key(), self.name
+            if ref is not None:
+                self._tell(
+                    lambda tracker: tracker.close_elsewhere(
+                        ref, key, key.celery_id, name, ExecutionState.FAILURE, limit
+                    )
+                )
+        return result
 
     def reject(self, requeue: bool = False) -> Any:
         """As Celery's; tells before it goes back to the broker that the message will be delivered again.

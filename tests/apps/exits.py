@@ -13,7 +13,7 @@ from billiard.pool import soft_timeout_sighandler
 from celery import Celery, Task, shared_task
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
-from qhana_taskstate import TaskState, plugin_task
+from qhana_taskstate import TaskState, add_log, plugin_task, report_progress
 
 app = Celery(
     "exits",
@@ -168,3 +168,18 @@ def near_its_limit(seconds: float) -> str:
     """End about when the soft limit strikes."""
     time.sleep(seconds)
     return "in time"
+
+
+@plugin_task(bind=True, max_retries=1, default_retry_delay=0)
+def struck(self: Any, /, strike: str, body: str = "return") -> str | None:
+    """Log, report, and leave in the way that is told, while something strikes at a line of ours."""
+    add_log("it ran")
+    report_progress(50)
+    leave(self, body)
+    return "done"
+
+
+if "INJECTION_LINES" in os.environ:
+    from tests.exits.injection import Injector
+
+    Injector().install()

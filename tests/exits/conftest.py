@@ -31,7 +31,12 @@ def deploy_exits(
 
     @contextmanager
     def run(
-        kind: str, *, pool: str = "prefork", concurrency: int = 2, backend: str | None = None
+        kind: str,
+        *,
+        pool: str = "prefork",
+        concurrency: int = 2,
+        backend: str | None = None,
+        environment: dict[str, str] | None = None,
     ) -> Iterator[Deployment]:
         folder = tmp_path_factory.mktemp(f"{kind}-{pool}")
         server: Any = request.getfixturevalue("postgres_server") if kind == "postgresql" else None
@@ -49,7 +54,8 @@ def deploy_exits(
                 "CELERY_BROKER_URL": broker,
                 "CELERY_RESULT_BACKEND": backend,
                 "TASKSTATE_DATABASE_URL": database_url,
-            },
+            }
+            | (environment or {}),
             cwd=Path(request.config.rootpath),
         )
         with ExitStack() as stack:
