@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from flask import Response, request
+from flask import request
 from flask_smorest import Blueprint
 from werkzeug.exceptions import HTTPException
 
 from ..errors import TaskStateError
 from ..integration import TaskState
 from ..integration import taskstate as of_process
-from . import problems
 from .access import Access, Check, nobody
 from .bodies import Bodies
 from .downloads import FileDownload
 from .events import Events
+from .faults import Faults
 from .files import Files, FileUrl
 from .health import Health
+from .openapi import OpenApi
+from .pages import Pages
 from .resource import Resource
 from .site import Site
+from .taskpage import TaskPage
 from .tasks import Tasks
 from .watcher import Watcher
 
@@ -69,27 +72,28 @@ def task_blueprint(
         watcher=Watcher(found),
     )
     blueprint = Blueprint(
-        name, __name__, template_folder="templates", static_folder="static", description="Tasks and their state."
+        name,
+        __name__,
+        template_folder="templates",
+        static_folder="static",
+        static_url_path="/taskstate-static",
+        description="Tasks and their state.",
     )
     blueprint.before_request(_limit_body)
     blueprint.before_request(site.access.check)
-    blueprint.register_error_handler(HTTPException, problems.as_json)
-    blueprint.register_error_handler(TaskStateError, _explain)
+    faults = Faults(site)
+    blueprint.register_error_handler(HTTPException, faults.show)
+    blueprint.register_error_handler(TaskStateError, faults.explain)
     Resource(site).register(blueprint)
     Tasks(site).register(blueprint)
     Events(site).register(blueprint)
     FileDownload(site.files).register(blueprint)
     Health(site).register(blueprint)
+    Pages(site).register(blueprint)
+    TaskPage(site).register(blueprint)
+    OpenApi(site, blueprint).register(blueprint)
     return blueprint
 
 
 def _limit_body() -> None:
     request.max_content_length = _MOST_BODY
-
-
-def _explain(error: Exception) -> Any:
-    told = problems.of_error(error)
-    if told is None:
-        raise error
-    answer: Response = problems.as_json(told)
-    return answer
