@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
-from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]  # not in the stubs
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery import Celery
 from celery.exceptions import Ignore, Reject, Retry
-from celery.utils.serialization import UnpickleableExceptionWrapper
 from celery.worker.request import Request
 
-from . import current
+from . import current, older_celery
 from .belonging import Submission, ref_of_request, reporting, submitting
 from .exits import failure_of, runs_again_after_timeout
 from .facts import ExecutionKey, TaskRef
@@ -35,10 +33,6 @@ class Parent(Protocol):
     @property
     def tracker(self) -> Tracker:
         """Where facts go."""
-
-
-#: Whether Celery itself knows what to do with an exception that is no `Exception` (since 5.7).
-_KNOWS_EXITS = hasattr(Request, "_worker_lost_info")
 
 
 def install(app: Celery) -> None:
@@ -107,12 +101,18 @@ class TrackedRequest(Request):
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """As Celery's; tells of losses that no signal tells of."""
-        if not _KNOWS_EXITS:
-            if _is_exit(exc_info) and (self._already_cancelled or self._already_revoked):  # type: ignore[attr-defined]
+        if older_celery.IN_USE:
+            if older_celery.is_exit(exc_info) and (self._already_cancelled or self._already_revoked):  # type: ignore[attr-defined]
                 # The signal that Celery itself sent ended the child; the message stays unacknowledged (as in 5.7).
                 return None
-            exc_info = _storable(exc_info)
-        exc = _exception_of(exc_info)
+            exc_info = older_celery.storable(exc_info)
+        exc = older_celery.exception_of(exc_info)
+        if older_celery.IN_USE and isinstance(exc, WorkerLostError) and self._success_was_stored():
+            # Celery 5.7 does so: a failure would fire errbacks, and count the member of a chord twice.
+            self.on_success((False, None, None))
+            if (ref := self._ref()) is not None:
+                self._after_loss(ref, exc)
+            return None
         self._rejected_by_task = isinstance(exc, Reject)
         # The other ones are no failures, or the broker delivers the message again.
         fails = not isinstance(exc, (Ignore, Retry)) and not (isinstance(exc, Reject) and exc.requeue)  # type: ignore[attr-defined]  # not in the stubs
@@ -129,6 +129,12 @@ class TrackedRequest(Request):
         self._retried = bool(super()._retry_worker_lost(*args, **kwargs))  # type: ignore[misc]  # not in the stubs
         return self._retried
 
+    def _success_was_stored(self) -> Any:
+        """As Celery's (5.7): tell whether the result backend holds a success of this message."""
+        if older_celery.IN_USE:
+            return older_celery.success_was_stored(self)
+        return super()._success_was_stored()  # type: ignore[misc]  # not in the stubs
+
     def _after_loss(self, ref: TaskRef, exc: BaseException) -> None:
         key, name = self._key(), self.name
         if self._retried:
@@ -140,9 +146,8 @@ class TrackedRequest(Request):
             return
         if self._handed_back:
             return
-        stored = getattr(self, "_success_was_stored", None)
-        if stored is not None and stored() and not self._is_followed():
-            # Celery 5.7 tells of no failure if the child was lost after its success was stored. What would follow
+        if self._success_was_stored() and not self._is_followed():
+            # Celery tells of no failure if the child was lost after its success was stored. What would follow
             # was published by the child, perhaps without being recorded: then only the lease may settle it.
             self._tell(
                 lambda tracker: tracker.close_elsewhere(ref, key, key.celery_id, name, ExecutionState.SUCCESS, None)
@@ -224,41 +229,3 @@ class TrackedRequest(Request):
         """As Celery's; an errback that it publishes belongs to the task."""
         with self._belonging():
             return super().terminate(*args, **kwargs)
-
-
-def _exception_of(exc_info: Any) -> BaseException:
-    """Give the exception itself; billiard wraps it together with its remote traceback."""
-    exc: BaseException = exc_info.exception
-    return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
-
-
-def _is_exit(exc_info: Any) -> bool:
-    return isinstance(_exception_of(exc_info), (SystemExit, KeyboardInterrupt))
-
-
-def _storable(exc_info: Any) -> Any:
-    """Put an exception that Celery can store in the place of one that it cannot.
-
-    A pool child hands on whatever a task raised (billiard 4.3), and the parent of celery 5.5 and 5.6 fails with an
-    `EncodeError` at what is no `Exception`: no result, no signal, no errback. An exit means that the child is gone, as
-    celery 5.7 says it; anything else gets Celery's own stand-in, which keeps name and text.
-    """
-    exc = _exception_of(exc_info)
-    if isinstance(exc, Exception):
-        return exc_info
-    try:
-        raise _stand_in(exc)
-    except (WorkerLostError, UnpickleableExceptionWrapper):
-        storable = ExceptionInfo()
-    storable.traceback = exc_info.traceback
-    return storable
-
-
-def _stand_in(exc: BaseException) -> WorkerLostError | UnpickleableExceptionWrapper:
-    if isinstance(exc, SystemExit):
-        code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
-        return WorkerLostError(f"Worker exited prematurely: exitcode {code}.")
-    if isinstance(exc, KeyboardInterrupt):
-        return WorkerLostError("Worker exited prematurely: KeyboardInterrupt.")
-    wrapped: UnpickleableExceptionWrapper = UnpickleableExceptionWrapper.from_exception(exc)  # type: ignore[arg-type]
-    return wrapped

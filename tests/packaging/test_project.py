@@ -90,6 +90,12 @@ def test_the_lowest_versions_are_those_that_the_project_declares(project: dict[s
     assert {"psycopg", "pymysql", "gevent", "flask", "pytest"} <= lowest.keys()
 
 
+def test_a_dependency_has_the_same_range_wherever_it_is_named(project: dict[str, Any]) -> None:
+    lines = {line for extra in project["optional-dependencies"].values() for line in extra} | {*project["dependencies"]}
+    names = [re.split(r"[\[<>=]", line)[0].lower() for line in lines if not line.startswith("qhana_taskstate[")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_an_unknown_environment_is_refused() -> None:
     done = subprocess.run(
         [str(ROOT / ".ci" / "versions"), "oldest"], check=False, capture_output=True, text=True, timeout=30
