@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -41,12 +42,10 @@ from .plugin import check_arguments, find_plugin_task
 from .printout import delivery_json, delivery_table, detail_json, detail_lines, task_json, task_table
 from .reader import TaskView
 from .states import ERROR_WORDS, UNKNOWN, TaskStatus
+from .terminal import soften, wrapped
 
 #: The same for deliveries.
 _LARGEST_DELIVERY_ID: Final = 2**63 - 1
-
-#: Longest name in the table of a terminal.
-_NAME_WIDTH: Final = 40
 
 #: For how long `deliveries` collects what changed since a worker looked, in seconds.
 _COLLECT_SECONDS: Final = 5.0
@@ -95,6 +94,7 @@ class TaskStateGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
+        soften(sys.stdout, sys.stderr)
         try:
             return super().invoke(ctx)
         except (SettingsError, NotConfiguredError, ArgumentsError) as exc:
@@ -164,8 +164,7 @@ def list_(
     if as_json:
         _print_json([task_json(task) for task in tasks])
     elif tasks:
-        width = _NAME_WIDTH if sys.stdout.isatty() else None
-        _print_lines(task_table(tasks, now(), width=width, paint=_painter(ctx)))
+        _print_lines(task_table(tasks, now(), columns=_columns(), paint=_painter(ctx)))
     else:
         click.echo("no task", err=True)
 
@@ -194,16 +193,16 @@ def show(
     if as_json:
         _print_json(detail_json(detail))
         return
-    _print_lines(
-        detail_lines(
-            detail,
-            now(),
-            log_lines=None if full else lines,
-            full=full,
-            tracebacks=tracebacks,
-            paint=_painter(ctx),
-        )
+    rendered = detail_lines(
+        detail,
+        now(),
+        log_lines=None if full else lines,
+        full=full,
+        tracebacks=tracebacks,
+        paint=_painter(ctx),
     )
+    columns = _columns()
+    _print_lines(rendered if columns is None else wrapped(rendered, columns))
 
 
 @_command("start")
@@ -784,6 +783,11 @@ def _painter(ctx: click.Context) -> Callable[[str], str]:
 
 def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
+
+
+def _columns() -> int | None:
+    """Return the width of the terminal; None if the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _print_lines(lines: Sequence[str]) -> None:

@@ -82,6 +82,14 @@ _GONE_STATES: Final = ("08", "53300", "57P", _READ_ONLY)
 _abandoned: Final[list[object]] = []
 
 
+#: Extras of this package that bring a driver.
+_EXTRAS: Final = {
+    "postgresql": ("postgresql", "postgresql+psycopg"),
+    "mysql": ("mysql", "mysql+pymysql"),
+    "mariadb": ("mysql", "mariadb+pymysql"),
+}
+
+
 class Database:
     """Engine and short transactions. One instance a `TaskState`; makes one engine in each process that uses it.
 
@@ -183,7 +191,9 @@ class Database:
         try:
             engine = create_engine(self._url, **options)
         except (ImportError, NoSuchModuleError) as exc:
-            raise SettingsError(f"the driver for {self.name} is not installed: {exc}") from exc
+            extra, driver = _EXTRAS.get(backend, ("", ""))
+            hint = f"; pip install 'qhana_taskstate[{extra}]' brings the one for {driver}://" if extra else ""
+            raise SettingsError(f"the driver for {self.name} is not installed: {exc}{hint}") from exc
         _prepare(engine)
         return engine
 

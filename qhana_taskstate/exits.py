@@ -16,6 +16,7 @@ from celery.exceptions import Reject, Retry
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from .failures import message_of, summary_of, without_statements
+from .plugintrace import beginning_at_plugin
 from .states import FAILED_STATES, ExecutionState
 from .store import Failure
 
@@ -218,7 +219,7 @@ def failure_of(exception: BaseException | None, traceback: Any = None, einfo: An
     cause = exception if exception is not None else getattr(einfo, "exception", None)
     # billiard wraps the exception together with its remote traceback.
     cause = getattr(cause, "exc", cause) if type(cause).__name__ == "ExceptionWithTraceback" else cause
-    traceback_text = text and without_statements(str(text))
+    traceback_text = text and beginning_at_plugin(without_statements(str(text)))
     if isinstance(cause, UnpickleableExceptionWrapper):
         raised = sys.exc_info()[1]
         if raised is None or type(raised).__name__ != cause.exc_cls_name:

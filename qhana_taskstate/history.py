@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from .reader import ExecutionView
@@ -261,8 +261,14 @@ def duration(seconds: float) -> str:
 
 
 def clock(moment: datetime) -> str:
-    """Say a moment (aware) in UTC, to the second."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    """Say a moment (aware) in the reader's time zone, to the second."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
+def brief_clock(moment: datetime, today: datetime) -> str:
+    """Say a moment (aware) in the reader's time zone in a few characters: the time alone if it was today."""
+    local = moment.astimezone()
+    return f"{local:%H:%M:%S}" if local.date() == today.astimezone().date() else f"{local:%Y-%m-%d %H:%M}"
 
 
 def progress(value: float, target: float, unit: str) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from . import history
 from .activity import ActivityWord
 from .bars import note, progress_words
 from .deliveries import DeliveryView
-from .history import Paint, clock, duration, first_line, visible
+from .history import Paint, brief_clock, clock, duration, first_line, visible
 from .reader import ExecutionView, OutputView, StepView, TaskDetail, TaskView
 from .targets import shown_href
+
+#: Names of this length are shown whole in the narrowest terminal.
+_SHORTEST_NAME: Final = 12
 
 
 def task_json(task: TaskView) -> dict[str, Any]:
@@ -38,18 +41,25 @@ def delivery_json(delivery: DeliveryView) -> dict[str, Any]:
 
 
 def task_table(
-    tasks: Sequence[TaskView], moment: datetime, *, width: int | None = None, paint: Paint = str
+    tasks: Sequence[TaskView], moment: datetime, *, columns: int | None = None, paint: Paint = str
 ) -> list[str]:
     """Render tasks as a table.
 
     Args:
         tasks: One a line.
         moment: Now, aware; how long unfinished ones have taken so far is counted up to it.
-        width: Longest name that is shown whole; None shows all.
+        columns: Width of the terminal: long names are cut, times are brief, and a note for which there is no room
+            stands below its row. None shows all in one line each.
         paint: Decorates the word of a status.
     """
     head = ("ID", "STATUS", "ACTIVITY", "NAME", "STARTED", "TOOK", "PROGRESS", "NOTE")
-    return _table(head, [_task_row(task, moment, width) for task in tasks], 1, paint)
+    rows = [_task_row(task, moment, columns) for task in tasks]
+    lines = _table(head, rows, 1, paint)
+    if columns is None or all(len(line) <= columns for line in _table(head, rows, 1, str)):
+        return lines
+    lines = _table(head[:-1], [row[:-1] for row in rows], 1, paint)
+    below = [[f"      {row[-1]}"[:columns]] if row[-1] else [] for row in rows]
+    return [lines[0], *(line for row, its in zip(lines[1:], below, strict=True) for line in (row, *its))]
 
 
 def delivery_table(deliveries: Sequence[DeliveryView], *, paint: Paint = str) -> list[str]:
@@ -59,7 +69,7 @@ def delivery_table(deliveries: Sequence[DeliveryView], *, paint: Paint = str) ->
         deliveries: One a line.
         paint: Decorates the word of a state.
     """
-    head = ("ID", "TASK", "EVENT", "STATE", "SEQUENCE", "ATTEMPTS", "NEXT CALL", "LAST CALL", "ANSWER", "WEBHOOK")
+    head = ("ID", "TASK", "EVENT", "STATE", "SEQUENCE", "FAILED", "NEXT CALL", "LAST CALL", "ANSWER", "WEBHOOK")
     return _table(head, [_delivery_row(delivery) for delivery in deliveries], 3, paint)
 
 
@@ -124,12 +134,14 @@ def _head_lines(detail: TaskDetail, moment: datetime, paint: Paint) -> list[str]
 
 
 def _step_line(step: StepView) -> str:
-    state = "answered" if step.cleared else "waits for input"
+    cleared = "not answered" if step.unanswered else "answered"
+    state = cleared if step.cleared else "waits for input"
     return f"{step.number}  {visible(step.step_id)}  {state}  {visible(step.ui_href or step.href)}"
 
 
 def _output_line(output: OutputView) -> str:
-    parts = (output.file_name, output.file_type, output.mimetype, output.href or f"in {output.storage_provider}")
+    where = output.path or output.href or f"in {output.storage_provider}"
+    parts = (output.file_name, output.file_type, output.mimetype, where)
     return "  ".join(visible(part) for part in parts)
 
 
@@ -138,8 +150,9 @@ def _section(title: str, lines: Iterable[str]) -> list[str]:
     return [title, *indented] if indented else []
 
 
-def _task_row(task: TaskView, moment: datetime, width: int | None) -> tuple[str, ...]:
+def _task_row(task: TaskView, moment: datetime, columns: int | None) -> tuple[str, ...]:
     name = first_line(task.task_name)
+    width = None if columns is None else max(_SHORTEST_NAME, columns // 4)
     if width is not None and len(name) > width:
         name = name[: width - 1] + "…"
     seconds = task.seconds(moment)
@@ -148,11 +161,17 @@ def _task_row(task: TaskView, moment: datetime, width: int | None) -> tuple[str,
         visible(task.status),
         task.activity.word.value,
         name,
-        "" if task.started_at is None else clock(task.started_at),
+        _started(task, moment, brief=columns is not None),
         "" if seconds is None else duration(seconds),
         progress_words(task),
         note(task),
     )
+
+
+def _started(task: TaskView, moment: datetime, *, brief: bool) -> str:
+    if task.started_at is None:
+        return ""
+    return brief_clock(task.started_at, moment) if brief else clock(task.started_at)
 
 
 def _delivery_row(delivery: DeliveryView) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -76,6 +76,7 @@ class StepView:
         href: URL of its REST entry point.
         ui_href: URL of its micro frontend.
         cleared: False while it waits for input.
+        unanswered: It was cleared by the end of its task, as far as that can be told.
     """
 
     number: int
@@ -83,6 +84,7 @@ class StepView:
     href: str
     ui_href: str
     cleared: bool
+    unanswered: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,7 @@ class OutputView:
         mimetype: Type of the format.
         storage_provider: Name of the store that holds it.
         href: Where to get it; None where only the store of the application knows.
+        path: Where a local file is.
     """
 
     id: int
@@ -104,6 +107,7 @@ class OutputView:
     mimetype: str
     storage_provider: str
     href: str | None
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -451,17 +455,24 @@ def show(connection: Connection, settings: Settings, task_id: int) -> TaskDetail
     tasks = get_tasks(connection, settings, [task_id])
     if not tasks:
         return None
-    job = connection.execute(select(job_table.c.end_status).where(job_table.c.task_id == task_id)).one_or_none()
+    job = connection.execute(
+        select(job_table.c.end_status, job_table.c.parked).where(job_table.c.task_id == task_id)
+    ).one_or_none()
+    its_executions = tuple(executions(connection, task_id))
+    steps = _steps(connection, task_id)
+    if steps and tasks[0].finished and job is not None and (job.parked or not its_executions):
+        # Every end clears the open step; an answer starts work, after which the task no longer rests.
+        steps[-1] = replace(steps[-1], unanswered=True)
     return TaskDetail(
         task=tasks[0],
         decided_status=with_error_word(job.end_status, settings.error_status) if job is not None else None,
-        steps=tuple(_steps(connection, task_id)),
+        steps=tuple(steps),
         outputs=tuple(_outputs(connection, task_id, _Addresses(settings))),
         links=tuple(_links(connection, task_id)),
         subscriptions=_count(connection, subscription_table.c.task_id == task_id),
         holds=_count(connection, hold_table.c.task_id == task_id),
         log=tasklog.read(connection, task_id),
-        executions=tuple(executions(connection, task_id)),
+        executions=its_executions,
     )
 
 
@@ -624,6 +635,7 @@ def _outputs(source: Connection | Session, task_id: int, addresses: _Addresses) 
             mimetype=row["mimetype"],
             storage_provider=row["storage_provider"],
             href=addresses.of_file(row["id"], row["storage_provider"], row["security_tag"], row["file_storage_data"]),
+            path=row["file_storage_data"] if row["storage_provider"] == _LOCAL_PROVIDER else None,
         )
         for row in source.execute(query).mappings()
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import logging
 import math
@@ -13,6 +14,8 @@ from typing import Any, Final
 from .errors import SettingsError
 from .states import ERROR_WORDS
 from .webhook_values import AllowedNetworks, check_secret
+
+logger = logging.getLogger(__name__)
 
 #: Prefix of every setting in Celery's configuration.
 PREFIX: Final = "taskstate_"
@@ -248,7 +251,7 @@ def read_settings(
         configuration: Celery's configuration; only those names are looked at that `configured_name` knows. Of two
             names of one setting the later wins.
         environment: Names and texts such as `os.environ`; `TASKSTATE_X_FILE` names a file that holds the value
-            of `TASKSTATE_X` (for secrets). Unknown names are ignored. None reads no environment.
+            of `TASKSTATE_X` (for secrets). Unknown names are named in a warning. None reads no environment.
         namespace: The name space of Celery's configuration, if it has one.
 
     Returns:
@@ -261,6 +264,7 @@ def read_settings(
     found: dict[str, tuple[str, object]] = {}
     for name, value in (environment or {}).items():
         found.update(_from_environment(name, value))
+    _warn_of_unknown(environment or {})
     for key, configured in configuration.items():
         setting = configured_name(key, namespace)
         if setting is not None:
@@ -288,6 +292,16 @@ def _from_environment(name: str, value: str) -> dict[str, tuple[str, object]]:
         except OSError as exc:
             raise SettingsError(f"{name} names a file that cannot be read: {exc}") from exc
     return {}
+
+
+def _warn_of_unknown(environment: Mapping[str, str]) -> None:
+    for name in sorted(environment):
+        setting = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name.startswith(ENVIRONMENT_PREFIX) and not {setting, setting.removesuffix("_file")} & _FIELDS.keys():
+            # Without the prefix, by which all are similar.
+            similar = difflib.get_close_matches(setting, _FIELDS, n=1)
+            hint = f"; is {ENVIRONMENT_PREFIX}{similar[0].upper()} meant?" if similar else ""
+            logger.warning("%s in the environment names no setting%s", name, hint)
 
 
 def _known(setting: str, label: str) -> str:

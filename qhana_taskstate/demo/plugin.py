@@ -74,7 +74,7 @@ def read_entities(source: str, folder: str) -> None:
     path = entities.write_entities(Path(folder) / "entities.csv", kept)
     add_output(path, file_type="entity/vector", mimetype="text/csv")
     # What the later tasks of the job need to know lives with the job, not in their arguments.
-    taskstate.current().data.update(folder=str(path.parent), columns=columns)
+    taskstate.current().data.update(folder=str(path.parent), columns=columns, entities=len(ids))
 
 
 @plugin_task(name="demo.measure_distances")

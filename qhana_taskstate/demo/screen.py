@@ -1,14 +1,15 @@
-"""What the demo shows: live bars and log lines while the jobs run, a question, and a table at the end."""
+"""What the demo shows: live bars and log lines while the jobs run, a question, and a summary at the end."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
 
 from qhana_taskstate import ProcessingTask, reader, taskstate
 from qhana_taskstate.bars import LiveBoard
@@ -23,8 +24,10 @@ from .jobs import DEFAULT_K, Job
 _LOOK_SECONDS = 0.1
 #: How long the last webhooks are waited for, in seconds.
 _TOLD_SECONDS = 10.0
-#: How many lines of its log the table shows of each task.
-_LOG_LINES = 3
+#: How many lines of its log are shown of each task at the end.
+_LOG_LINES = 2
+#: Numbers with so many digits are too large.
+_MOST_DIGITS = 10
 #: Width where there is no terminal that has one.
 _PLAIN_WIDTH = 120
 
@@ -83,7 +86,8 @@ class Screen:
                 self._show_log(job.load())
             self._show_calls()
             if board is not None:
-                board.show(views)
+                # Without the links of steps: nobody serves them here.
+                board.show([replace(view, waiting_step=None) for view in views])
             if all(view.finished for view in views):
                 return None
             waiting = next((view for view in views if view.waiting_step is not None), None)
@@ -133,6 +137,8 @@ class Screen:
             k = DEFAULT_K if self._given_answer is None else self._given_answer
             self._console.print(f"{question} [bold]{k}[/] (answered by itself)")
             return k
+        # One less than there are entities, since each cluster is around one of them.
+        most = int(job.load().data["entities"]) - 1
         while True:
             try:
                 typed = self._console.input(f"[bold]{question}[/] [{DEFAULT_K}] ").strip()
@@ -141,39 +147,34 @@ class Screen:
                 return DEFAULT_K
             if not typed:
                 return DEFAULT_K
-            if typed.isascii() and typed.isdigit() and int(typed) >= 2:
+            if typed.isascii() and typed.isdigit() and len(typed) < _MOST_DIGITS and 2 <= int(typed) <= most:
                 return int(typed)
-            self._console.print(f"{_safe(typed)} is not a whole number from 2 on")
+            self._console.print(f"{_safe(typed)} is not a whole number from 2 to {most}")
 
     def summarise(self, started: Sequence[Job]) -> bool:
-        """Print the table of all tasks.
+        """Print a few lines about each task, which fit into 80 columns.
 
         Returns:
             Whether every task ended as it should.
         """
-        table = Table(title="Tasks", title_justify="left", show_lines=True)
-        for heading in ("id", "task", "status", "took", "progress", "outputs", "webhooks", "last log lines"):
-            table.add_column(heading, overflow="fold")
+        self._console.print("\n[bold]Tasks[/]")
         good = []
         for job in started:
             task = job.load()
             good.append(job.is_as_expected(task))
-            table.add_row(
-                str(task.id),
-                _safe(task.task_name),
-                _status(job, task, expected=good[-1]),
-                _took(task),
-                _progress(task),
-                "\n".join(_safe(output.file_name) for output in task.outputs) or "-",
-                self._told(job),
-                "\n".join(_safe(line) for line in task.task_log.splitlines()[-_LOG_LINES:]),
-            )
-        self._console.print(table)
+            status = _status(job, task, expected=good[-1])
+            self._console.print(f"{task.id}  {_safe(task.task_name)}  {status}  {_took(task)}  {_progress(task)}")
+            outputs = ", ".join(_safe(output.file_name) for output in task.outputs)
+            parts = {"outputs": outputs, "webhooks": self._told(job)}
+            for line in [f"{name}: {text}" for name, text in parts.items() if text] + [
+                _safe(line) for line in task.task_log.splitlines()[-_LOG_LINES:]
+            ]:
+                self._console.print(Padding(line, (0, 0, 0, 4)))
         return all(good)
 
     def _told(self, job: Job) -> str:
         counts = [(event, len(self._receiver.told(event=event, source=job.source))) for event in TaskEvent]
-        return "\n".join(f"{count} {event}" for event, count in counts if count) or "-"
+        return ", ".join(f"{count} {event}" for event, count in counts if count)
 
 
 def _words(call: Told) -> str:
@@ -188,15 +189,15 @@ def _safe(text: str) -> str:
 
 def _status(job: Job, task: ProcessingTask, *, expected: bool) -> str:
     colour = "green" if task.is_ok else "red" if task.is_finished else "cyan"
-    remark = "" if not expected else "\n(on purpose)" if job.expected is TaskStatus.ERROR else ""
-    return f"[{colour}]{_safe(task.status)}[/]{remark}" + ("" if expected else f"\n(should be {job.expected})")
+    remark = "" if not expected else " (on purpose)" if job.expected is TaskStatus.ERROR else ""
+    return f"[{colour}]{_safe(task.status)}[/]{remark}" + ("" if expected else f" (should be {job.expected})")
 
 
 def _took(task: ProcessingTask) -> str:
-    return duration((task.finished_at - task.started_at).total_seconds()) if task.finished_at is not None else "-"
+    return duration((task.finished_at - task.started_at).total_seconds()) if task.finished_at is not None else ""
 
 
 def _progress(task: ProcessingTask) -> str:
     if task.progress_value is None:
-        return "-"
+        return ""
     return _safe(progress(task.progress_value, task.progress_target, task.progress_unit))

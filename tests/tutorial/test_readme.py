@@ -45,8 +45,8 @@ _BLOCKS = [
     ("steps", "file plugin.py"),
     ("steps", "file web.py"),
     ("hosted", "file worker.py"),
-    ("webhooks", "shell"),
     ("webhooks", "file receiver.py"),
+    ("webhooks", "shell"),
     ("webhooks", "python"),
     ("webhooks", "http"),
     ("pruning", "file worker.py"),
@@ -56,6 +56,15 @@ _BLOCKS = [
 
 def test_every_block_is_run_by_a_test() -> None:
     assert [(block.project, block.role) for block in read_blocks()] == _BLOCKS
+
+
+def test_files_stand_before_what_runs_them() -> None:
+    begun: set[str] = set()
+    for block in read_blocks():
+        if block.role.startswith("file "):
+            assert block.project not in begun, block
+        elif block.role.startswith("shell") and block.project != "command":
+            begun.add(block.project)
 
 
 def test_first_screen_shows_decorator_worker_and_row() -> None:
@@ -338,7 +347,19 @@ def test_calls_that_are_listed_exist() -> None:
     section = read_text().partition("## Starting jobs")[2].partition("\n## ")[0]
     names = set(re.findall(r"`taskstate\.(\w+)\(", section))
 
-    assert names == {"start", "current", "wait", "cancel", "finish", "find", "describe", "close", "detached", "bound"}
+    assert names == {
+        "start",
+        "start_on_commit",
+        "current",
+        "wait",
+        "cancel",
+        "finish",
+        "find",
+        "describe",
+        "close",
+        "detached",
+        "bound",
+    }
     assert all(callable(getattr(taskstate, name)) for name in names)
 
 

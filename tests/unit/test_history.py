@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -266,8 +267,16 @@ def test_time_spans_are_said_as_people_do(seconds: float, words: str) -> None:
     assert history.duration(seconds) == words
 
 
-def test_moments_are_said_in_utc() -> None:
-    assert history.clock(datetime.fromisoformat("2026-03-04T01:30:00+02:00")) == "2026-03-03 23:30:00 UTC"
+def test_moments_are_said_in_the_time_zone_of_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert history.clock(datetime.fromisoformat("2026-03-04T01:30:00+02:00")) == "2026-03-04 08:30:00 JST"
+        assert history.brief_clock(NOON, NOON) == "21:00:00"
+        assert history.brief_clock(NOON, NOON + timedelta(days=1)) == "2026-03-04 21:00"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_progress_is_said_without_needless_digits() -> None:

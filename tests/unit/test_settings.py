@@ -47,8 +47,15 @@ def test_file_of_the_environment_holds_a_secret(tmp_path: Path) -> None:
         read_settings({}, {}, {"TASKSTATE_DATABASE_URL_FILE": str(tmp_path / "none")})
 
 
-def test_unknown_environment_names_are_ignored() -> None:
-    assert read_settings({}, {}, {"TASKSTATE_WHATEVER": "1", "OTHER": "2"}) == Settings()
+def test_unknown_environment_names_are_ignored_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    environment = {"TASKSTATE_WHATEVER": "1", "TASKSTATE_DATABSE_URL": "sqlite://", "OTHER": "2"}
+
+    assert read_settings({}, {}, environment) == Settings()
+
+    assert caplog.messages == [
+        "TASKSTATE_DATABSE_URL in the environment names no setting; is TASKSTATE_DATABASE_URL meant?",
+        "TASKSTATE_WHATEVER in the environment names no setting",
+    ]
 
 
 @pytest.mark.parametrize("place", ["keyword", "configuration"])
