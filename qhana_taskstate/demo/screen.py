@@ -10,6 +10,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
+from rich.table import Table
 
 from qhana_taskstate import ProcessingTask, reader, taskstate
 from qhana_taskstate.bars import LiveBoard
@@ -25,7 +26,9 @@ _LOOK_SECONDS = 0.1
 #: How long the last webhooks are waited for, in seconds.
 _TOLD_SECONDS = 10.0
 #: How many lines of its log are shown of each task at the end.
-_LOG_LINES = 2
+_LOG_LINES = 3
+#: Narrowest terminal in which a table of all that breaks no words.
+_TABLE_WIDTH = 110
 #: Numbers with so many digits are too large.
 _MOST_DIGITS = 10
 #: Width where there is no terminal that has one.
@@ -152,29 +155,55 @@ class Screen:
             self._console.print(f"{_safe(typed)} is not a whole number from 2 to {most}")
 
     def summarise(self, started: Sequence[Job]) -> bool:
-        """Print a few lines about each task, which fit into 80 columns.
+        """Print what became of all tasks: a table, or a few lines each where that would break words.
 
         Returns:
             Whether every task ended as it should.
         """
-        self._console.print("\n[bold]Tasks[/]")
-        good = []
+        if self._console.width >= _TABLE_WIDTH:
+            self._print_table(started)
+        else:
+            self._print_lines(started)
+        return all(job.is_as_expected(job.load()) for job in started)
+
+    def _print_table(self, started: Sequence[Job]) -> None:
+        table = Table(title="Tasks", title_justify="left", show_lines=True)
+        for heading in ("id", "task", "status", "took", "progress", "outputs", "webhooks", "last log lines"):
+            table.add_column(heading, overflow="fold")
         for job in started:
             task = job.load()
-            good.append(job.is_as_expected(task))
-            status = _status(job, task, expected=good[-1])
-            self._console.print(f"{task.id}  {_safe(task.task_name)}  {status}  {_took(task)}  {_progress(task)}")
-            outputs = ", ".join(_safe(output.file_name) for output in task.outputs)
-            parts = {"outputs": outputs, "webhooks": self._told(job)}
-            for line in [f"{name}: {text}" for name, text in parts.items() if text] + [
-                _safe(line) for line in task.task_log.splitlines()[-_LOG_LINES:]
-            ]:
-                self._console.print(Padding(line, (0, 0, 0, 4)))
-        return all(good)
+            table.add_row(
+                str(task.id),
+                _safe(task.task_name),
+                "\n(".join(_status(job, task).split(" (")),
+                _took(task),
+                _progress(task),
+                "\n".join(_safe(output.file_name) for output in task.outputs),
+                "\n".join(self._told(job)),
+                "\n".join(_log_lines(task)),
+            )
+        self._console.print(table)
 
-    def _told(self, job: Job) -> str:
+    def _print_lines(self, started: Sequence[Job]) -> None:
+        self._console.print("\n[bold]Tasks[/]")
+        for job in started:
+            task = job.load()
+            head = (str(task.id), _safe(task.task_name), _status(job, task), _took(task), _progress(task))
+            self._console.print("  ".join(part for part in head if part))
+            outputs = [_safe(output.file_name) for output in task.outputs]
+            for name, texts in (("outputs", outputs), ("webhooks", self._told(job))):
+                if texts:
+                    self._console.print(Padding(f"{name}: {', '.join(texts)}", (0, 0, 0, 4)))
+            for line in _log_lines(task):
+                self._console.print(Padding(line, (0, 0, 0, 4)))
+
+    def _told(self, job: Job) -> list[str]:
         counts = [(event, len(self._receiver.told(event=event, source=job.source))) for event in TaskEvent]
-        return ", ".join(f"{count} {event}" for event, count in counts if count)
+        return [f"{count} {event}" for event, count in counts if count]
+
+
+def _log_lines(task: ProcessingTask) -> list[str]:
+    return [_safe(line) for line in task.task_log.splitlines()[-_LOG_LINES:]]
 
 
 def _words(call: Told) -> str:
@@ -187,10 +216,13 @@ def _safe(text: str) -> str:
     return escape(visible(text))
 
 
-def _status(job: Job, task: ProcessingTask, *, expected: bool) -> str:
+def _status(job: Job, task: ProcessingTask) -> str:
     colour = "green" if task.is_ok else "red" if task.is_finished else "cyan"
-    remark = "" if not expected else " (on purpose)" if job.expected is TaskStatus.ERROR else ""
-    return f"[{colour}]{_safe(task.status)}[/]{remark}" + ("" if expected else f" (should be {job.expected})")
+    if not job.is_as_expected(task):
+        remark = f" (should be {job.expected})"
+    else:
+        remark = " (on purpose)" if job.expected is TaskStatus.ERROR else ""
+    return f"[{colour}]{_safe(task.status)}[/]{remark}"
 
 
 def _took(task: ProcessingTask) -> str:
