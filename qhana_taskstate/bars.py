@@ -139,7 +139,13 @@ class LiveBoard:
                 completed=completed,
                 told=Text(progress_words(task)),
                 status=Text(task.status, style=_STYLES.get(task.status, "red")),
-                note=Text("  ".join(part for part in (took, note(task)) if part), style="dim"),
+                # In one line: a bar of several would push others off a small screen.
+                note=Text(
+                    "  ".join(part for part in (took, note(task)) if part),
+                    style="dim",
+                    no_wrap=True,
+                    overflow="ellipsis",
+                ),
             )
 
 
