@@ -40,6 +40,7 @@ class Fact:
         write: Writes it through a connection; may be called several times.
         written: Called once with what `write` returned, after the commit.
         instead: What is written in its place once it is given up; never given up itself.
+        plainer: What is written in its place if the database is there and refuses its values.
         since: When it happened, by the monotonic clock.
     """
 
@@ -48,6 +49,7 @@ class Fact:
     write: Callable[[Connection], Any]
     written: Callable[[Any], None] = lambda _: None
     instead: Fact | None = None
+    plainer: Fact | None = None
     since: float = field(default_factory=time.monotonic)
 
 
@@ -195,6 +197,7 @@ class Backlog:
         except (SQLAlchemyError, DatabaseUnavailableError) as exc:
             if not self.note(exc) and not passes(exc):
                 # The database is there and refuses these very values.
+                fact.instead = fact.plainer or fact.instead
                 self._give_up(fact, f"the database refuses it: {type(exc).__name__}")
             return False
         self._remove(fact)

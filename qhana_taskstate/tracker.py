@@ -27,12 +27,14 @@ from .errors import DatabaseUnavailableError
 from .exits import Exit, decide_unseen
 from .facts import ExecutionKey, Publication, TaskRef
 from .fork import call_in_child
+from .plainer import Reports, plainer_closings, plainer_reports
 from .processes import started_at, this_host
 from .roundtrips import Batch
 from .sessions import Sessions
 from .settings import Settings
 from .stacks import is_on_stack
 from .states import ExecutionState
+from .texts import in_ascii
 from .vouching import Voucher, key_of
 
 logger = logging.getLogger(__name__)
@@ -185,7 +187,15 @@ class Tracker:
                 result = self.write(fact.write, usual=usual)
             except (SQLAlchemyError, DatabaseUnavailableError) as exc:
                 if not self.backlog.note(exc) and not passes(exc):
-                    raise
+                    if fact.plainer is None:
+                        raise
+                    logger.warning(
+                        "the database refuses a fact of task %s, which is recorded without what it refuses (%s): %r",
+                        fact.task_id,
+                        type(exc).__name__,
+                        fact.told,
+                    )
+                    return self.record(fact.plainer)
                 logger.info("a fact of task %s waits: %s", fact.task_id, type(exc).__name__)
             else:
                 fact.written(result)
@@ -223,6 +233,9 @@ class Tracker:
             "max_retries": execution.max_retries,
         }
 
+        # Only a plugin task can be kept from running twice.
+        lives = partial(self._lives, execution) if execution.function is not None else None
+
         def work(connection: Connection) -> store.Begun:
             return store.begin(
                 connection,
@@ -232,15 +245,29 @@ class Tracker:
                 parent_id=getattr(request, "parent_id", None),
                 moment=moment,
                 **facts,
-                # Only a plugin task can be kept from running twice.
-                lives=partial(self._lives, execution) if execution.function is not None else None,
+                lives=lives,
+            )
+
+        def work_barely(connection: Connection) -> store.Begun:
+            # What a lease needs: by these the process is known to live.
+            return store.begin(
+                connection,
+                execution.ref,
+                execution.key,
+                name=in_ascii(execution.name),
+                moment=moment,
+                runner=runner(None),
+                acks_late=facts["acks_late"],
+                lives=lives,
             )
 
         def usual(batch: Batch) -> store.Begun | None:
             return store.begin_usually(batch, execution.ref, execution.key, moment=moment, **facts)
 
         told = f"{execution.name} began at {moment.isoformat()}: {execution.key}"
-        self.record(Fact(execution.ref.task_id, told, work, partial(self._begun, execution)), usual=usual)
+        written = partial(self._begun, execution)
+        bare = Fact(execution.ref.task_id, told, work_barely, written)
+        self.record(Fact(execution.ref.task_id, told, work, written, plainer=bare), usual=usual)
 
         execution.begun = True
 
@@ -411,6 +438,11 @@ class Tracker:
                 written,
             )
             fact = Fact(execution.ref.task_id, closing, work, written, instead=bare)
+            fact.plainer, barest = (
+                Fact(execution.ref.task_id, plain, partial(_close_plainly, execution, plain), written, instead=bare)
+                for plain in plainer_closings(closing)
+            )
+            fact.plainer.plainer = barest
             try:
                 execution.postponed = True
                 self.record(fact, usual=usual)
@@ -487,35 +519,46 @@ class Tracker:
         with execution.writing:
             if not execution.dirty or not execution.known:
                 return
-            lines = execution.take_lines()
-            progress = execution.take_progress()
-            publications = execution.take_sent()
-            if not (lines or progress or publications):
+            reports = Reports(execution.take_lines(), execution.take_progress(), execution.take_sent())
+            if not (reports.lines or reports.progress or reports.publications):
                 return
             written = False
             try:
+                shown = self._report(execution, reports)
+                written = True
+            finally:
+                if not written:
+                    execution.lines.extendleft(reversed(reports.lines))
+                    execution.publications[:0] = reports.publications
+                    execution.progress_dirty = execution.progress_dirty or reports.progress is not None
+            if not shown and reports.progress is not None:
+                # A plugin holds the row: the next flush shows it.
+                execution.progress_dirty = True
+
+    def _report(self, execution: Execution, reports: Reports) -> bool:
+        """Write reports, or what the database takes of them; returns whether the row of the task shows them."""
+        for told in (reports, *plainer_reports(reports)):
+            try:
                 # A plugin with an open write on SQLite must not wait for this thread, which waits for that write.
                 with self.database.transaction(patience=IMPATIENT_SECONDS) as connection:
-                    shown = store.report(
+                    return store.report(
                         connection,
                         execution.ref,
                         execution.key,
-                        lines=lines,
-                        progress=progress,
-                        publications=publications,
+                        lines=told.lines,
+                        progress=told.progress,
+                        publications=told.publications,
                         counts_members=self.settings.canvas_progress,
                         to_come=followers(execution.request),
                         deadline_seconds=self.settings.publish_deadline_seconds,
                     )
-                written = True
-            finally:
-                if not written:
-                    execution.lines.extendleft(reversed(lines))
-                    execution.publications[:0] = publications
-                    execution.progress_dirty = execution.progress_dirty or progress is not None
-            if not shown and progress is not None:
-                # A plugin holds the row: the next flush shows it.
-                execution.progress_dirty = True
+            except DBAPIError as exc:
+                if self.backlog.note(exc) or passes(exc):
+                    raise
+                logger.warning(
+                    "the database refuses what %s reports (%s): %r", execution.name, type(exc).__name__, told
+                )
+        return True
 
     def register(self, ref: TaskRef, publications: list[Publication]) -> None:
         """Record messages that were published outside of any execution or submission."""
@@ -542,6 +585,14 @@ class Tracker:
                 store.show(connection, task_id)
         except (DBAPIError, DatabaseUnavailableError):
             logger.info("the row of task %s is locked; its end is shown later", task_id)
+
+
+def _close_plainly(execution: Execution, closing: store.Closing, connection: Connection) -> store.Outcome:
+    """End an execution, and what ran eagerly inside it, with what the database takes."""
+    for inner in execution.inner:
+        *_, barest = plainer_closings(inner)
+        store.close(connection, execution.ref, barest)
+    return store.close(connection, execution.ref, closing)
 
 
 def _close_bare(ref: TaskRef, key: ExecutionKey, name: str, connection: Connection) -> store.Outcome:
