@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,26 +12,27 @@ from .errors import NotConfiguredError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Entry:
-    app: object
     state: Any
-    is_current: Callable[[], bool]
+    current_app: Callable[[], object]
 
 
 #: Newest last.
 _entries: list[_Entry] = []
+_of_app: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
-def register(app: object, state: Any, is_current: Callable[[], bool]) -> None:
+def register(app: object, state: Any, current_app: Callable[[], object]) -> None:
     """Make a `TaskState` the one of an app from now on.
 
     Args:
         app: The Celery app.
         state: The `TaskState`.
-        is_current: Tells whether the app is Celery's current one in the calling thread.
+        current_app: Returns the app that is Celery's current one in the calling thread.
     """
     real = _real(app)
-    _entries[:] = [entry for entry in _entries if entry.app is not real or entry.state is not state]
-    _entries.append(_Entry(real, state, is_current))
+    _of_app[real] = state
+    _entries[:] = [entry for entry in _entries if entry.state is not state]
+    _entries.append(_Entry(state, current_app))
 
 
 def find(app: object = None) -> Any | None:
@@ -41,16 +43,13 @@ def find(app: object = None) -> Any | None:
             several.
     """
     if app is not None:
-        real = _real(app)
-        return next((entry.state for entry in reversed(_entries) if entry.app is real), None)
+        return _of_app.get(_real(app))
     if not _entries:
         return None
-    if len(_entries) > 1:
-        # A thread other than the one that made the app has no current app of its own (celery 5.7, `_tls`).
-        for entry in reversed(_entries):
-            if entry.is_current():
-                return entry.state
-    return _entries[-1].state
+    newest = _entries[-1]
+    # A thread other than the one that made the app has no current app of its own (celery 5.7, `_tls`).
+    found = _of_app.get(_real(newest.current_app())) if len(_entries) > 1 else None
+    return newest.state if found is None else found
 
 
 def _real(app: Any) -> object:

@@ -141,7 +141,7 @@ class TaskState:
         if self._app is not None:
             self.close()
         self._app = app
-        current.register(app, self, lambda: _state.get_current_app() == app)
+        current.register(app, self, _state.get_current_app)
         register_tasks(app)
         signals.connect()
 

@@ -38,7 +38,7 @@ def install_sessions() -> Iterator[Callable[..., Sessions]]:
 
     def install(database: Database, host: Any = None, **settings: Any) -> Sessions:
         found = Sessions(database, Settings(**settings), host)
-        registry.register(found, SimpleNamespace(sessions=found, settings=found.settings), lambda: True)
+        registry.register(found, SimpleNamespace(sessions=found, settings=found.settings), lambda: found)
         return found
 
     yield install
