@@ -57,7 +57,7 @@ from .states import TaskStatus, check_status, is_terminal
 from .submission import Submitter, Subscriber, check_event, check_known_webhook
 from .tracker import Tracker
 from .upkeep import Settled
-from .wiring import Given, Parts, capture_log, register_tasks
+from .wiring import Given, Parts, register_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -716,8 +716,7 @@ class TaskState:
             self._parts.tell_at_exit()
 
     def on_ready(self) -> None:
-        """Take part in upkeep, and listen to the log now that Celery has set it up."""
-        capture_log(self.settings)
+        """Take part in upkeep."""
         self.tracker.serve_upkeep()
 
 

@@ -198,6 +198,10 @@ def _chain(exception: BaseException) -> Iterator[BaseException]:
         waiting += [found for found in linked if found is not None and id(found) not in seen]
 
 
+#: Packages whose records say nothing that a task's reader would want.
+_NOT_CAPTURED = frozenset({"qhana_taskstate", "celery", "kombu", "amqp", "sqlalchemy"})
+
+
 class TaskLogHandler(logging.Handler):
     """Copies log records that are emitted inside an execution into the log of its task.
 
@@ -209,10 +213,14 @@ class TaskLogHandler(logging.Handler):
         super().__init__(level)
         self.setFormatter(_Formatter("%(levelname)s %(name)s: %(message)s"))
 
+    def takes(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is for the log of a task; our own and Celery's records about tasks are left out."""
+        return current_execution() is not None and record.name.partition(".")[0] not in _NOT_CAPTURED
+
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one record in memory; our own and Celery's records about tasks are left out."""
+        """Keep one record in memory."""
         execution = current_execution()
-        if execution is None or record.name.startswith(("qhana_taskstate", "celery", "kombu", "amqp", "sqlalchemy")):
+        if execution is None or not self.takes(record):
             return
         try:
             # A copy, since a formatter keeps the text of the traceback in the record, for all others too.

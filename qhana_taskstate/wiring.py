@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
-from . import belonging, current, delivery, django_host, messages, probe, schema
+from . import belonging, current, delivery, django_host, log_capture, messages, probe, schema
 from .broker import Broker
 from .configuration import configured
 from .database import Database
@@ -25,7 +25,6 @@ from .delivery import Deliverer
 from .errors import SettingsError
 from .facts import KeptMessage, TaskRef
 from .faults import explain
-from .progress import TaskLogHandler
 from .pruning import OutputsHook, Pruner
 from .sender import Sender, brief_connection, send
 from .sessions import Sessions
@@ -204,11 +203,8 @@ def register_tasks(app: Celery) -> None:
 
 def capture_log(settings: Settings) -> None:
     """Let records of the `logging` module go into the logs of tasks, if the setting asks for it; twice is once."""
-    root = logging.getLogger()
-    level = settings.capture_log_level
-    # Celery's set-up of the log removes every handler (celery 5.7, `worker_hijack_root_logger`).
-    if level is not None and not any(isinstance(handler, TaskLogHandler) for handler in root.handlers):
-        root.addHandler(TaskLogHandler(level))
+    if settings.capture_log_level is not None:
+        log_capture.install()
 
 
 def _read_settings(app: Celery, given: Given) -> Settings:
