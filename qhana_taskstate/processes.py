@@ -38,6 +38,33 @@ def started_at(pid: int) -> float | None:
         return None
 
 
+def is_gone(host: str | None, pid: int | None, started: float | None) -> bool:
+    """Tell whether a process is known to be dead, which is more than not being known to be alive.
+
+    Args:
+        host: What `this_host` said where it ran.
+        pid: Its process id.
+        started: What `started_at` said of it.
+
+    Returns:
+        False if it cannot be seen from here, be it only since it is another user's.
+    """
+    if host != this_host() or pid is None or started is None or not Path("/proc/self/stat").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        # It is another user's: its files may be hidden (proc(5), `hidepid`).
+        return False
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return fields[0] in (b"Z", b"X") or float(fields[19]) != started
+    except (OSError, ValueError, IndexError):
+        return False
+
+
 def is_alive(host: str | None, pid: int | None, started: float | None) -> bool:
     """Tell whether a process is known to be alive.
 

@@ -22,13 +22,15 @@ from sqlalchemy.exc import DBAPIError
 from . import chores, store, vouching
 from .clock import now
 from .database import Database, database_time
+from .deaths import LOOK_SECONDS, Deaths
 from .errors import DatabaseUnavailableError
 from .facts import ExecutionKey, KeptMessage, TaskRef
 from .lookout import Finder, Lookout
-from .processes import is_alive
+from .processes import is_alive, this_host
 from .pruning import Pruner
 from .settings import Settings
 from .states import ExecutionState
+from .tables import execution_table
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +122,7 @@ class Upkeep:
         self._missing: deque[chores.Waiting] = deque()
         self._wake_deliveries = wake_deliveries
         self._owner = secrets.token_hex(8)
+        self._deaths = Deaths()
         self._notes: dict[Hashable, _Note] = {}
         self._last: datetime | None = None
 
@@ -130,7 +133,11 @@ class Upkeep:
 
     @property
     def interval_seconds(self) -> float:
-        """Seconds to let pass between two looks."""
+        """Seconds to let pass before the next look."""
+        return min(LOOK_SECONDS, self._interval) if self._deaths.suspects else self._interval
+
+    @property
+    def _interval(self) -> float:
         return self._settings.lost_after_seconds / _LOOKS
 
     def tick(self, *, force: bool = False) -> Settled | None:
@@ -147,16 +154,19 @@ class Upkeep:
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
         seen = self._database.read(chores.glance)
+        died = Settled()
+        if not seen.idle:
+            self._settle_dead(seen.moment, died)
         if not force and seen.until is not None and seen.owner != self._owner and seen.until > seen.moment:
             self._forget()
-            return None
+            return died or None
         if seen.idle and not self._pruner.due:
             self._forget()
             return Settled()
         with self._database.transaction() as connection:
             # Writing is part of the look: who cannot write must not take the silence of others for death.
             moment = database_time(connection)
-            if not chores.lead(connection, self._owner, moment, self.interval_seconds * _LEAD) and not force:
+            if not chores.lead(connection, self._owner, moment, self._interval * _LEAD) and not force:
                 self._forget()
                 return None
         # Committed first: who comes to a halt during the look must not keep others from looking.
@@ -166,10 +176,10 @@ class Upkeep:
             overdue = chores.overdue(connection, moment)
             went_back = chores.went_back(connection, moment)
             uncopied = chores.uncopied(connection)
-        if self._last is not None and moment - self._last > timedelta(seconds=self.interval_seconds * _LEAD):
+        if self._last is not None and moment - self._last > self._longest_pause:
             self._notes.clear()
         self._last = moment
-        settled = Settled()
+        settled = died
         silent = self._silent({(lease.ref, lease.key): lease.heartbeat_at for lease in leases}, moment, "lease")
         for lease in self._unproven([lease for lease in leases if (lease.ref, lease.key) in silent]):
             self._guarded(settled, lambda lease=lease: self._settle(lease, moment, settled))  # type: ignore[misc]
@@ -188,6 +198,23 @@ class Upkeep:
         # Last: what was settled owes calls too.
         self._guarded(settled, self._wake_deliveries)
         return settled
+
+    @property
+    def _longest_pause(self) -> timedelta:
+        return timedelta(seconds=self._interval * _LEAD)
+
+    def _settle_dead(self, moment: datetime, settled: Settled) -> None:
+        """Settle what ran in processes of this machine that are dead; every observer does, also if another one leads.
+
+        The leader may be on another machine, where nobody can ask for them.
+        """
+        with self._database.reading() as connection:
+            leases = chores.running(connection, execution_table.c.host == this_host())
+        for lease in self._deaths.look(leases, moment, self._longest_pause):
+            self._guarded(
+                settled,
+                lambda lease=lease: self._settle(lease, moment, settled, "its process is dead"),  # type: ignore[misc]
+            )
 
     def settle_own(
         self, host: str, pid: int, started: float | None, runs: Callable[[TaskRef, ExecutionKey], bool]

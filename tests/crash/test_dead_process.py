@@ -1,0 +1,55 @@
+"""A process that died on the machine of an observer: settled soon, with the default settings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+from sqlalchemy import Connection, update
+
+from qhana_taskstate import TaskState, store
+from qhana_taskstate.facts import ExecutionKey
+from qhana_taskstate.processes import is_gone, started_at, this_host
+from qhana_taskstate.tables import upkeep_table
+from tests.contract.conftest import make_state as make_state
+
+
+def test_process_is_gone_once_it_ended_and_not_where_it_cannot_be_seen() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        started = started_at(process.pid)
+        assert not is_gone(this_host(), process.pid, started)
+        assert is_gone(this_host(), process.pid, -1.0)
+        assert not is_gone("elsewhere", process.pid, -1.0)
+        process.kill()
+        process.wait()
+    assert is_gone(this_host(), process.pid, started)
+    assert not is_gone("elsewhere", process.pid, started)
+    assert not is_gone(this_host(), process.pid, None)
+
+
+@pytest.mark.parametrize("leader", ["this process", "another machine"])
+def test_work_of_a_dead_process_is_settled_within_15_seconds(make_state: object, leader: str) -> None:
+    state: TaskState = make_state()  # type: ignore[operator]
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        runner = store.Runner(worker="w", host=this_host(), pid=process.pid, pid_started=started_at(process.pid))
+
+        def begin(connection: Connection) -> int:
+            ref = store.take_up(connection, store.add_task(connection, "dies")).ref
+            store.begin(connection, ref, ExecutionKey("a"), name="dies", runner=runner)
+            return ref.task_id
+
+        task_id = state.tracker.write(begin)
+        if leader == "another machine":
+            state.upkeep()
+            with state.database.transaction() as connection:
+                connection.execute(update(upkeep_table).values(owner="other"))
+        process.kill()
+    died = time.monotonic()
+
+    task = state.wait(task_id, timeout=20)
+
+    assert time.monotonic() - died < 15
+    assert task.status == "ERROR"
+    assert "its process is dead" in task.task_log
