@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
 import shutil
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NamedTuple, NoReturn, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import click
@@ -89,8 +90,38 @@ class _Interrupted(_Failure):
     exit_code = 130
 
 
+class _Extra(NamedTuple):
+    name: str
+    module: str
+
+
+#: Commands of extras.
+_OF_EXTRAS: Final = {"serve": _Extra("web", "qhana_taskstate.web.command")}
+
+
 class TaskStateGroup(click.Group):
     """A group whose commands show expected errors as one line without a traceback and without passwords."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted({*super().list_commands(ctx), *_OF_EXTRAS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; that of an extra is loaded now, since what it needs may not be installed."""
+        extra = _OF_EXTRAS.get(cmd_name)
+        if extra is None:
+            return super().get_command(ctx, cmd_name)
+        try:
+            return cast(click.Command, getattr(importlib.import_module(extra.module), cmd_name))
+        except ImportError as exc:
+            missing = f"{cmd_name} needs the extra {extra.name}: pip install 'qhana_taskstate[{extra.name}]' ({exc})"
+
+            def refuse(**_: Any) -> NoReturn:
+                raise _WrongUsage(missing)
+
+            return click.Command(
+                cmd_name, callback=refuse, help=missing, context_settings={"ignore_unknown_options": True}
+            )
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""

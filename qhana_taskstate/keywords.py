@@ -32,3 +32,5 @@ class SettingKeywords(TypedDict, total=False):
     webhook_min_interval_seconds: float
     webhook_queue: str | None
     public_url: str | None
+    web_token: str | None
+    web_files_root: str | None

@@ -184,6 +184,8 @@ class Settings:
         webhook_min_interval_seconds: Time between two `details` calls of one subscription.
         webhook_queue: Queue of the deliveries; None is Celery's default queue.
         public_url: Base of the default `task_href`; None makes none.
+        web_token: Who shows it may use `taskstate serve`; None lets everybody on this machine.
+        web_files_root: Folder below which `taskstate serve` sends local output files; None sends none.
     """
 
     database_url: str = _setting("sqlite:///taskstate.db", _text, secret=True)
@@ -211,6 +213,8 @@ class Settings:
     webhook_min_interval_seconds: float = _setting(2.0, _seconds_or_zero)
     webhook_queue: str | None = _setting(None, _optional_text)
     public_url: str | None = _setting(None, _optional_text)
+    web_token: str | None = _setting(None, _optional_text, secret=True)
+    web_files_root: str | None = _setting(None, _optional_text)
 
 
 _FIELDS: Final = {field.name: field for field in dataclasses.fields(Settings)}

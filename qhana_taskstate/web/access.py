@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from flask import request
 from webargs.flaskparser import abort
+from werkzeug.exceptions import HTTPException
 
 #: Returns True for yes; something falsy for no; anything else, such as a redirect to a login, is the response. It may
 #: also end the request itself, by `abort(401)`.
@@ -17,8 +18,8 @@ Check = Callable[[], Any]
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-#: What anybody may ask for: whether the server is ready, and the looks of its pages.
-_PUBLIC: Final = frozenset({"health", "static"})
+#: What anybody may ask for: whether the server is ready, the looks of its pages, and the form for a token.
+_PUBLIC: Final = frozenset({"health", "static", "login"})
 
 #: What a form of another site can send without asking (Fetch standard, CORS-safelisted request headers).
 _FORM_TYPES: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
@@ -61,7 +62,10 @@ class Access:
 
     def may_change_now(self) -> bool:
         """Tell whether the current request could make changes, so that a page knows whether to offer them."""
-        return self.may_change() is True
+        try:
+            return self.may_change() is True
+        except HTTPException:
+            return False
 
     def is_from_here(self) -> bool:
         """Tell whether a page of another site cannot have made the current request.

@@ -20,6 +20,7 @@ from .events import Events
 from .faults import Faults
 from .files import Files, FileUrl
 from .health import Health
+from .login import Login
 from .openapi import OpenApi
 from .pages import Pages
 from .resource import Resource
@@ -40,6 +41,7 @@ def task_blueprint(
     file_url: FileUrl | None = None,
     files_root: str | Path | None = None,
     own_origins: Iterable[str] = (),
+    login: Login | None = None,
     name: str = "taskstate",
 ) -> Blueprint:
     """Make the blueprint: the task resource, the page, and all that belongs to them. Mount it once.
@@ -54,6 +56,7 @@ def task_blueprint(
         files_root: Folder below which local output files must be to be sent. By default none is sent.
         own_origins: Origins (`https://jobs.example.org`) whose pages may make changes although the request names
             another host, because a proxy changed it.
+        login: A form for a token, that belongs to the two checks; for a server of our own.
         name: Name of the blueprint.
 
     Returns:
@@ -92,6 +95,8 @@ def task_blueprint(
     Pages(site).register(blueprint)
     TaskPage(site).register(blueprint)
     OpenApi(site, blueprint).register(blueprint)
+    if login is not None:
+        login.register(blueprint, site)
     return blueprint
 
 
