@@ -655,6 +655,8 @@ class Pulse:
         self._tracker = weakref.ref(tracker)
         self._settings = tracker.settings
         self._running: set[Execution] = set()
+        #: Executions that had left the tracer at the last turn; only the thread asks.
+        self._leaving: weakref.WeakSet[Execution] = weakref.WeakSet()
         self._holds: set[str] = set()
         self._canvases: set[int] = set()
         self._owes = False
@@ -705,12 +707,17 @@ class Pulse:
         return moment - swept >= pause and moment - tracker.active_at <= _SWEEP * self._settings.lost_after_seconds
 
     def _has_left(self, execution: Execution) -> bool:
-        """Whether an execution left the tracer without anything of ours being told."""
+        """Whether an execution left the tracer without anything of ours being told, and Celery had time to tell it."""
         if execution.task is None or is_on_stack(execution.task, execution.request):
             return False
         # Asked afterwards: whoever takes it off the stack has ended it before.
         with self._guard:
-            return execution in self._running and not (execution.closed or execution.postponed)
+            left = execution in self._running and not (execution.closed or execution.postponed)
+        if left and execution not in self._leaving:
+            # A failure outside of the body is signalled a moment later.
+            self._leaving.add(execution)
+            return False
+        return left
 
     def runs_twice(self, execution: Execution) -> bool:
         """Whether another run of an execution goes on in this process."""

@@ -125,6 +125,28 @@ def asks(plan: int, node: str) -> None:
     notebook.note("end", plan, node)
 
 
+class Broken(app.Task):  # type: ignore[name-defined,misc]  # made by the app
+    """Raises in its hooks too."""
+
+    abstract = True
+
+    def on_failure(self, *_: Any) -> None:
+        """Raise."""
+        raise RuntimeError("a hook that is broken")
+
+    def after_return(self, *_: Any) -> None:
+        """Raise."""
+        raise RuntimeError("a hook that is broken")
+
+
+@plugin_task(name="chaos.fails_twice", base=Broken)
+def fails_twice(plan: int, node: str) -> None:
+    """Fail, and let the hooks fail."""
+    notebook.note("begin", plan, node)
+    notebook.note("fail", plan, node)
+    raise PlannedError("as planned")
+
+
 @plugin_task(name="chaos.fails")
 def fails(plan: int, node: str) -> None:
     """Fail for good."""

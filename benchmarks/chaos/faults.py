@@ -21,7 +21,7 @@ from qhana_taskstate.testing.container import LocalWorker
 from qhana_taskstate.testing.process import LocalProcess
 
 #: What a fault may excuse.
-KILL, FREEZE, DATABASE, BROKER, FORGET, CLIENT, RECEIVER = (
+KILL, FREEZE, DATABASE, BROKER, FORGET, CLIENT, RECEIVER, LIMIT, RESULTS = (
     "kill",
     "freeze",
     "database",
@@ -29,6 +29,8 @@ KILL, FREEZE, DATABASE, BROKER, FORGET, CLIENT, RECEIVER = (
     "forget",
     "client",
     "receiver",
+    "limit",
+    "results",
 )
 
 
@@ -76,6 +78,9 @@ _KINDS: Final[dict[str, tuple[int, frozenset[str]]]] = {
     "client killed": (2, frozenset({CLIENT})),
     "client killed inside start": (4, frozenset({CLIENT})),
     "receiver refuses": (2, frozenset({RECEIVER})),
+    "result backend away": (3, frozenset({RESULTS})),
+    # A child that has nothing to do ends by it.
+    "soft limit strikes": (6, frozenset({LIMIT, KILL})),
 }
 
 #: Seconds for which a cut that waits for the next statement may strike.
@@ -179,6 +184,8 @@ class Striker:
             return site.postgres, lambda: self._stop_database(mode)
         if name.startswith("Redis"):
             return site.redis, lambda: self._stop_redis(keeps="without" not in name)
+        if name.startswith("result"):
+            return site.results, self._stop_results
         if name.startswith("connections"):
             return site.proxy, lambda: self._cut(name, fault)
         if name.startswith("rows"):
@@ -197,11 +204,13 @@ class Striker:
             return None, lambda: None
         children = worker.child_pids()
         tree = frozenset(worker.tree_pids())
-        if name.startswith("child"):
+        if name.startswith(("child", "soft")):
             if not children:
                 return None, lambda: None
             child = children[int(position * len(children))]
             fault.pids = frozenset({child})
+            if name.startswith("soft"):
+                return worker, lambda: _send(child, signal.SIGUSR1)
             if name == "child killed":
                 return worker, lambda: _send(child, signal.SIGKILL)
 
@@ -247,6 +256,11 @@ class Striker:
         if not keeps:
             redis.wipe()
         return redis.start
+
+    def _stop_results(self) -> Callable[[], None]:
+        # Not killed: without the count of its header no body of a chord would ever be sent.
+        self._site.results.stop()
+        return self._site.results.start
 
     def _cut(self, name: str, fault: Fault) -> None:
         fault.until = time.time() + _CUT_SECONDS

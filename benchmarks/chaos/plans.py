@@ -25,6 +25,7 @@ _WEIGHTS: Final = {
     "asks": 2,
     "later": 1,
     "fails": 1,
+    "fails_twice": 1,
     "chain_fails": 1,
 }
 
@@ -62,6 +63,7 @@ _NODES: Final[dict[str, tuple[str, ...]]] = {
     "spawns": ("first", "b", "c"),
     "asks": ("first", "answer"),
     "fails": (),
+    "fails_twice": (),
     "chain_fails": ("a",),
 }
 
@@ -75,7 +77,7 @@ def plan_of(seed: int, number: int) -> Plan:
         kind,
         _NODES.get(kind, ("a",)),
         forbidden=("c",) if kind == "chain_fails" else (),
-        succeeds=kind not in ("fails", "chain_fails"),
+        succeeds=kind not in ("fails", "fails_twice", "chain_fails"),
         survives=kind == "late",
         subscribes=chance.random() < 0.3,
     )

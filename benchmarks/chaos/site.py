@@ -54,6 +54,7 @@ class Site:
         self._rate = rate
         self._stack = ExitStack()
         self.redis = RedisServer()
+        self.results = RedisServer()
         self.postgres = PostgresServer()
         self.receiver = Receiver()
         self.workers: list[LocalWorker] = []
@@ -63,6 +64,7 @@ class Site:
     def __enter__(self) -> Self:
         with self._stack:
             self._stack.enter_context(self.redis)
+            self._stack.enter_context(self.results)
             self._stack.enter_context(self.postgres)
             self._stack.enter_context(self.receiver)
             direct = make_url(self.postgres.create_database())
@@ -79,7 +81,7 @@ class Site:
                 **{f"TASKSTATE_{name.upper()}": str(value) for name, value in SETTINGS.items()},
                 "TASKSTATE_DATABASE_URL": through_proxy.render_as_string(hide_password=False),
                 "CELERY_BROKER_URL": self.redis.database_url(0),
-                "CELERY_RESULT_BACKEND": self.redis.database_url(1),
+                "CELERY_RESULT_BACKEND": self.results.database_url(0),
                 SEED: str(self.seed),
                 FOLDER: str(self.evidence),
                 HOOK: self.receiver.address,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.chaos.evidence import Event
-from benchmarks.chaos.faults import BROKER, CLIENT, DATABASE, FORGET, FREEZE, KILL, Fault
+from benchmarks.chaos.faults import BROKER, CLIENT, DATABASE, FORGET, FREEZE, KILL, LIMIT, RESULTS, Fault
 from benchmarks.chaos.plans import Plan
 from benchmarks.chaos.receiver import Call
 
@@ -21,17 +21,21 @@ _LOST: Final = frozenset({KILL, FREEZE, FORGET, CLIENT})
 _UNREACHABLE: Final = frozenset({BROKER, DATABASE})
 _EXCUSES: Final = {
     "WorkerLostError": frozenset({KILL}),
+    "SoftTimeLimitExceeded": frozenset({LIMIT}),
+    # It struck in Celery's own code, after the body and before anybody was told.
+    "FactLostError": frozenset({LIMIT}),
+    "BackendStoreError": frozenset({RESULTS}),
     "MessageLostError": _LOST | {BROKER},
     "OperationalError": _UNREACHABLE,
     "InterfaceError": _UNREACHABLE,
     "PendingRollbackError": frozenset({DATABASE}),
     "DatabaseUnavailableError": frozenset({DATABASE}),
     "BrokerUnavailableError": frozenset({BROKER}),
-    "ConnectionError": frozenset({BROKER}),
-    "ConnectionResetError": frozenset({BROKER}),
-    "TimeoutError": frozenset({BROKER}),
-    "BusyLoadingError": frozenset({BROKER}),
-    "RuntimeError": frozenset({BROKER}),
+    "ConnectionError": frozenset({BROKER, RESULTS}),
+    "ConnectionResetError": frozenset({BROKER, RESULTS}),
+    "TimeoutError": frozenset({BROKER, RESULTS}),
+    "BusyLoadingError": frozenset({BROKER, RESULTS}),
+    "RuntimeError": frozenset({BROKER, RESULTS}),
     # What Celery makes of a retry that could not be published.
     "Reject": frozenset({BROKER}),
     "ChordError": _LOST | _UNREACHABLE,
