@@ -21,6 +21,7 @@ from .faults import Faults
 from .files import Files, FileUrl
 from .health import Health
 from .login import Login
+from .metrics import Metrics
 from .openapi import OpenApi
 from .pages import Pages
 from .resource import Resource
@@ -92,6 +93,7 @@ def task_blueprint(
     Events(site).register(blueprint)
     FileDownload(site.files).register(blueprint)
     Health(site).register(blueprint)
+    Metrics(site).register(blueprint)
     Pages(site).register(blueprint)
     TaskPage(site).register(blueprint)
     OpenApi(site, blueprint).register(blueprint)
