@@ -49,6 +49,8 @@ _BLOCKS = [
     ("webhooks", "shell"),
     ("webhooks", "python"),
     ("webhooks", "http"),
+    ("serve", "shell"),
+    ("page", "file website.py"),
     ("pruning", "file worker.py"),
     ("canvas", "python"),
 ]
@@ -280,6 +282,26 @@ def test_waits_before_further_attempts_are_the_default_ones() -> None:
     waits = [float(number) * units[unit] for number, unit in re.findall(r"(\d+) (s|min|h)\b", told[1])]
 
     assert tuple(waits) == Settings().webhook_retry_schedule
+
+
+def test_an_application_mounts_the_page_for_whom_it_lets_in(make_project: MakeProject) -> None:
+    project = make_project("page")
+    (worker,) = [block for block in blocks_of("first") if block.role == "file worker.py"]
+    project.write("worker.py", worker.code.replace(', include=["plugin"]', ""))
+    project.run_celery("taskstate", "upgrade")
+
+    project.run_python(
+        "from website import web\n"
+        "client = web.test_client()\n"
+        "assert client.get('/jobs/').status_code == 403\n"
+        "with client.session_transaction() as session:\n"
+        "    session['user'] = 'me'\n"
+        "assert 'No task yet' in client.get('/jobs/').text\n"
+    )
+    (serve,) = blocks_of("serve")
+    words = serve.code.split()
+    assert words[:3] == ["celery", "-A", "worker"]
+    assert "--port" in project.run_celery(*words[3:], "--help")
 
 
 def test_old_tasks_are_removed_and_the_application_removes_their_files(make_project: MakeProject) -> None:
