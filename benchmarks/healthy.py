@@ -25,9 +25,12 @@ from celery import Celery, signature
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
-from qhana_taskstate import DatabaseUnavailableError, TaskState, upkeep
-from qhana_taskstate.settings import Settings
-from qhana_taskstate.tables import execution_table, job_table, upkeep_table
+from qhana_taskstate import DatabaseUnavailableError, TaskState
+from qhana_taskstate.database.tables.executions import execution_table
+from qhana_taskstate.database.tables.jobs import job_table
+from qhana_taskstate.database.tables.upkeep import upkeep_table
+from qhana_taskstate.liveness import process as liveness_process
+from qhana_taskstate.settings.values import Settings
 from qhana_taskstate.testing.container import LocalWorker
 from qhana_taskstate.testing.postgres_server import PostgresServer
 from qhana_taskstate.testing.redis_server import RedisServer
@@ -187,7 +190,7 @@ def cases(kind: str, scale: float) -> list[Row]:
         site = stack.enter_context(deployed(kind))
         if kind == "postgresql":
             # As on another machine, from where no process can be asked.
-            stack.enter_context(mock.patch.object(upkeep, "is_alive", return_value=False))
+            stack.enter_context(mock.patch.object(liveness_process, "is_alive", return_value=False))
         rows.append(site.run("C code holds the interpreter", "holds_the_interpreter", HELD * scale))
         if kind == "postgresql":
             away = AWAY * scale

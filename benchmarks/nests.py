@@ -23,7 +23,8 @@ from sqlalchemy import case, func, select
 
 from qhana_taskstate import ProcessingTask, TaskState
 from qhana_taskstate.clock import now
-from qhana_taskstate.tables import execution_table, job_table
+from qhana_taskstate.database.tables.executions import execution_table
+from qhana_taskstate.database.tables.jobs import job_table
 from qhana_taskstate.testing.container import LocalWorker
 from qhana_taskstate.testing.mariadb_server import MariaDBServer
 from qhana_taskstate.testing.postgres_server import PostgresServer

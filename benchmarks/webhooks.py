@@ -28,7 +28,7 @@ from celery import Celery
 from sqlalchemy import func, select
 
 from qhana_taskstate import TaskState
-from qhana_taskstate.tables import execution_table
+from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.testing.container import LocalWorker
 from qhana_taskstate.testing.postgres_server import PostgresServer
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver

@@ -29,25 +29,24 @@ from .errors import (
 )
 
 # Make a Celery app track its tasks
-from .integration import TaskState, taskstate
+from .facade import TaskState, taskstate
+from .models.file import TaskFile
+from .models.link import TaskLink
+from .models.step import Step
+from .models.subscription import TaskUpdateSubscription, WebhookRef
 
 # The rows
-from .models import (
-    ProcessingTask,
-    Step,
-    TaskFile,
-    TaskFinishedWarning,
-    TaskLink,
-    TaskUpdateSubscription,
-    WebhookRef,
-)
+from .models.task import ProcessingTask
 
 # Write plugin tasks
-from .plugin import plugin_task
-from .progress import add_log, add_output, report_progress, track
+from .plugin.decorator import plugin_task
+from .plugin.reporting.outputs import add_output
+from .plugin.reporting.reports import add_log, report_progress, track
+from .store.ending.end import TaskFinishedWarning
 
 # Remove old tasks
-from .pruning import Pruned, RemovedOutput
+from .upkeep.pruning import Pruned
+from .upkeep.removal import RemovedOutput
 
 __all__ = [
     "ArgumentsError",

@@ -124,3 +124,31 @@ class Progress:
     start: float = 0.0
     target: float = 100.0
     unit: str = "%"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why an execution failed, as people read it."""
+
+    type: str
+    message: str
+    traceback: str | None = None
+
+    @property
+    def summary(self) -> str:
+        """Type and message in one line of text."""
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSuccess:
+    """A success in Celery's result backend.
+
+    Attributes:
+        sent: Celery ids of the messages that the execution sent before its success was stored.
+        in_group: Whether it is a member of a group or of the header of a chord; the last of those sends the body of
+            the chord after its success is stored.
+    """
+
+    sent: frozenset[str]
+    in_group: bool

@@ -7,50 +7,58 @@ import functools
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
-from celery.result import GroupResult
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
-from . import belonging, current, delivery, django_host, log_capture, messages, probe, schema
-from .broker import Broker
-from .configuration import configured
-from .database import Database
-from .delivery import Deliverer
+from . import current as _current
+from .broker import kept_messages, probe
+from .broker.connection import brief_connection
+from .broker.redelivery import redelivery_seconds
+from .broker.results import stored_success
+from .broker.search import Broker
+from .broker.sender import Sender, send
+from .context import current
+from .database import schema
+from .database.engine import Database
+from .database.explain import explain
+from .database.sessions import django_host
+from .database.sessions.scopes import Sessions
 from .errors import SettingsError
 from .facts import KeptMessage, TaskRef
-from .faults import explain
-from .pruning import OutputsHook, Pruner
-from .sender import Sender, brief_connection, send
-from .sessions import Sessions
-from .settings import PREFIX, Settings, read_settings
-from .tracker import Chores, Tracker
-from .upkeep import StoredSuccess, Upkeep
+from .plugin.reporting import log_capture
+from .recording.chores import Chores
+from .recording.recorder import Tracker
+from .settings.configuration import configured
+from .settings.sources import read_settings
+from .settings.values import PREFIX, Settings
+from .upkeep.pruning import OutputsHook, Pruner
+from .upkeep.round import Upkeep
+from .webhooks import deliverer
+from .webhooks.deliverer import Deliverer
 
 logger = logging.getLogger(__name__)
 
-#: kombu's default, and how long after it a message may still come (kombu 5.7, Redis); and what we allow for.
-_VISIBILITY_SECONDS, _SWEEP_SECONDS, _MARGIN_SECONDS = 3600.0, 100.0, 60.0
 
 #: A message that wakes the deliveries is worth nothing after so many seconds: others were sent meanwhile.
 _DELIVER_EXPIRES_SECONDS = 60.0
 
+
 #: How long to wait for a broker that does not answer when such a message is sent.
 _SEND_SECONDS = 1
+
 
 #: Longest time of a run of the deliveries, beyond all that its own limits allow.
 _DELIVER_LIMIT_SECONDS = 600
 
+
 #: How long the end of a process is held up at most by the message that wakes the deliveries.
 _EXIT_SECONDS = 3.0
-
-#: Celery's word for a stored success.
-_SUCCESS = "SUCCESS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +100,8 @@ class Parts:
         self.upkeep = Upkeep(
             self.database,
             self.settings,
-            redelivery_seconds=_redelivery_seconds(app),
-            stored_success=functools.partial(_stored_success, app),
+            redelivery_seconds=redelivery_seconds(app),
+            stored_success=functools.partial(stored_success, app),
             revoke=functools.partial(_revoke, app),
             finder=Broker(app),
             send=functools.partial(_send_again, app),
@@ -145,9 +153,9 @@ class Parts:
             self._sender.send(message)
 
     def _publish_deliver(self, seconds: float) -> None:
-        with belonging.detached(), brief_connection(self._app, _SEND_SECONDS) as connection:
+        with current.detached(), brief_connection(self._app, _SEND_SECONDS) as connection:
             self._app.send_task(
-                delivery.TASK_NAME,
+                deliverer.TASK_NAME,
                 connection=connection,
                 countdown=seconds or None,
                 queue=self.settings.webhook_queue,
@@ -184,7 +192,7 @@ def register_tasks(app: Celery) -> None:
     _registered.add(app)
 
     @app.task(
-        name=delivery.TASK_NAME,
+        name=deliverer.TASK_NAME,
         shared=False,
         ignore_result=True,
         acks_late=False,
@@ -195,7 +203,7 @@ def register_tasks(app: Celery) -> None:
     )
     def deliver() -> int | None:
         """Tell subscribers what they are owed."""
-        found = current.find(app)
+        found = _current.find(app)
         return None if found is None else found.deliverer.run()
 
     probe.register(app)
@@ -253,46 +261,9 @@ def _only_engine_of_flask(session: Any) -> Engine | None:
     return engines[0] if len(engines) == 1 and isinstance(engines[0], Engine) else None
 
 
-def _redelivery_seconds(app: Celery) -> float:
-    options = app.conf.broker_transport_options or {}
-    url = app.conf.broker_write_url or app.conf.broker_url or ""
-    if str(url).startswith(("redis", "rediss", "sentinel", "sqs")):
-        # kombu's Redis transport restores what was not acknowledged after the visibility timeout, at a sweep of
-        # every 10 s of which it skips nine (kombu 5.7: 100 s).
-        return float(options.get("visibility_timeout", _VISIBILITY_SECONDS)) + _SWEEP_SECONDS + _MARGIN_SECONDS
-    return _MARGIN_SECONDS
-
-
-def _stored_success(app: Celery, celery_id: str) -> StoredSuccess | None:
-    try:
-        result = app.AsyncResult(celery_id)
-        if str(result.state) != _SUCCESS:
-            return None
-        sent = frozenset(str(node.id) for child in result.children or () for node in _messages_of(child))
-        # Celery stores the id of the group of a chord's member too (celery 5.5 to 5.7).
-        meta = result._get_task_meta()  # type: ignore[attr-defined]  # not in the stubs
-        return StoredSuccess(sent=sent, in_group=bool(meta.get("group_id")))
-    except Exception as exc:
-        # The absence of a stored result proves nothing, so that a backend that is away is no reason to stop.
-        logger.debug("no result of %s: %s", celery_id, type(exc).__name__)
-        return None
-
-
-def _messages_of(result: Any) -> Iterator[Any]:
-    """Go through the results of single messages in what Celery notes as sent by a task."""
-    if isinstance(result, GroupResult):
-        for member in result.results or ():
-            yield from _messages_of(member)
-    else:
-        yield result
-        # A chord is noted as its body, whose header stands before it.
-        if isinstance(result.parent, GroupResult):
-            yield from _messages_of(result.parent)
-
-
 def _send_again(app: Celery, message: KeptMessage, ref: TaskRef, queue: str) -> None:
     try:
-        messages.send(app, message, ref, queue)
+        kept_messages.send(app, message, ref, queue)
     except Exception as exc:
         # It is missed and sent again later.
         logger.warning("a message of task %s could not be sent again now: %s", ref.task_id, type(exc).__name__)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import event
 
-from qhana_taskstate.database import Database
+from qhana_taskstate.database.engine import Database
 
 
 @contextmanager

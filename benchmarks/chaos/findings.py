@@ -9,7 +9,9 @@ from sqlalchemy import Connection, select
 
 from benchmarks.chaos.verdict import Member, Row
 from qhana_taskstate import ProcessingTask
-from qhana_taskstate.tables import change_table, delivery_table, execution_table, log_table
+from qhana_taskstate.database.tables.deliveries import change_table, delivery_table
+from qhana_taskstate.database.tables.executions import execution_table
+from qhana_taskstate.database.tables.log import log_table
 
 _task = ProcessingTask.__table__
 

@@ -12,12 +12,13 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from qhana_taskstate import ProcessingTask, reader, taskstate
-from qhana_taskstate.bars import LiveBoard
-from qhana_taskstate.history import duration, progress, visible
 from qhana_taskstate.states import TaskEvent, TaskStatus
 from qhana_taskstate.testing.receiver import Told, WebhookReceiver
 
+from .. import ProcessingTask, taskstate
+from ..cli.text.boards import LiveBoard
+from ..reading import tasks
+from ..reading.words import duration, progress, visible
 from . import jobs, plugin
 from .jobs import DEFAULT_K, Job
 
@@ -84,7 +85,7 @@ class Screen:
         while True:
             check()
             with taskstate.database.reading() as connection:
-                views = reader.get_tasks(connection, taskstate.settings, by_id)
+                views = tasks.get_tasks(connection, taskstate.settings, by_id)
             for job in started:
                 self._show_log(job.load())
             self._show_calls()

@@ -29,8 +29,6 @@ import pytest
 from pytest_celery.vendors.redis.backend.defaults import CELERY_REDIS_BACKEND
 from pytest_celery.vendors.redis.broker.defaults import CELERY_REDIS_BROKER
 
-from qhana_taskstate import schema
-from qhana_taskstate.database import Database
 from qhana_taskstate.testing.container import (
     LocalProcessContainer,
     LocalRabbitMQ,
@@ -44,6 +42,9 @@ from qhana_taskstate.testing.rabbitmq_server import RabbitMQServer
 from qhana_taskstate.testing.redis_server import RedisServer
 from qhana_taskstate.testing.server import LocalServer, ServerMissingError
 from qhana_taskstate.testing.sql_server import SqlServer
+
+from ..database import schema
+from ..database.engine import Database
 
 DATABASE_KINDS = ("sqlite", "postgresql", "mariadb")
 _COMMAND_SECONDS = 60.0

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
 from urllib.parse import parse_qs, urlsplit
 
-from ..webhooks import verify
+from ..webhooks.http.verifying import verify
 
 #: Seconds that a client may be silent on an open connection.
 _SILENCE_SECONDS: Final = 60

@@ -11,7 +11,7 @@ from flask import Flask, Response, request
 from webargs.flaskparser import abort
 from werkzeug.exceptions import HTTPException
 
-from ..integration import TaskState
+from ..facade import TaskState
 from .blueprint import task_blueprint
 from .login import Login
 from .problems import as_json

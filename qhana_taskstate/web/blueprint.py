@@ -11,8 +11,8 @@ from flask_smorest import Blueprint
 from werkzeug.exceptions import HTTPException
 
 from ..errors import TaskStateError
-from ..integration import TaskState
-from ..integration import taskstate as of_process
+from ..facade import TaskState
+from ..facade import taskstate as of_process
 from .access import Access, Check, nobody
 from .bodies import Bodies
 from .downloads import FileDownload

@@ -13,9 +13,9 @@ import click
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
-from .. import current
+from .. import current as current_module
 from ..errors import NotConfiguredError, SettingsError
-from ..integration import TaskState
+from ..facade import TaskState
 from .application import create_app
 
 #: Says that gevent has changed the standard library, so that streams take no thread each. It must do so before
@@ -55,7 +55,7 @@ def serve(ctx: click.Context, /, host: str, port: int, processes: int, **_: Any)
 def _taskstate(ctx: click.Context) -> TaskState:
     app = ctx.obj.app
     app.set_current()
-    state: TaskState | None = current.find(app)
+    state: TaskState | None = current_module.find(app)
     if state is None:
         raise NotConfiguredError(
             f"the Celery app {app.main!r} has no TaskState; make one where the app is: TaskState(app)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from ..listing import TaskFilter
+from ..reading.listing import TaskFilter
 
 
 def cursor_of(wanted: TaskFilter, before: int) -> str:

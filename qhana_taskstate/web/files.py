@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from flask import Response, send_file
 
-from ..models import TaskFile
+from ..models.file import TaskFile
 from .access import same_secret
 from .problems import not_found
 

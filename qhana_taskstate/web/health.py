@@ -8,7 +8,7 @@ from flask import Response, json
 from flask_smorest import Blueprint
 from sqlalchemy.exc import SQLAlchemyError
 
-from .. import schema
+from ..database import schema as database_schema
 from ..errors import DatabaseUnavailableError, SchemaError
 from .problems import RETRY_SECONDS
 from .site import Site
@@ -33,7 +33,7 @@ class Health:
     def get(self) -> Any:
         """Tell whether this server can do its work."""
         try:
-            schema.check(self._site.taskstate().database)
+            database_schema.check(self._site.taskstate().database)
         except (DatabaseUnavailableError, SQLAlchemyError):
             return _unready("the database cannot be reached")
         except SchemaError:

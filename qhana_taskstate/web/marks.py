@@ -26,9 +26,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from ..runner_tables import file_table, link_table, step_table, task_table
+from ..database.tables.executions import execution_table
+from ..database.tables.log import log_table
+from ..database.tables.runner import file_table, link_table, step_table, task_table
 from ..states import ExecutionState
-from ..tables import execution_table, log_table
 
 _task, _step, _file, _link = task_table, step_table, file_table, link_table
 

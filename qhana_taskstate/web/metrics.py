@@ -12,10 +12,11 @@ from flask_smorest import Blueprint
 from sqlalchemy import Connection, String, func, select, type_coerce
 from webargs.flaskparser import abort
 
-from ..database import database_time
-from ..runner_tables import step_table, task_table
+from ..database.dialects import database_time
+from ..database.tables.deliveries import delivery_table
+from ..database.tables.executions import execution_table
+from ..database.tables.runner import step_table, task_table
 from ..states import UNKNOWN, ExecutionState, TaskStatus, with_error_word
-from ..tables import delivery_table, execution_table
 from .site import Site
 
 try:

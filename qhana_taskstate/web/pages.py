@@ -7,11 +7,11 @@ from typing import Any, Final
 from flask import Response, redirect, render_template, request, url_for
 from flask_smorest import Blueprint
 
-from .. import listing
+from ..clock import now
 from ..errors import TaskNotFoundError
 from ..ids import LARGEST_ID
-from ..listing import Counts, TaskFilter
-from ..tables import now
+from ..reading import listing as reading_listing
+from ..reading.listing import Counts, TaskFilter
 from . import words
 from .cursors import before_of, cursor_of
 from .files import is_followable
@@ -62,14 +62,14 @@ class Pages:
         cursor = request.args.get("before", "")
         before = before_of(wanted, cursor) if cursor else None
         with state.sessions.explaining(), state.database.reading() as connection:
-            page = listing.find_page(
+            page = reading_listing.find_page(
                 connection,
                 state.settings,
                 wanted,
                 before=None if before is None else min(before, LARGEST_ID),
                 limit=_PAGE,
             )
-            counts = listing.count(connection)
+            counts = reading_listing.count(connection)
         return rendered(
             "taskstate/list.html",
             site=self._site,

@@ -9,10 +9,11 @@ from flask import Response, json, request
 from flask_smorest import Blueprint
 from webargs.flaskparser import abort
 
-from .. import reader
 from ..errors import ArgumentsError, EventError, SettingsError, TextTooLongError, WebhookTargetError
 from ..ids import LARGEST_ID
-from ..models import ProcessingTask, TaskFile
+from ..models.file import TaskFile
+from ..models.task import ProcessingTask
+from ..reading import resource
 from .bodies import Body
 from .marks import Mark, read_mark
 from .problems import not_found, refuse
@@ -98,7 +99,9 @@ class Resource:
         task = ProcessingTask.get_by_id(task_id)
         if task is None:
             not_found()
-        described = reader.describe(task, state.settings, base=base, href_of=lambda file_id: self._href(file_id, base))
+        described = resource.describe(
+            task, state.settings, base=base, href_of=lambda file_id: self._href(file_id, base)
+        )
         # QHAna's backend cannot read an output that nobody can fetch, and would lose the whole result.
         described["outputs"] = [output for output in described["outputs"] if "href" in output]
         body = Body.of(mark, json.dumps(described).encode())

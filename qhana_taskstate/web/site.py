@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flask import request
 
-from ..integration import TaskState
+from ..facade import TaskState
 from .access import Access
 from .bodies import Bodies
 from .files import Files

@@ -10,13 +10,16 @@ from flask import Response, redirect, request, url_for
 from flask_smorest import Blueprint
 from sqlalchemy import Connection
 
-from .. import deliveries, reader, tasklog
-from ..database import database_time
+from ..clock import now
+from ..database.dialects import database_time
 from ..ids import LARGEST_ID
-from ..models import ProcessingTask, TaskFile
-from ..reader import TaskDetail
-from ..tables import now
-from ..targets import shown_href
+from ..models.file import TaskFile
+from ..models.task import ProcessingTask
+from ..reading import tasks, wait
+from ..reading.rows.views import TaskDetail
+from ..store.log import entries
+from ..webhooks import replay, views
+from ..webhooks.http.shown import shown_href
 from .pages import rendered
 from .problems import not_found
 from .site import Site
@@ -72,11 +75,11 @@ class TaskPage:
         """Show a task."""
         state = self._site.taskstate()
         with state.sessions.explaining(), state.database.reading() as connection:
-            detail = reader.show(connection, state.settings, task_id) if task_id <= LARGEST_ID else None
+            detail = tasks.show(connection, state.settings, task_id) if task_id <= LARGEST_ID else None
             if detail is None:
                 not_found()
             moment = database_time(connection)
-            told = deliveries.views(connection, moment, task_id=task_id, limit=_MOST_DELIVERIES)
+            told = views.views(connection, moment, task_id=task_id, limit=_MOST_DELIVERIES)
         search = request.args.get("find", "").strip()[:200]
         return rendered(
             "taskstate/task.html",
@@ -111,9 +114,9 @@ class TaskPage:
         """Send the whole log as a file of text."""
         state = self._site.taskstate()
         with state.sessions.explaining(), state.database.reading() as connection:
-            if task_id > LARGEST_ID or reader.glance(connection, task_id) is None:
+            if task_id > LARGEST_ID or wait.glance(connection, task_id) is None:
                 not_found()
-            text = tasklog.read(connection, task_id)
+            text = entries.read(connection, task_id)
         disposition = {"Content-Disposition": f'attachment; filename="task-{task_id}.log"'}
         return Response(text, mimetype="text/plain", headers=disposition)
 
@@ -135,9 +138,9 @@ class TaskPage:
 
         def work(connection: Connection) -> None:
             moment = database_time(connection)
-            its = deliveries.views(connection, moment, delivery_ids=[int(delivery)], task_id=task_id)
+            its = views.views(connection, moment, delivery_ids=[int(delivery)], task_id=task_id)
             if its:
-                deliveries.replay(connection, moment, delivery_ids=[int(delivery)])
+                replay.replay(connection, moment, delivery_ids=[int(delivery)])
 
         self._site.taskstate().tracker.write(work)
 

@@ -7,12 +7,15 @@ from typing import Any
 from flask import Response, json, request
 from flask_smorest import Blueprint
 
-from .. import listing, reader, tasklog
 from ..ids import LARGEST_ID
-from ..listing import TaskFilter
-from ..printout import execution_json
-from ..reader import StepView, TaskView
+from ..reading import listing as reading_listing
+from ..reading import wait
+from ..reading.as_json import execution_json
+from ..reading.listing import TaskFilter
+from ..reading.rows import executions as rows_executions
+from ..reading.rows.views import StepView, TaskView
 from ..states import with_error_word
+from ..store.log import entries
 from .cursors import before_of, cursor_of
 from .problems import not_found, refuse
 from .schemas import (
@@ -67,7 +70,7 @@ class Tasks:
             before = min(before, LARGEST_ID)
         base = self._site.base("/tasks/")
         with state.sessions.explaining(), state.database.reading() as connection:
-            page = listing.find_page(connection, state.settings, wanted, before=before, limit=query["limit"])
+            page = reading_listing.find_page(connection, state.settings, wanted, before=before, limit=query["limit"])
         return _json(
             {
                 "tasks": [self._listed(task, base) for task in page.tasks],
@@ -96,8 +99,8 @@ class Tasks:
         """Show the log, or what follows the part of it that the client knows; as text where that is asked for."""
         state = self._site.taskstate()
         with state.sessions.explaining(), state.database.reading() as connection:
-            seen = reader.glance(connection, task_id) if task_id <= LARGEST_ID else None
-            whole = tasklog.read(connection, task_id) if seen is not None else ""
+            seen = wait.glance(connection, task_id) if task_id <= LARGEST_ID else None
+            whole = entries.read(connection, task_id) if seen is not None else ""
         if seen is None:
             not_found()
         after = query["after"]
@@ -113,8 +116,8 @@ class Tasks:
         """Show the Celery messages of a task: attempts, times, workers, failures."""
         state = self._site.taskstate()
         with state.sessions.explaining(), state.database.reading() as connection:
-            seen = reader.glance(connection, task_id) if task_id <= LARGEST_ID else None
-            found = reader.executions(connection, task_id) if seen is not None else []
+            seen = wait.glance(connection, task_id) if task_id <= LARGEST_ID else None
+            found = rows_executions.executions(connection, task_id) if seen is not None else []
         if seen is None:
             not_found()
         return _json({"executions": [execution_json(execution) for execution in found]})

@@ -14,8 +14,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import TaskStateError
-from ..integration import TaskState
-from ..models import ProcessingTask
+from ..facade import TaskState
+from ..models.task import ProcessingTask
 from .marks import Mark, read_marks
 
 logger = logging.getLogger(__name__)

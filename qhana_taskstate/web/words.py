@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from ..activity import ActivityWord
-from ..history import visible
-from ..reader import ProgressView, TaskView
+from ..reading.rows.activity import ActivityWord
+from ..reading.rows.views import ProgressView, TaskView
+from ..reading.words import visible
 from ..states import ERROR_WORDS, ExecutionState, TaskStatus
 
 #: Escape sequences that steer a terminal: CSI (colours, cursor), OSC (titles, links), and the short ones.

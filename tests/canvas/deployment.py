@@ -9,7 +9,8 @@ from celery import Celery
 from sqlalchemy import Row, func, select
 
 from qhana_taskstate import ProcessingTask, TaskState
-from qhana_taskstate.tables import execution_table, job_table
+from qhana_taskstate.database.tables.executions import execution_table
+from qhana_taskstate.database.tables.jobs import job_table
 from qhana_taskstate.testing.container import LocalWorker
 from tests.waiting import wait_until
 

@@ -12,7 +12,7 @@ from celery.exceptions import ChordError
 from sqlalchemy import select
 
 from qhana_taskstate import TaskState
-from qhana_taskstate.tables import execution_table
+from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.testing.plugin import StartWorker
 from tests.apps.factory import close_state, make_app
 from tests.apps.jobs import fail_later, say, wait_for_file

@@ -14,14 +14,20 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Connection, Executable, select
 
-from qhana_taskstate import ProcessingTask, store
+from qhana_taskstate import ProcessingTask
 from qhana_taskstate.clock import now
-from qhana_taskstate.facts import ExecutionKey, Publication, TaskRef
-from qhana_taskstate.integration import TaskState
-from qhana_taskstate.roundtrips import Batch, Row
+from qhana_taskstate.database.pipeline import Batch, Row
+from qhana_taskstate.database.tables.executions import execution_table
+from qhana_taskstate.facade import TaskState
+from qhana_taskstate.facts import ExecutionKey, Failure, Publication, TaskRef
 from qhana_taskstate.states import ExecutionState
-from qhana_taskstate.store import Closing, Failure, Outcome
-from qhana_taskstate.tables import execution_table
+from qhana_taskstate.store.closing import close as closing_close
+from qhana_taskstate.store.closing import holds, losses
+from qhana_taskstate.store.closing.close import Closing
+from qhana_taskstate.store.ending.outcome import Outcome
+from qhana_taskstate.store.executions import begin as executions_begin
+from qhana_taskstate.store.executions import registration
+from qhana_taskstate.store.task import jobs
 from tests.apps.factory import make_app
 
 _numbers = count()
@@ -53,10 +59,10 @@ def taskstate(migrated_database_url: str) -> Iterator[TaskState]:
 
 
 def _new_task(connection: Connection, members: int) -> tuple[TaskRef, list[ExecutionKey]]:
-    task_id = store.add_task(connection, "race")
-    ref = store.take_up(connection, task_id).ref
+    task_id = jobs.add_task(connection, "race")
+    ref = jobs.take_up(connection, task_id).ref
     keys = [ExecutionKey(f"race-{next(_numbers)}") for _ in range(members)]
-    store.register(connection, task_id, [_publication(key) for key in keys], deadline_seconds=86400)
+    registration.register(connection, task_id, [_publication(key) for key in keys], deadline_seconds=86400)
     return ref, keys
 
 
@@ -73,14 +79,14 @@ def _success(ref: TaskRef, key: ExecutionKey, *publications: Publication) -> Clo
         lines=["done"],
         deadline_seconds=86400,
     )
-    return Closer(lambda connection: store.close(connection, ref, closing))
+    return Closer(lambda connection: closing_close.close(connection, ref, closing))
 
 
 def _quiet_success(ref: TaskRef, key: ExecutionKey) -> Closer:
     closing = Closing(key=key, name="member", state=ExecutionState.SUCCESS, counts_members=False, kept=False)
     return Closer(
-        lambda connection: store.close(connection, ref, closing),
-        lambda batch: store.close_usually(cast(Batch, _Lingering(batch)), ref, closing),
+        lambda connection: closing_close.close(connection, ref, closing),
+        lambda batch: closing_close.close_usually(cast(Batch, _Lingering(batch)), ref, closing),
     )
 
 
@@ -100,7 +106,7 @@ class _Lingering:
 def _failure(ref: TaskRef, key: ExecutionKey) -> Closer:
     failure = Failure(type="ValueError", message="raced")
     closing = Closing(key=key, name="member", state=ExecutionState.FAILURE, failure=failure)
-    return Closer(lambda connection: store.close(connection, ref, closing))
+    return Closer(lambda connection: closing_close.close(connection, ref, closing))
 
 
 def _two_members(connection: Connection, success: Succeed = _success) -> Made:
@@ -109,12 +115,12 @@ def _two_members(connection: Connection, success: Succeed = _success) -> Made:
 
 
 def _release(ref: TaskRef, hold: str, key: ExecutionKey) -> Closer:
-    return Closer(lambda connection: store.release(connection, ref, hold, [_publication(key)], deadline_seconds=86400))
+    return Closer(lambda connection: holds.release(connection, ref, hold, [_publication(key)], deadline_seconds=86400))
 
 
 def _member_and_hold(connection: Connection, success: Succeed = _success) -> Made:
     ref, (key,) = _new_task(connection, 1)
-    hold = store.hold(connection, ref.task_id)
+    hold = holds.hold(connection, ref.task_id)
     # The client registers what it published at the release, perhaps after the worker had inserted it.
     return ref, [success(ref, key), _release(ref, hold, key)], "SUCCESS"
 
@@ -197,9 +203,9 @@ def test_work_started_while_the_last_member_closes_is_refused_or_waited_for(
 
     def start(ref: TaskRef) -> bool:
         def work(connection: Connection) -> bool:
-            if store.take_up(connection, ref.task_id).end_status is not None:
+            if jobs.take_up(connection, ref.task_id).end_status is not None:
                 return False
-            store.register(
+            registration.register(
                 connection, ref.task_id, [_publication(ExecutionKey(f"race-{next(_numbers)}"))], deadline_seconds=86400
             )
             return True
@@ -226,13 +232,14 @@ def test_execution_that_begins_while_its_publication_is_being_registered_is_runn
 ) -> None:
     ref, _ = taskstate.tracker.write(lambda connection: _new_task(connection, 1))
     key = ExecutionKey(f"race-{next(_numbers)}")
-    runner = store.Runner(worker="w", host="h", pid=1, pid_started=None)
+    runner = executions_begin.Runner(worker="w", host="h", pid=1, pid_started=None)
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         with taskstate.database.transaction() as connection:
-            store.register(connection, ref.task_id, [_publication(key)], deadline_seconds=86400)
+            registration.register(connection, ref.task_id, [_publication(key)], deadline_seconds=86400)
             begun = thread.submit(
-                taskstate.tracker.write, lambda other: store.begin(other, ref, key, name="member", runner=runner)
+                taskstate.tracker.write,
+                lambda other: executions_begin.begin(other, ref, key, name="member", runner=runner),
             )
             # Long enough for the other to come to its INSERT, which waits for this transaction.
             time.sleep(0.4)
@@ -250,12 +257,12 @@ def test_loss_of_a_process_is_told_too_late_once_another_one_has_begun(taskstate
     ref, (key,) = tracker.write(lambda connection: _new_task(connection, 1))
 
     def begin(pid: int) -> None:
-        runner = store.Runner(worker="w", host="h", pid=pid, pid_started=None)
-        tracker.write(lambda connection: store.begin(connection, ref, key, name="member", runner=runner))
+        runner = executions_begin.Runner(worker="w", host="h", pid=pid, pid_started=None)
+        tracker.write(lambda connection: executions_begin.begin(connection, ref, key, name="member", runner=runner))
 
     def hand_back(pid: int) -> int | None:
         return tracker.write(
-            lambda connection: store.hand_back(connection, ref, key, deadline=now(), lost=True, process=("h", pid))
+            lambda connection: losses.hand_back(connection, ref, key, deadline=now(), lost=True, process=("h", pid))
         )
 
     def state() -> tuple[str, int]:

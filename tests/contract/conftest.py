@@ -10,7 +10,8 @@ import pytest
 from celery import _state
 from sqlalchemy import func, select
 
-from qhana_taskstate import TaskState, tables
+from qhana_taskstate import TaskState
+from qhana_taskstate.database.tables import base
 from qhana_taskstate.testing.sql_server import SqlServer
 from tests.apps.factory import close_state, make_app
 
@@ -57,7 +58,7 @@ def count_rows(state: TaskState) -> dict[str, int]:
     with state.database.reading() as connection:
         return {
             table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
-            for table in tables.metadata.sorted_tables
+            for table in base.metadata.sorted_tables
         }
 
 

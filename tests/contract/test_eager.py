@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from qhana_taskstate import ProcessingTask, TaskState, add_log, plugin_task
-from qhana_taskstate.tables import execution_table
+from qhana_taskstate.database.tables.executions import execution_table
 from tests.contract.conftest import MakeState
 
 pytestmark = pytest.mark.versions

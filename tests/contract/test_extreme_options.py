@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import select
 
 from qhana_taskstate import TaskState, TextCharacterError, add_log, plugin_task, report_progress
-from qhana_taskstate.tables import execution_table, now
+from qhana_taskstate.clock import now
+from qhana_taskstate.database.tables.executions import execution_table
 from tests.apps.jobs import say
 from tests.contract.conftest import MakeState
 

@@ -9,7 +9,8 @@ from functools import partial
 
 import pytest
 
-from qhana_taskstate import ProcessingTask, TaskState, add_log, report_progress, reporter
+from qhana_taskstate import ProcessingTask, TaskState, add_log, report_progress
+from qhana_taskstate.context import reporter
 from tests.apps import parallel
 
 pytestmark = pytest.mark.versions

@@ -10,7 +10,7 @@ import pytest
 from celery import group
 
 from qhana_taskstate import NotInExecutionError, ProcessingTask, TaskState, plugin_task, taskstate
-from qhana_taskstate.belonging import HEADER
+from qhana_taskstate.context.header import HEADER
 from tests.apps.jobs import add, remember, say, with_id
 from tests.contract.conftest import count_rows
 

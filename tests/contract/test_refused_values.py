@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, text
 
 from qhana_taskstate import TaskState, add_log, plugin_task, report_progress
-from qhana_taskstate.tables import execution_table
+from qhana_taskstate.database.tables.executions import execution_table
 
 #: What the administrator of a database does not want to have there.
 REFUSED = {

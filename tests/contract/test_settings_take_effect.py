@@ -9,11 +9,14 @@ import pytest
 from celery import chain, group
 from sqlalchemy import Connection, select
 
-from qhana_taskstate import TaskState, store
-from qhana_taskstate.belonging import Execution, enter
+from qhana_taskstate import TaskState
+from qhana_taskstate.context.current import enter
+from qhana_taskstate.context.execution import Execution
+from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.facts import ExecutionKey
 from qhana_taskstate.states import ExecutionState
-from qhana_taskstate.tables import execution_table
+from qhana_taskstate.store.executions import begin as executions_begin
+from qhana_taskstate.store.task import jobs
 from tests.apps.jobs import add, say
 from tests.contract.conftest import MakeState
 
@@ -42,10 +45,10 @@ def _delay_by_name(state: TaskState) -> None:
 
 def _running(state: TaskState) -> Execution:
     def begin(connection: Connection) -> Execution:
-        ref = store.take_up(connection, store.add_task(connection, "outer")).ref
+        ref = jobs.take_up(connection, jobs.add_task(connection, "outer")).ref
         execution = Execution(ref, key=ExecutionKey("outer"), name="outer")
-        runner = store.Runner(worker=None, host="h", pid=1, pid_started=None)
-        store.begin(connection, ref, execution.key, name="outer", runner=runner)
+        runner = executions_begin.Runner(worker=None, host="h", pid=1, pid_started=None)
+        executions_begin.begin(connection, ref, execution.key, name="outer", runner=runner)
         return execution
 
     return state.tracker.write(begin)

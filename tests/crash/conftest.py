@@ -15,7 +15,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 
 from qhana_taskstate import TaskState
-from qhana_taskstate.tables import execution_table
+from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.testing.container import LocalWorker
 from qhana_taskstate.testing.plugin import StartWorker
 from tests.waiting import wait_until

@@ -15,8 +15,9 @@ from sqlalchemy import Connection, event, make_url, select
 from sqlalchemy.orm import Session
 
 from qhana_taskstate import DatabaseUnavailableError, ProcessingTask, TaskState
-from qhana_taskstate.backlog import Fact
-from qhana_taskstate.tables import execution_table, job_table
+from qhana_taskstate.database.tables.executions import execution_table
+from qhana_taskstate.database.tables.jobs import job_table
+from qhana_taskstate.recording.backlog import Fact
 from qhana_taskstate.testing.plugin import StartWorker
 from qhana_taskstate.testing.postgres_server import PostgresServer
 from tests.crash.conftest import SOON, Site

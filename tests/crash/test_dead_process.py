@@ -9,10 +9,12 @@ import time
 import pytest
 from sqlalchemy import Connection, update
 
-from qhana_taskstate import TaskState, store
+from qhana_taskstate import TaskState
+from qhana_taskstate.database.tables.upkeep import upkeep_table
 from qhana_taskstate.facts import ExecutionKey
-from qhana_taskstate.processes import is_gone, started_at, this_host
-from qhana_taskstate.tables import upkeep_table
+from qhana_taskstate.liveness.process import is_gone, started_at, this_host
+from qhana_taskstate.store.executions import begin as executions_begin
+from qhana_taskstate.store.task import jobs
 from tests.contract.conftest import make_state as make_state
 
 
@@ -33,11 +35,13 @@ def test_process_is_gone_once_it_ended_and_not_where_it_cannot_be_seen() -> None
 def test_work_of_a_dead_process_is_settled_within_15_seconds(make_state: object, leader: str) -> None:
     state: TaskState = make_state()  # type: ignore[operator]
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        runner = store.Runner(worker="w", host=this_host(), pid=process.pid, pid_started=started_at(process.pid))
+        runner = executions_begin.Runner(
+            worker="w", host=this_host(), pid=process.pid, pid_started=started_at(process.pid)
+        )
 
         def begin(connection: Connection) -> int:
-            ref = store.take_up(connection, store.add_task(connection, "dies")).ref
-            store.begin(connection, ref, ExecutionKey("a"), name="dies", runner=runner)
+            ref = jobs.take_up(connection, jobs.add_task(connection, "dies")).ref
+            executions_begin.begin(connection, ref, ExecutionKey("a"), name="dies", runner=runner)
             return ref.task_id
 
         task_id = state.tracker.write(begin)

@@ -13,8 +13,8 @@ from redis import Redis
 from sqlalchemy import func, select
 
 from qhana_taskstate import TaskState
-from qhana_taskstate.broker import Broker, Sought
-from qhana_taskstate.tables import execution_table, message_table
+from qhana_taskstate.broker.search import Broker, Sought
+from qhana_taskstate.database.tables.executions import execution_table, message_table
 from qhana_taskstate.testing.plugin import StartWorker
 from qhana_taskstate.testing.rabbitmq_server import RabbitMQServer
 from qhana_taskstate.testing.redis_server import RedisServer

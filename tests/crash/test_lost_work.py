@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from celery import chain, group, signature
 
-from qhana_taskstate import ProcessingTask, chores, store, vouching
-from qhana_taskstate import upkeep as upkeep_module
-from qhana_taskstate.database import database_time
-from qhana_taskstate.tables import execution_table
+from qhana_taskstate import ProcessingTask
+from qhana_taskstate.database.dialects import database_time
+from qhana_taskstate.database.tables.executions import execution_table
+from qhana_taskstate.liveness import advisory_lock, process
+from qhana_taskstate.store.executions import registration
+from qhana_taskstate.upkeep import leader
 from tests.crash.conftest import SOON, Site
 from tests.waiting import wait_until
 
@@ -171,8 +173,8 @@ def test_frozen_worker_elsewhere_is_given_up_and_its_late_result_changes_nothing
     site.begun()
     site.freeze(worker)
     # As an observer on another machine sees it, who cannot ask for the process, and on a database without locks.
-    monkeypatch.setattr(upkeep_module, "is_alive", lambda *_: False)
-    monkeypatch.setattr(vouching, "held", lambda *_: set())
+    monkeypatch.setattr(process, "is_alive", lambda *_: False)
+    monkeypatch.setattr(advisory_lock, "held", lambda *_: set())
     task = site.taskstate.wait(task.id, timeout=15)
     assert task.status == "ERROR"
     before = task.task_log
@@ -194,7 +196,7 @@ def test_observer_that_came_to_a_halt_while_it_looks_stops_nobody(site: Site) ->
     began = time.monotonic()
 
     with database.engine.connect() as halted, halted.begin():
-        chores.lead(halted, "halted", database_time(halted), 60)
+        leader.lead(halted, "halted", database_time(halted), 60)
         with pytest.raises(TimeoutError):
             site.taskstate.wait(task.id, timeout=2)
         halted.get_transaction().rollback()  # type: ignore[union-attr]  # there is one
@@ -361,7 +363,7 @@ def test_cold_shutdown_of_late_acknowledged_work_hands_it_back(site: Site) -> No
 def test_message_that_expired_in_a_queue_without_a_worker_ends_soon(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_AFTER_EXPIRY_SECONDS", 1.0)
+    monkeypatch.setattr(registration, "_AFTER_EXPIRY_SECONDS", 1.0)
     alone = site.taskstate.start(work(site, "nothing"), expires=0.5)
     grouped = site.taskstate.start(group([work(site, "nothing")]), expires=0.5)
     later = site.taskstate.start(work(site, "nothing"), expires=600)

@@ -15,10 +15,9 @@ import psutil
 import pytest
 from sqlalchemy import make_url, text
 
-from qhana_taskstate import upkeep as upkeep_module
-from qhana_taskstate import vouching
-from qhana_taskstate.database import Database
-from qhana_taskstate.vouching import Voucher, held, key_of
+from qhana_taskstate.database.engine import Database
+from qhana_taskstate.liveness import advisory_lock, process
+from qhana_taskstate.liveness.advisory_lock import Voucher, held, key_of
 from tests.crash.conftest import SOON, Site
 from tests.crash.test_lost_work import status, work
 from tests.waiting import wait_until
@@ -41,7 +40,7 @@ def database(taskstate_database_url: str) -> Iterator[Database]:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the observers of this process as blind as those on another machine."""
-    monkeypatch.setattr(upkeep_module, "is_alive", lambda *_: False)
+    monkeypatch.setattr(process, "is_alive", lambda *_: False)
 
 
 def holders(database: Database) -> list[int]:
@@ -203,7 +202,7 @@ def test_no_lock_is_taken_through_a_pooler(database: Database, taskstate_databas
 def test_no_lock_is_taken_if_the_driver_does_not_tell_whom_it_talks_to(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vouching, "_told_by_driver", lambda _: None)
+    monkeypatch.setattr(advisory_lock, "_told_by_driver", lambda _: None)
     voucher = Voucher()
 
     voucher.stand(database, KEY)

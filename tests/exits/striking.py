@@ -8,7 +8,8 @@ from pathlib import Path
 from celery import signature
 from sqlalchemy import select
 
-from qhana_taskstate.tables import execution_table, job_table
+from qhana_taskstate.database.tables.executions import execution_table
+from qhana_taskstate.database.tables.jobs import job_table
 from tests.canvas.deployment import Deployment
 from tests.exits.injection import KINDS
 from tests.waiting import wait_until

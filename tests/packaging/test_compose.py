@@ -16,7 +16,7 @@ import pytest
 import redis
 import yaml
 
-from qhana_taskstate.settings import read_settings
+from qhana_taskstate.settings.sources import read_settings
 from qhana_taskstate.testing import LocalProcess, PostgresServer, RedisServer, wait_until
 from qhana_taskstate.testing.plugin import RunCelery, StartWorker
 from qhana_taskstate.testing.receiver import WebhookReceiver

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from qhana_taskstate import current as registry
-from qhana_taskstate.database import Database
-from qhana_taskstate.models import ProcessingTask
-from qhana_taskstate.sessions import Sessions
-from qhana_taskstate.settings import Settings
+from qhana_taskstate import current as current_module
+from qhana_taskstate.database.engine import Database
+from qhana_taskstate.database.sessions.scopes import Sessions
+from qhana_taskstate.models.task import ProcessingTask
+from qhana_taskstate.settings.values import Settings
 
 
 @pytest.fixture
@@ -34,15 +34,15 @@ def database(bare_database: Database, migrated_database_url: str) -> Database:
 @pytest.fixture
 def install_sessions() -> Iterator[Callable[..., Sessions]]:
     """Make sessions the current ones of the process, as a `TaskState` does."""
-    before = list(registry._entries)
+    before = list(current_module._entries)
 
     def install(database: Database, host: Any = None, **settings: Any) -> Sessions:
         found = Sessions(database, Settings(**settings), host)
-        registry.register(found, SimpleNamespace(sessions=found, settings=found.settings), lambda: found)
+        current_module.register(found, SimpleNamespace(sessions=found, settings=found.settings), lambda: found)
         return found
 
     yield install
-    registry._entries[:] = before
+    current_module._entries[:] = before
 
 
 @pytest.fixture

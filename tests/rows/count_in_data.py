@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from qhana_taskstate.database import Database
-from qhana_taskstate.models import ProcessingTask
-from qhana_taskstate.sessions import Sessions
-from qhana_taskstate.settings import Settings
+from qhana_taskstate.database.engine import Database
+from qhana_taskstate.database.sessions.scopes import Sessions
+from qhana_taskstate.models.task import ProcessingTask
+from qhana_taskstate.settings.values import Settings
 
 url, task_id, key, count = sys.argv[1:]
 with Sessions(Database(url), Settings()).scope() as session:

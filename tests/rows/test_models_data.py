@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from qhana_taskstate.database import Database
+from qhana_taskstate.database.engine import Database
+from qhana_taskstate.database.sessions.scopes import Sessions
 from qhana_taskstate.errors import TaskStateError
-from qhana_taskstate.jsondata import is_same, to_plain
-from qhana_taskstate.models import ProcessingTask
-from qhana_taskstate.sessions import Sessions
+from qhana_taskstate.json.merge import is_same, to_plain
+from qhana_taskstate.models.task import ProcessingTask
 
 MakeSession = Callable[[], Session]
 

@@ -11,15 +11,18 @@ import pytest
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.orm import Session
 
-from qhana_taskstate import store
 from qhana_taskstate.clock import now
+from qhana_taskstate.database.sessions.scopes import Sessions
+from qhana_taskstate.database.tables.jobs import job_table
+from qhana_taskstate.database.tables.runner import task_table
 from qhana_taskstate.errors import StatusError
 from qhana_taskstate.facts import ExecutionKey
-from qhana_taskstate.models import ProcessingTask, TaskFinishedWarning
-from qhana_taskstate.runner_tables import task_table
-from qhana_taskstate.sessions import Sessions
+from qhana_taskstate.models.task import ProcessingTask
 from qhana_taskstate.states import ExecutionState, TaskStatus
-from qhana_taskstate.tables import job_table
+from qhana_taskstate.store.closing import close
+from qhana_taskstate.store.ending import from_outside
+from qhana_taskstate.store.ending.end import TaskFinishedWarning
+from qhana_taskstate.store.task import jobs
 
 MakeSession = Callable[[], Session]
 
@@ -291,13 +294,13 @@ def _by_statement(session: Session, task: ProcessingTask) -> None:
 
 
 def _by_finish(session: Session, task: ProcessingTask) -> None:
-    store.end(session.connection(), task.id, TaskStatus.SUCCESS)
+    from_outside.end(session.connection(), task.id, TaskStatus.SUCCESS)
 
 
 def _by_its_execution(session: Session, task: ProcessingTask) -> None:
-    ref = store.take_up(session.connection(), task.id).ref
-    closing = store.Closing(key=ExecutionKey("a"), name="work", state=ExecutionState.SUCCESS)
-    store.close(session.connection(), ref, closing)
+    ref = jobs.take_up(session.connection(), task.id).ref
+    closing = close.Closing(key=ExecutionKey("a"), name="work", state=ExecutionState.SUCCESS)
+    close.close(session.connection(), ref, closing)
 
 
 @pytest.mark.parametrize("end", [_by_assignment, _by_statement, _by_finish, _by_its_execution])

@@ -10,9 +10,10 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from qhana_taskstate.database import Database
-from qhana_taskstate.models import ProcessingTask, TaskLink
-from qhana_taskstate.sessions import Sessions
+from qhana_taskstate.database.engine import Database
+from qhana_taskstate.database.sessions.scopes import Sessions
+from qhana_taskstate.models.link import TaskLink
+from qhana_taskstate.models.task import ProcessingTask
 
 
 @pytest.fixture(params=["scoped_session", "flask_sqlalchemy"])

@@ -10,12 +10,13 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import DetachedInstanceError
 
-from qhana_taskstate import tasklog
-from qhana_taskstate.database import Database
-from qhana_taskstate.models import ProcessingTask
-from qhana_taskstate.runner_tables import task_table
-from qhana_taskstate.sessions import Sessions
-from qhana_taskstate.tables import log_table
+from qhana_taskstate.database.engine import Database
+from qhana_taskstate.database.sessions.scopes import Sessions
+from qhana_taskstate.database.tables.log import log_table
+from qhana_taskstate.database.tables.runner import task_table
+from qhana_taskstate.models.task import ProcessingTask
+from qhana_taskstate.store.log import entries
+from qhana_taskstate.store.log import text as log_text
 
 MakeSession = Callable[[], Session]
 
@@ -427,7 +428,7 @@ class TestOldRows:
         task.add_task_log_entry("ours", commit=True)
         write_column(current, task, "ours\ntheirs")
 
-        tasklog.refresh_column(current.connection(), task.id)
+        entries.refresh_column(current.connection(), task.id)
         current.commit()
 
         assert entries_of(elsewhere, task.id) == ["ours", "theirs"]
@@ -442,14 +443,14 @@ class TestForTheTracker:
     ) -> None:
         task.add_task_log_entry("one", commit=True)
         with elsewhere() as session:
-            tasklog.append(session.connection(), task.id, ["two", "three"], column=False)
+            entries.append(session.connection(), task.id, ["two", "three"], column=False)
             session.commit()
 
         assert column_of(elsewhere, task.id) == "one"
         assert task.task_log == "one\ntwo\nthree"
 
         with elsewhere() as session:
-            tasklog.refresh_column(session.connection(), task.id)
+            entries.refresh_column(session.connection(), task.id)
             session.commit()
         assert column_of(elsewhere, task.id) == "one\ntwo\nthree"
 
@@ -462,7 +463,7 @@ class TestForTheTracker:
 
         with elsewhere() as session:
             session.connection().execute(text("SET LOCAL lock_timeout = 100"))
-            tasklog.append(session.connection(), task.id, ["from the tracker"], column=False)
+            entries.append(session.connection(), task.id, ["from the tracker"], column=False)
             session.commit()
         current.commit()
 
@@ -473,7 +474,7 @@ class TestForTheTracker:
     ) -> None:
         task.add_task_log_entry("one", commit=True)
         with elsewhere() as session:
-            tasklog.append(session.connection(), task.id, ["two"], column=False)
+            entries.append(session.connection(), task.id, ["two"], column=False)
             session.commit()
 
         task.add_task_log_entry("three", commit=True)
@@ -485,16 +486,16 @@ class TestForTheTracker:
     ) -> None:
         write_column(current, task, "old")
         with elsewhere() as session:
-            tasklog.append(session.connection(), task.id, ["new"], column=False)
+            entries.append(session.connection(), task.id, ["new"], column=False)
             session.commit()
 
         assert task.task_log == "old\nnew"
 
     def test_read_of_a_task_that_is_not_there_is_empty(self, current: Session) -> None:
-        assert tasklog.read(current.connection(), 77) == ""
+        assert entries.read(current.connection(), 77) == ""
 
     def test_no_entries_write_nothing(self, current: Session, task: ProcessingTask) -> None:
-        tasklog.append(current.connection(), task.id, [])
+        entries.append(current.connection(), task.id, [])
 
         assert task.task_log == ""
 
@@ -511,4 +512,4 @@ class TestForTheTracker:
     ],
 )
 def test_the_newest_part_begins_at_a_line_if_one_is_near(whole: str, limit: int, expected: str) -> None:
-    assert tasklog.tail(whole, limit) == expected
+    assert log_text.tail(whole, limit) == expected

@@ -13,9 +13,13 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.orderinglist import OrderingList
 from sqlalchemy.orm import Session, object_session
 
+from qhana_taskstate.database.sessions.scopes import Sessions
 from qhana_taskstate.errors import ProgressError, StatusError, TextTooLongError
-from qhana_taskstate.models import ProcessingTask, Step, TaskFile, TaskLink, TaskUpdateSubscription, WebhookRef
-from qhana_taskstate.sessions import Sessions
+from qhana_taskstate.models.file import TaskFile
+from qhana_taskstate.models.link import TaskLink
+from qhana_taskstate.models.step import Step
+from qhana_taskstate.models.subscription import TaskUpdateSubscription, WebhookRef
+from qhana_taskstate.models.task import ProcessingTask
 
 MakeSession = Callable[[], Session]
 

@@ -10,10 +10,13 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from qhana_taskstate import schema
-from qhana_taskstate.database import Database
-from qhana_taskstate.models import ProcessingTask, Step, TaskFile, TaskUpdateSubscription
-from qhana_taskstate.sessions import Sessions
+from qhana_taskstate.database import schema
+from qhana_taskstate.database.engine import Database
+from qhana_taskstate.database.sessions.scopes import Sessions
+from qhana_taskstate.models.file import TaskFile
+from qhana_taskstate.models.step import Step
+from qhana_taskstate.models.subscription import TaskUpdateSubscription
+from qhana_taskstate.models.task import ProcessingTask
 from tests.rows import runner_database as runner
 
 

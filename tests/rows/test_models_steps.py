@@ -11,11 +11,14 @@ import pytest
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.orm import Session
 
-from qhana_taskstate import models
+from qhana_taskstate.context import current as context_current
+from qhana_taskstate.database.sessions.open_writes import has_open_write
+from qhana_taskstate.database.sessions.scopes import Sessions
+from qhana_taskstate.database.tables.jobs import job_table
 from qhana_taskstate.errors import TaskFinishedError, TextTooLongError
-from qhana_taskstate.models import ProcessingTask, Step, TaskLink
-from qhana_taskstate.sessions import Sessions, has_open_write
-from qhana_taskstate.tables import job_table
+from qhana_taskstate.models.link import TaskLink
+from qhana_taskstate.models.step import Step
+from qhana_taskstate.models.task import ProcessingTask
 
 MakeSession = Callable[[], Session]
 
@@ -262,7 +265,7 @@ class TestClearPreviousStep:
             lambda: setattr(tracked.steps[-1], "cleared", True),
         ):
             tracked.add_next_step("href", "ui", "one", commit=True)
-            monkeypatch.setattr(models, "inside_execution_of", lambda task_id: task_id == tracked.id)
+            monkeypatch.setattr(context_current, "inside_execution_of", lambda task_id: task_id == tracked.id)
             clear()
             current.commit()
             monkeypatch.undo()

@@ -12,10 +12,15 @@ from sqlalchemy import Enum, String, insert, inspect, select, update
 from sqlalchemy.orm import Session
 
 from qhana_taskstate import TextCharacterError
-from qhana_taskstate.columns import NullAs, StatusWord
-from qhana_taskstate.columntypes import FollowedText, ReadText
-from qhana_taskstate.models import Base, ProcessingTask, Step, TaskFile, TaskLink, TaskUpdateSubscription
-from qhana_taskstate.tables import metadata
+from qhana_taskstate.database.tables.base import metadata
+from qhana_taskstate.database.tables.columns import NullAs, StatusWord
+from qhana_taskstate.database.tables.types import FollowedText, ReadText
+from qhana_taskstate.models.base import Base
+from qhana_taskstate.models.file import TaskFile
+from qhana_taskstate.models.link import TaskLink
+from qhana_taskstate.models.step import Step
+from qhana_taskstate.models.subscription import TaskUpdateSubscription
+from qhana_taskstate.models.task import ProcessingTask
 
 MakeSession = Callable[[], Session]
 

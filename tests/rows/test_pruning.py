@@ -11,23 +11,27 @@ import pytest
 from sqlalchemy import event, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
-from qhana_taskstate import pruning, store
 from qhana_taskstate.clock import now
-from qhana_taskstate.database import Database
+from qhana_taskstate.database.engine import Database
+from qhana_taskstate.database.tables.deliveries import change_table, delivery_table
+from qhana_taskstate.database.tables.executions import execution_table, message_table
+from qhana_taskstate.database.tables.jobs import hold_table, job_table
+from qhana_taskstate.database.tables.log import log_table
 from qhana_taskstate.facts import ExecutionKey, Publication
-from qhana_taskstate.models import ProcessingTask, Step, TaskFile, TaskLink, TaskUpdateSubscription
-from qhana_taskstate.pruning import Pruned, Pruner, RemovedOutput
-from qhana_taskstate.settings import Settings
+from qhana_taskstate.models.file import TaskFile
+from qhana_taskstate.models.link import TaskLink
+from qhana_taskstate.models.step import Step
+from qhana_taskstate.models.subscription import TaskUpdateSubscription
+from qhana_taskstate.models.task import ProcessingTask
+from qhana_taskstate.settings.values import Settings
 from qhana_taskstate.states import ExecutionState, TaskStatus
-from qhana_taskstate.tables import (
-    change_table,
-    delivery_table,
-    execution_table,
-    hold_table,
-    job_table,
-    log_table,
-    message_table,
-)
+from qhana_taskstate.store.closing import close, holds
+from qhana_taskstate.store.ending import from_outside
+from qhana_taskstate.store.executions import registration
+from qhana_taskstate.store.task import jobs
+from qhana_taskstate.upkeep import pruning, removal
+from qhana_taskstate.upkeep.pruning import Pruned, Pruner
+from qhana_taskstate.upkeep.removal import RemovedOutput
 
 pytestmark = pytest.mark.mariadb
 
@@ -71,15 +75,15 @@ def make(session: Session, database: Database, *, ours: bool = True, age: timede
     task_id = int(task.id)
     with database.transaction() as connection:
         if ours:
-            ref = store.take_up(connection, task_id).ref
-            store.register(connection, task_id, [publication("a")], deadline_seconds=86400)
-            store.close(
+            ref = jobs.take_up(connection, task_id).ref
+            registration.register(connection, task_id, [publication("a")], deadline_seconds=86400)
+            close.close(
                 connection,
                 ref,
-                store.Closing(key=ExecutionKey("a"), name="plugin.work", state=ExecutionState.SUCCESS),
+                close.Closing(key=ExecutionKey("a"), name="plugin.work", state=ExecutionState.SUCCESS),
             )
             connection.execute(update(job_table).where(job_table.c.task_id == task_id).values(parked=False))
-        store.end(connection, task_id, TaskStatus.SUCCESS)
+        from_outside.end(connection, task_id, TaskStatus.SUCCESS)
         if not ours:
             connection.execute(job_table.delete().where(job_table.c.task_id == task_id))
         connection.execute(change_table.delete())
@@ -139,7 +143,7 @@ def test_task_that_has_not_ended_stays(current: Session, database: Database, pru
     task = ProcessingTask("pending")
     task.save(commit=True)
     with database.transaction() as connection:
-        store.take_up(connection, task.id)
+        jobs.take_up(connection, task.id)
         connection.execute(update(job_table).values(created_at=now() - 9 * DAY))
 
     assert pruner.prune(timedelta(0)) == Pruned()
@@ -148,8 +152,8 @@ def test_task_that_has_not_ended_stays(current: Session, database: Database, pru
 def test_task_with_an_open_execution_or_hold_stays(current: Session, database: Database, pruner: Pruner) -> None:
     executing, held = make(current, database), make(current, database)
     with database.transaction() as connection:
-        store.register(connection, executing, [publication("b")], deadline_seconds=86400)
-        store.hold(connection, held)
+        registration.register(connection, executing, [publication("b")], deadline_seconds=86400)
+        holds.hold(connection, held)
     before = rows(database)
 
     assert pruner.prune(DAY) == Pruned(open=2)
@@ -266,7 +270,7 @@ def test_two_at_once_remove_each_task_once(current: Session, database: Database,
 def test_task_with_a_huge_log_and_many_executions_goes_in_several_transactions(
     current: Session, database: Database, pruner: Pruner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pruning, "_ROWS", 50)
+    monkeypatch.setattr(removal, "_ROWS", 50)
     task_id = make(current, database)
     with database.transaction() as connection:
         connection.execute(

@@ -11,21 +11,20 @@ import pytest
 from celery import Celery
 from sqlalchemy import insert, text, update
 
-from qhana_taskstate import (
-    ProcessingTask,
-    TaskFile,
-    TaskLink,
-    TaskState,
-    TaskUpdateSubscription,
-    openwork,
-    reader,
-    store,
-)
+from qhana_taskstate import ProcessingTask, TaskFile, TaskLink, TaskState, TaskUpdateSubscription
+from qhana_taskstate import facts as facts_module
 from qhana_taskstate.clock import now
+from qhana_taskstate.database.tables.executions import execution_table
+from qhana_taskstate.database.tables.log import log_table
 from qhana_taskstate.facts import ExecutionKey, Publication
-from qhana_taskstate.reader import DESCRIBED_LOG_BYTES
+from qhana_taskstate.reading import open_work, tasks
+from qhana_taskstate.reading.rows import executions, views
+from qhana_taskstate.reading.tasks import DESCRIBED_LOG_BYTES
 from qhana_taskstate.states import ExecutionState, TaskStatus
-from qhana_taskstate.tables import execution_table, log_table
+from qhana_taskstate.store.closing import close, holds
+from qhana_taskstate.store.ending import from_outside
+from qhana_taskstate.store.executions import registration
+from qhana_taskstate.store.task import jobs
 
 pytestmark = pytest.mark.mariadb
 
@@ -255,7 +254,7 @@ class TestDescribe:
                 quote = connection.dialect.identifier_preparer.quote
                 connection.execute(text(f"UPDATE {quote('ProcessingTask')} SET {column} = NULL"))  # noqa: S608
         with state.database.reading() as connection:
-            [view] = reader.list_tasks(connection, state.settings)
+            [view] = tasks.list_tasks(connection, state.settings)
 
         described = state.describe(view.id)
 
@@ -263,14 +262,14 @@ class TestDescribe:
         assert described["taskName"] == ""
         assert "startedAt" not in described
         assert (view.task_name, view.started_at, view.seconds(now())) == ("", None, None)
-        assert view.progress == reader.ProgressView(value=3, start=0, target=100, unit="%")
+        assert view.progress == views.ProgressView(value=3, start=0, target=100, unit="%")
 
 
 class TestListTasks:
-    def page(self, state: TaskState, **filters: Any) -> list[reader.TaskView]:
+    def page(self, state: TaskState, **filters: Any) -> list[views.TaskView]:
         """List tasks."""
         with state.database.reading() as connection:
-            return reader.list_tasks(connection, state.settings, **filters)
+            return tasks.list_tasks(connection, state.settings, **filters)
 
     def ids(self, state: TaskState, **filters: Any) -> list[int]:
         """List ids."""
@@ -321,22 +320,22 @@ class TestListTasks:
         untracked, tracked = saved(), saved()
         tracked.add_next_step(href="h", ui_href="u", step_id="k", commit=True)
         with state.database.transaction() as connection:
-            store.take_up(connection, tracked.id, finishes=False)
+            jobs.take_up(connection, tracked.id, finishes=False)
 
         second, first = self.page(state)
 
         assert (first.tracked, first.open_ended, first.waiting_step) == (False, False, None)
         assert (second.tracked, second.open_ended) == (True, True)
-        assert second.waiting_step == reader.StepView(number=0, step_id="k", href="h", ui_href="u", cleared=False)
+        assert second.waiting_step == views.StepView(number=0, step_id="k", href="h", ui_href="u", cleared=False)
         with state.database.reading() as connection:
-            assert reader.open_task_ids(connection) == [tracked.id]
+            assert tasks.open_task_ids(connection) == [tracked.id]
         assert untracked.id == first.id
 
     def test_many_ids_are_read_at_once_and_unknown_ones_left_out(self, state: TaskState) -> None:
         task = saved()
 
         with state.database.reading() as connection:
-            found = reader.get_tasks(connection, state.settings, [*range(task.id, task.id + 1200), task.id])
+            found = tasks.get_tasks(connection, state.settings, [*range(task.id, task.id + 1200), task.id])
 
         assert [view.id for view in found] == [task.id]
 
@@ -365,14 +364,14 @@ class TestActivity:
         """Save a task that the tracker was given."""
         task = saved()
         with state.database.transaction() as connection:
-            store.take_up(connection, task.id, finishes=finishes)
+            jobs.take_up(connection, task.id, finishes=finishes)
         return task
 
     def seen(self, state: TaskState, task: ProcessingTask) -> tuple[str, str]:
         """Read word and sentence, which are the same in a list and in the task resource."""
         described = state.describe(task.id)["activity"]
         with state.database.reading() as connection:
-            [view] = reader.get_tasks(connection, state.settings, [task.id])
+            [view] = tasks.get_tasks(connection, state.settings, [task.id])
         assert view.activity.word == described["word"]
         return described["word"], described["text"]
 
@@ -408,8 +407,8 @@ class TestActivity:
         stepped.add_next_step(href="h", ui_href="u", step_id="k", commit=True)
         parked.add_next_step(href="h", ui_href="u", step_id="k", commit=True)
         with state.database.transaction() as connection:
-            assert store.evaluate(connection, parked.id).ended is None
-            store.hold(connection, held.id)
+            assert from_outside.evaluate(connection, parked.id).ended is None
+            holds.hold(connection, held.id)
         parked.clear_previous_step(commit=True)
 
         assert self.seen(state, stepped) == ("waiting", "waits for input at step k")
@@ -420,15 +419,15 @@ class TestActivity:
     def test_a_failed_task_says_the_first_line_of_its_cause(self, state: TaskState) -> None:
         task = self.tracked(state)
         key = ExecutionKey("a")
-        failure = store.Failure(type="ValueError", message="no such column\nsecond line")
+        failure = facts_module.Failure(type="ValueError", message="no such column\nsecond line")
         with state.database.transaction() as connection:
-            store.register(
+            registration.register(
                 connection, task.id, [Publication(key, "work", None, "celery", now(), None)], deadline_seconds=86400
             )
-            job = store.find_job(connection, task.id)
+            job = jobs.find_job(connection, task.id)
             assert job is not None
-            closing = store.Closing(key=key, name="work", state=ExecutionState.FAILURE, failure=failure)
-            store.close(connection, job.ref, closing)
+            closing = close.Closing(key=key, name="work", state=ExecutionState.FAILURE, failure=failure)
+            close.close(connection, job.ref, closing)
 
         assert self.seen(state, task) == ("ended", "work: ValueError: no such column …")
 
@@ -456,20 +455,20 @@ class TestActivity:
             for number in range(1000)
         ]
         with state.database.transaction() as connection:
-            store.register(connection, task.id, publications, deadline_seconds=86400)
+            registration.register(connection, task.id, publications, deadline_seconds=86400)
 
         with state.database.reading() as connection:
-            [work] = openwork.read(connection, [task.id]).values()
+            [work] = open_work.read(connection, [task.id]).values()
 
         assert len(work.messages) == 5
         assert self.seen(state, task) == ("queued", "queued in q0, q1, q2 and 2 more")
 
 
 class TestExecutions:
-    def read(self, state: TaskState, task_id: int) -> list[reader.ExecutionView]:
+    def read(self, state: TaskState, task_id: int) -> list[views.ExecutionView]:
         """Read the executions."""
         with state.database.reading() as connection:
-            return reader.executions(connection, task_id)
+            return executions.executions(connection, task_id)
 
     def test_waiting_time_counts_from_the_moment_it_could_begin(self, state: TaskState) -> None:
         task = saved()
@@ -525,12 +524,12 @@ class TestShow:
         task.add_task_log_entry("one", commit=True)
         publication = Publication(ExecutionKey("a"), "work", None, "celery", now(), None)
         with state.database.transaction() as connection:
-            store.take_up(connection, task.id)
-            store.register(connection, task.id, [publication], deadline_seconds=86400)
-            store.hold(connection, task.id)
+            jobs.take_up(connection, task.id)
+            registration.register(connection, task.id, [publication], deadline_seconds=86400)
+            holds.hold(connection, task.id)
 
         with state.database.reading() as connection:
-            detail = reader.show(connection, state.settings, task.id)
+            detail = tasks.show(connection, state.settings, task.id)
 
         assert detail is not None
         assert detail.task.id == task.id
@@ -546,7 +545,7 @@ class TestShow:
     def test_a_decided_end_is_told_while_somebody_holds_the_row(self, state: TaskState) -> None:
         task = saved()
         with state.database.transaction() as connection:
-            store.take_up(connection, task.id)
+            jobs.take_up(connection, task.id)
         with state.database.transaction() as connection:
             connection.execute(
                 text("UPDATE taskstate_job SET end_status = 'ERROR', ended_at = created_at WHERE task_id = :id"),
@@ -554,14 +553,14 @@ class TestShow:
             )
 
         with state.database.reading() as connection:
-            detail = reader.show(connection, state.settings, task.id)
+            detail = tasks.show(connection, state.settings, task.id)
 
         assert detail is not None
         assert (detail.task.status, detail.decided_status) == (TaskStatus.PENDING, "ERROR")
 
     def test_no_such_row_is_none(self, state: TaskState) -> None:
         with state.database.reading() as connection:
-            assert reader.show(connection, state.settings, 1) is None
+            assert tasks.show(connection, state.settings, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -569,4 +568,4 @@ class TestShow:
 )
 @pytest.mark.databases("sqlite")
 def test_a_share_stays_between_nothing_and_all(start: float, target: float, value: float, share: float) -> None:
-    assert reader.ProgressView(value=value, start=start, target=target, unit="").share == share
+    assert views.ProgressView(value=value, start=start, target=target, unit="").share == share

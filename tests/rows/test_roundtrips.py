@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from qhana_taskstate.database import Database
+from qhana_taskstate.database.engine import Database
 from qhana_taskstate.errors import DatabaseUnavailableError
 from qhana_taskstate.testing.server import free_port
 

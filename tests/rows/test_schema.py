@@ -14,10 +14,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 
-from qhana_taskstate import schema
-from qhana_taskstate.database import Database
+from qhana_taskstate.database import schema
+from qhana_taskstate.database.engine import Database
 from qhana_taskstate.errors import DatabaseUnavailableError, SchemaError
-from qhana_taskstate.models import Base
+from qhana_taskstate.models.base import Base
 from tests.rows import runner_database as runner
 
 

@@ -10,17 +10,21 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from qhana_taskstate import lookout, store
-from qhana_taskstate.broker import Sought
+from qhana_taskstate.broker.search import Sought
 from qhana_taskstate.clock import now
-from qhana_taskstate.database import Database
+from qhana_taskstate.database.engine import Database
+from qhana_taskstate.database.tables.executions import execution_table, message_table
 from qhana_taskstate.facts import ExecutionKey, KeptMessage, Publication, TaskRef
-from qhana_taskstate.models import ProcessingTask
-from qhana_taskstate.pruning import Pruner
-from qhana_taskstate.settings import Settings
+from qhana_taskstate.models.task import ProcessingTask
+from qhana_taskstate.settings.values import Settings
 from qhana_taskstate.states import TaskStatus
-from qhana_taskstate.tables import execution_table, message_table
-from qhana_taskstate.upkeep import Settled, Upkeep
+from qhana_taskstate.store.closing import losses
+from qhana_taskstate.store.ending import from_outside
+from qhana_taskstate.store.executions import begin, registration
+from qhana_taskstate.store.task import jobs
+from qhana_taskstate.upkeep import lost_messages
+from qhana_taskstate.upkeep.pruning import Pruner
+from qhana_taskstate.upkeep.round import Settled, Upkeep
 from tests.statements import statements
 from tests.waiting import wait_until
 
@@ -84,8 +88,8 @@ def queued(session: Session, database: Database, *names: str, age: timedelta = t
     task = ProcessingTask("queued")
     task.save(commit=True)
     with database.transaction() as connection:
-        ref = store.take_up(connection, task.id).ref
-        store.register(
+        ref = jobs.take_up(connection, task.id).ref
+        registration.register(
             connection,
             ref.task_id,
             [Publication(ExecutionKey(name), "plugin.work", None, "celery", now() - age, None) for name in names],
@@ -162,7 +166,7 @@ def test_message_that_is_missing_again_and_again_ends_its_task(
     somewhere.missing = {"gone"}
     upkeep = make_upkeep()
 
-    assert look(upkeep, somewhere, lookout.LOOKS - 1) == Settled()
+    assert look(upkeep, somewhere, lost_messages.LOOKS - 1) == Settled()
     assert state_of(database, "gone") == "QUEUED"
     assert look(upkeep, somewhere, 1).missing == 1
 
@@ -180,7 +184,7 @@ def test_message_that_turns_up_between_two_looks_is_not_missing(
     upkeep = make_upkeep()
     for _ in range(3):
         somewhere.missing = {"a"}
-        look(upkeep, somewhere, lookout.LOOKS - 1)
+        look(upkeep, somewhere, lost_messages.LOOKS - 1)
         somewhere.missing = set()
         look(upkeep, somewhere, 1)
 
@@ -194,7 +198,7 @@ def test_broker_that_cannot_be_asked_proves_nothing(
     somewhere.missing = {"a"}
     upkeep = make_upkeep()
     for _ in range(3):
-        look(upkeep, somewhere, lookout.LOOKS - 1)
+        look(upkeep, somewhere, lost_messages.LOOKS - 1)
         somewhere.fails = True
         look(upkeep, somewhere, 1)
         somewhere.fails = False
@@ -221,14 +225,14 @@ def test_execution_that_began_after_all_is_left_alone(
     ref = queued(current, database, "a")
     somewhere.missing = {"a"}
     upkeep = make_upkeep()
-    look(upkeep, somewhere, lookout.LOOKS - 1)
+    look(upkeep, somewhere, lost_messages.LOOKS - 1)
     with database.transaction() as connection:
-        store.begin(
+        begin.begin(
             connection,
             ref,
             ExecutionKey("a"),
             name="plugin.work",
-            runner=store.Runner(worker="w", host="h", pid=1, pid_started=1.0),
+            runner=begin.Runner(worker="w", host="h", pid=1, pid_started=1.0),
         )
 
     assert look(upkeep, somewhere, 1).missing == 0
@@ -242,7 +246,7 @@ def test_more_messages_than_fit_into_one_look_are_looked_for_in_turn(
     somewhere: Somewhere,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lookout, "_MOST", 4)
+    monkeypatch.setattr(lost_messages, "_MOST", 4)
     names = [f"m{number}" for number in range(10)]
     for name in names:
         queued(current, database, name)
@@ -267,8 +271,8 @@ def keep(database: Database, ref: TaskRef, name: str) -> KeptMessage:
         properties="{}",
     )
     with database.transaction() as connection:
-        store.keep_message(connection, ref.task_id, ExecutionKey(name), message)
-        store.keep_message(connection, ref.task_id, ExecutionKey(name), message)
+        registration.keep_message(connection, ref.task_id, ExecutionKey(name), message)
+        registration.keep_message(connection, ref.task_id, ExecutionKey(name), message)
     return message
 
 
@@ -308,10 +312,10 @@ def test_kept_message_of_an_ended_task_is_not_sent_again(
     ref = queued(current, database, "a")
     keep(database, ref, "a")
     with database.transaction() as connection:
-        store.end(connection, ref.task_id, TaskStatus.ERROR)
+        from_outside.end(connection, ref.task_id, TaskStatus.ERROR)
     somewhere.missing = {"a"}
 
-    assert look(make_upkeep(), somewhere, lookout.LOOKS).missing == 1
+    assert look(make_upkeep(), somewhere, lost_messages.LOOKS).missing == 1
     assert sent == []
     assert state_of(database, "a") == "LOST"
 
@@ -328,9 +332,9 @@ def handed_back(
     ref = queued(session, database, name, age=age)
     key = ExecutionKey(name)
     with database.transaction() as connection:
-        runner = store.Runner(worker="w", host="h", pid=1, pid_started=1.0)
-        store.begin(connection, ref, key, name="plugin.work", runner=runner, acks_late=True)
-        store.hand_back(connection, ref, key, deadline=now() - overdue, lost=True)
+        runner = begin.Runner(worker="w", host="h", pid=1, pid_started=1.0)
+        begin.begin(connection, ref, key, name="plugin.work", runner=runner, acks_late=True)
+        losses.hand_back(connection, ref, key, deadline=now() - overdue, lost=True)
     return ref
 
 
@@ -361,7 +365,7 @@ def test_message_that_went_back_and_vanished_is_given_up(
     ref = handed_back(current, database, "a", age=timedelta(minutes=5))
     somewhere.missing = {"a"}
 
-    assert look(make_upkeep(), somewhere, lookout.LOOKS).missing == 1
+    assert look(make_upkeep(), somewhere, lost_messages.LOOKS).missing == 1
 
     assert state_of(database, "a") == "LOST"
     task = ProcessingTask.get_by_id(ref.task_id)
@@ -375,7 +379,7 @@ def test_broker_that_cannot_be_asked_does_not_end_what_went_back(
     handed_back(current, database, "a", age=timedelta(minutes=5))
     somewhere.fails = True
 
-    look(make_upkeep(), somewhere, lookout.LOOKS)
+    look(make_upkeep(), somewhere, lost_messages.LOOKS)
 
     assert state_of(database, "a") == "QUEUED"
 
@@ -416,8 +420,8 @@ def test_automatic_pruning_is_one_of_the_chores(
     task = ProcessingTask("old")
     task.save(commit=True)
     with database.transaction() as connection:
-        store.take_up(connection, task.id)
-        store.end(connection, task.id, TaskStatus.SUCCESS)
+        jobs.take_up(connection, task.id)
+        from_outside.end(connection, task.id, TaskStatus.SUCCESS)
         row = ProcessingTask.__table__
         connection.execute(update(row).values(finished_at=now() - timedelta(days=2)))
     settled = make_upkeep(prune_after_seconds=86400).tick()

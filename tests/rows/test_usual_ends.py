@@ -11,14 +11,22 @@ import pytest
 from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.orm import Session
 
-from qhana_taskstate import store
 from qhana_taskstate.clock import now
-from qhana_taskstate.database import Database
-from qhana_taskstate.facts import ExecutionKey, Progress, Publication, TaskRef
-from qhana_taskstate.models import ProcessingTask, TaskUpdateSubscription
+from qhana_taskstate.database.engine import Database
+from qhana_taskstate.database.tables.deliveries import change_table
+from qhana_taskstate.database.tables.executions import execution_table
+from qhana_taskstate.database.tables.jobs import hold_table, job_table
+from qhana_taskstate.database.tables.log import log_table
+from qhana_taskstate.facts import ExecutionKey, Failure, Progress, Publication, TaskRef
+from qhana_taskstate.models.subscription import TaskUpdateSubscription
+from qhana_taskstate.models.task import ProcessingTask
 from qhana_taskstate.states import ExecutionState, TaskStatus
-from qhana_taskstate.store import Begun, Closing, Failure, Outcome, Runner
-from qhana_taskstate.tables import change_table, execution_table, hold_table, job_table, log_table
+from qhana_taskstate.store.closing import close, holds, losses
+from qhana_taskstate.store.closing.close import Closing
+from qhana_taskstate.store.ending.outcome import Outcome
+from qhana_taskstate.store.executions import begin, registration
+from qhana_taskstate.store.executions.begin import Begun, Runner
+from qhana_taskstate.store.task import jobs
 
 pytestmark = pytest.mark.databases("postgresql")
 
@@ -33,26 +41,26 @@ def publication(key: ExecutionKey) -> Publication:
 
 
 def begun(connection: Connection, ref: TaskRef) -> Begun:
-    return store.begin(connection, ref, KEY, name="work", runner=RUNNER)
+    return begin.begin(connection, ref, KEY, name="work", runner=RUNNER)
 
 
 def closed(connection: Connection, ref: TaskRef) -> Outcome:
-    return store.close(connection, ref, QUIET)
+    return close.close(connection, ref, QUIET)
 
 
 def with_another(connection: Connection, ref: TaskRef) -> None:
-    store.register(connection, ref.task_id, [publication(OTHER)], deadline_seconds=86400)
+    registration.register(connection, ref.task_id, [publication(OTHER)], deadline_seconds=86400)
 
 
 def with_another_that_succeeded(connection: Connection, ref: TaskRef) -> None:
     with_another(connection, ref)
-    store.close(connection, ref, replace(QUIET, key=OTHER))
+    close.close(connection, ref, replace(QUIET, key=OTHER))
 
 
 def failed_elsewhere(connection: Connection, ref: TaskRef) -> None:
     with_another(connection, ref)
     failure = Failure(type="ValueError", message="bad")
-    store.close(connection, ref, replace(QUIET, key=OTHER, state=ExecutionState.FAILURE, failure=failure))
+    close.close(connection, ref, replace(QUIET, key=OTHER, state=ExecutionState.FAILURE, failure=failure))
 
 
 def of_job(**values: Any) -> Change:
@@ -79,7 +87,7 @@ def with_subscriber(connection: Connection, ref: TaskRef) -> None:
 
 
 def with_hold(connection: Connection, ref: TaskRef) -> None:
-    store.hold(connection, ref.task_id)
+    holds.hold(connection, ref.task_id)
 
 
 @dataclass(frozen=True)
@@ -138,9 +146,9 @@ CASES = {
 
 def make_task(database: Database, case: Case) -> TaskRef:
     with database.transaction() as connection:
-        ref = store.take_up(connection, store.add_task(connection, "work")).ref
+        ref = jobs.take_up(connection, jobs.add_task(connection, "work")).ref
         if case.known:
-            store.register(connection, ref.task_id, [publication(KEY)], deadline_seconds=86400)
+            registration.register(connection, ref.task_id, [publication(KEY)], deadline_seconds=86400)
             begun(connection, ref)
         for change in case.changes:
             change(connection, ref)
@@ -152,11 +160,11 @@ def end(database: Database, case: Case, ref: TaskRef, *, usually: bool) -> tuple
     ref = ref if case.token else TaskRef(ref.task_id, "another")
     if usually and case.closing.is_usual:
         with database.batch() as batch:
-            outcome = store.close_usually(batch, ref, case.closing)
+            outcome = close.close_usually(batch, ref, case.closing)
         if outcome is not None:
             return outcome, True
     with database.transaction() as connection:
-        return store.close(connection, ref, case.closing), False
+        return close.close(connection, ref, case.closing), False
 
 
 def picture(database: Database, ref: TaskRef) -> dict[str, list[dict[str, Any]]]:
@@ -214,7 +222,7 @@ BEGINNINGS: dict[str, tuple[bool, tuple[Change, ...]]] = {
     "in a task that has ended": (True, (failed_elsewhere,)),
     "handed back": (
         True,
-        (begun, lambda c, ref: store.hand_back(c, ref, KEY, deadline=now(), lost=True)),
+        (begun, lambda c, ref: losses.hand_back(c, ref, KEY, deadline=now(), lost=True)),
     ),
     "running already": (False, (begun,)),
     "closed": (False, (closed,)),
@@ -231,13 +239,13 @@ def test_short_way_to_begin_leaves_what_the_long_way_leaves(
     long, short = make_task(database, case), make_task(database, case)
     with database.transaction() as connection:
         for ref in (long, short):
-            store.register(connection, ref.task_id, [publication(KEY)], deadline_seconds=86400)
+            registration.register(connection, ref.task_id, [publication(KEY)], deadline_seconds=86400)
             for change in changes:
                 change(connection, ref)
         expected = begun(connection, long)
 
     with database.batch() as batch:
-        found = store.begin_usually(batch, short, KEY, runner=RUNNER, acks_late=False, max_retries=None, moment=now())
+        found = begin.begin_usually(batch, short, KEY, runner=RUNNER, acks_late=False, max_retries=None, moment=now())
     assert (found is not None) == usual
     if found is None:
         with database.transaction() as connection:
@@ -250,11 +258,11 @@ def test_short_way_to_begin_leaves_what_the_long_way_leaves(
 def test_message_with_the_token_of_another_task_does_not_begin_the_short_way(database: Database) -> None:
     ref = make_task(database, Case(False, known=False))
     with database.transaction() as connection:
-        store.register(connection, ref.task_id, [publication(KEY)], deadline_seconds=86400)
+        registration.register(connection, ref.task_id, [publication(KEY)], deadline_seconds=86400)
 
     with database.batch() as batch:
         stranger = TaskRef(ref.task_id, "another")
-        found = store.begin_usually(
+        found = begin.begin_usually(
             batch, stranger, KEY, runner=RUNNER, acks_late=False, max_retries=None, moment=now()
         )
 

@@ -20,8 +20,8 @@ from redis import Redis
 from sqlalchemy import MetaData, Table, inspect, make_url, select
 
 from qhana_taskstate import BrokerUnavailableError, DatabaseUnavailableError, SettingsError, TaskState
-from qhana_taskstate.database import Database
-from qhana_taskstate.settings import Settings
+from qhana_taskstate.database.engine import Database
+from qhana_taskstate.settings.values import Settings
 from qhana_taskstate.testing.container import LocalWorker
 from qhana_taskstate.testing.postgres_server import PostgresServer
 from qhana_taskstate.testing.redis_server import RedisServer

@@ -5,15 +5,15 @@ from __future__ import annotations
 import socket
 from datetime import UTC, datetime
 
-from qhana_taskstate import webhooks
 from qhana_taskstate.testing.receiver import WebhookReceiver
+from qhana_taskstate.webhooks.http import message
 from tests.webhooks.conftest import SECRET
 
 _BODY = b'{"data": {}}'
 
 
 def _request(receiver: WebhookReceiver, *, signed: bool = True) -> bytes:
-    headers = webhooks.headers("msg_1", datetime.now(UTC), _BODY, [SECRET])
+    headers = message.headers("msg_1", datetime.now(UTC), _BODY, [SECRET])
     lines = [
         "POST /hook?source=a&event=status HTTP/1.1",
         f"Host: 127.0.0.1:{receiver.port}",

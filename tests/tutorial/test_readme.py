@@ -12,10 +12,12 @@ import click
 import pytest
 from celery import Celery
 
-from qhana_taskstate import TaskState, cli, webhooks
-from qhana_taskstate.settings import Settings, setting_names
+from qhana_taskstate import TaskState
+from qhana_taskstate.cli import group
+from qhana_taskstate.settings.values import Settings, setting_names
 from qhana_taskstate.testing import LocalProcess
 from qhana_taskstate.testing.server import free_port
+from qhana_taskstate.webhooks.http import message as http_message
 
 from ..waiting import wait_until
 from . import first_command
@@ -260,7 +262,7 @@ def test_call_looks_as_shown() -> None:
     message = json.loads(body)
     data = message["data"]
     moment = datetime.fromisoformat(message["timestamp"])
-    sent = webhooks.message(
+    sent = http_message.message(
         task_id=data["task_id"],
         source=data["source"],
         event=data["event"],
@@ -269,10 +271,10 @@ def test_call_looks_as_shown() -> None:
         timestamp=moment,
     )
 
-    assert request == f"POST {webhooks.call_url('/told/', data['source'], data['event'])} HTTP/1.1"
+    assert request == f"POST {http_message.call_url('/told/', data['source'], data['event'])} HTTP/1.1"
     assert body.strip().encode() == sent
     secret = "whsec_" + base64.b64encode(bytes(32)).decode()
-    assert headers == webhooks.headers(headers["webhook-id"], moment, sent, [secret])
+    assert headers == http_message.headers(headers["webhook-id"], moment, sent, [secret])
 
 
 def test_waits_before_further_attempts_are_the_default_ones() -> None:
@@ -357,7 +359,7 @@ def test_commands_are_listed() -> None:
     section = read_text().partition("## Command line")[2].partition("\n## ")[0]
     listed = {command.split()[0] for cell in re.findall(r"^\| (`.*?) \|", section, re.M) for command in _code(cell)}
 
-    assert listed == set(cli.taskstate.list_commands(click.Context(cli.taskstate)))
+    assert listed == set(group.taskstate.list_commands(click.Context(group.taskstate)))
 
 
 def _code(cell: str) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from qhana_taskstate.activity import Facts, OpenMessages, activity_of
 from qhana_taskstate.clock import now
+from qhana_taskstate.reading.rows.activity import Facts, OpenMessages, activity_of
 
 MOMENT = now()
 

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from qhana_taskstate.activity import Activity, ActivityWord
-from qhana_taskstate.attendance import NO_WORKER, Attendance
-from qhana_taskstate.bars import TroubleBoard
+from qhana_taskstate.cli.attendance import NO_WORKER, Attendance
+from qhana_taskstate.cli.text.boards import TroubleBoard
 from qhana_taskstate.clock import now
-from qhana_taskstate.reader import TaskView
+from qhana_taskstate.reading.rows.activity import Activity, ActivityWord
+from qhana_taskstate.reading.rows.views import TaskView
 from tests.waiting import wait_until
 
 MOMENT = now()

@@ -13,13 +13,13 @@ import pytest
 from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
-from qhana_taskstate import bars
-from qhana_taskstate.activity import Activity, ActivityWord
-from qhana_taskstate.bars import JsonBoard, LineBoard, LiveBoard
+from qhana_taskstate.cli.text import boards
+from qhana_taskstate.cli.text.boards import JsonBoard, LineBoard, LiveBoard
 from qhana_taskstate.clock import now
 from qhana_taskstate.errors import DatabaseUnavailableError
-from qhana_taskstate.printout import task_json
-from qhana_taskstate.reader import ProgressView, StepView, TaskView
+from qhana_taskstate.reading.as_json import task_json
+from qhana_taskstate.reading.rows.activity import Activity, ActivityWord
+from qhana_taskstate.reading.rows.views import ProgressView, StepView, TaskView
 
 BEGIN = now()
 QUEUED = Activity(ActivityWord.QUEUED, "queued in celery", ("celery",))
@@ -69,7 +69,7 @@ def looks(*views: Sequence[TaskView] | Exception) -> Callable[[], Sequence[TaskV
 def watch_lines(*views: Sequence[TaskView] | Exception, **options: Any) -> list[str]:
     """Watch and return the lines."""
     lines: list[str] = []
-    bars.watch(looks(*views), LineBoard(lines.append, interval=0), interval=0, **options)
+    boards.watch(looks(*views), LineBoard(lines.append, interval=0), interval=0, **options)
     return lines
 
 
@@ -138,7 +138,7 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for() -> None:
 
 
 def test_a_database_that_stays_away_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bars, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(boards, "PATIENCE_SECONDS", 0)
 
     with pytest.raises(DatabaseUnavailableError):
         watch_lines([task()], DatabaseUnavailableError("away"))
@@ -152,7 +152,7 @@ def test_watching_too_long_names_what_has_not_ended() -> None:
 def test_json_lines_are_objects() -> None:
     lines: list[str] = []
 
-    bars.watch(looks([task()], [ended()]), JsonBoard(lines.append, task_json), interval=0)
+    boards.watch(looks([task()], [ended()]), JsonBoard(lines.append, task_json), interval=0)
 
     objects = [json.loads(line) for line in lines]
     assert [seen["status"] for seen in objects] == ["PENDING", "SUCCESS"]
@@ -164,7 +164,7 @@ def test_a_terminal_shows_bars_whose_texts_are_no_markup() -> None:
     console = Console(file=out, force_terminal=True, width=120, color_system=None)
     name = "[red]my job\x1b[2J"
 
-    bars.watch(
+    boards.watch(
         looks(
             [task(task_name=name, progress=progress(40)), task(2, open_ended=True)],
             [ended(task_name=name, progress=progress(100)), ended(2, "ERROR")],
@@ -201,4 +201,4 @@ def test_a_board_can_be_left_and_entered_again() -> None:
     ],
 )
 def test_what_a_task_does_is_said_and_why_it_failed(view: TaskView, words: str) -> None:
-    assert bars.note(view) == words
+    assert boards.note(view) == words

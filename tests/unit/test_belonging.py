@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from qhana_taskstate import belonging
-from qhana_taskstate.belonging import HEADER, Execution, Publisher, Submission, nesting_of
+from qhana_taskstate.context import current, header
+from qhana_taskstate.context.execution import Execution, Publisher, Submission
+from qhana_taskstate.context.header import HEADER
+from qhana_taskstate.context.nesting import nesting_of
 from qhana_taskstate.facts import ExecutionKey, Progress, TaskRef
 
 
@@ -33,41 +35,41 @@ def test_task_of_a_request_is_found_in_headers_attribute_and_request_dict() -> N
         SimpleNamespace(headers=None, **{HEADER: value}),
         SimpleNamespace(request_dict={HEADER: value}),
     ):
-        assert belonging.ref_of_request(request) == TaskRef(5, "t")
-    assert belonging.ref_of_request(SimpleNamespace(headers={})) is None
+        assert header.ref_of_request(request) == TaskRef(5, "t")
+    assert header.ref_of_request(SimpleNamespace(headers={})) is None
 
 
 def test_nested_execution_gives_back_the_outer_one() -> None:
     outer, inner = execution(1), execution(2)
-    leave_outer = belonging.enter(outer)
-    leave_inner = belonging.enter(inner)
-    assert belonging.current_execution() is inner
+    leave_outer = current.enter(outer)
+    leave_inner = current.enter(inner)
+    assert current.current_execution() is inner
 
     leave_inner()
-    assert belonging.current_execution() is outer
+    assert current.current_execution() is outer
     leave_outer()
-    assert belonging.current_execution() is None
+    assert current.current_execution() is None
 
 
 def test_submission_goes_before_the_execution_and_detached_before_both() -> None:
-    leave = belonging.enter(execution())
+    leave = current.enter(execution())
     submission = Submission(TaskRef(2, "x"))
-    with belonging.submitting(submission):
-        assert belonging.current_publisher() is submission
-        with belonging.detached():
-            assert not isinstance(belonging.current_publisher(), Publisher)
+    with current.submitting(submission):
+        assert current.current_publisher() is submission
+        with current.detached():
+            assert not isinstance(current.current_publisher(), Publisher)
     leave()
 
 
 def test_raw_thread_belongs_only_if_it_is_bound() -> None:
     running = execution()
-    leave = belonging.enter(running)
+    leave = current.enter(running)
     seen: list[object] = []
 
     def look() -> None:
-        seen.append(belonging.current_execution())
+        seen.append(current.current_execution())
 
-    for target in (look, belonging.bound(look)):
+    for target in (look, current.bound(look)):
         thread = threading.Thread(target=target)
         thread.start()
         thread.join()

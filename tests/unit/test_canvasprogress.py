@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from celery import Celery, chain, chord, group
 
-from qhana_taskstate.canvasprogress import Canvas, canvas_progress, followers, is_same
 from qhana_taskstate.facts import Progress
+from qhana_taskstate.recording.followers import followers
+from qhana_taskstate.store.progress.canvas import Canvas, canvas_progress, is_same
 
 
 def shown(value: float, target: float) -> Progress:

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from qhana_taskstate import DatabaseUnavailableError, SettingsError
-from qhana_taskstate.database import Database
+from qhana_taskstate.database.engine import Database
 
 
 @pytest.mark.parametrize("url", ["nonsense", "nosuchdatabase://h/d", "://"])

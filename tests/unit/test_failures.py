@@ -12,7 +12,7 @@ from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm import Session
 
 from qhana_taskstate.failures import message_of, summary_of, without_statements
-from qhana_taskstate.progress import _Formatter
+from qhana_taskstate.plugin.reporting.log_capture import _Formatter
 from qhana_taskstate.texts import LONGEST_TEXT, cut
 
 

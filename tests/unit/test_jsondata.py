@@ -25,18 +25,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qhana_taskstate.errors import DataValueError, TaskStateError
-from qhana_taskstate.jsondata import (
-    MAX_DEPTH,
-    TrackedDict,
-    TrackedList,
-    bind,
-    is_same,
-    merge,
-    sync,
-    to_plain,
-    to_tracked,
-    track_stored,
-)
+from qhana_taskstate.json.check import MAX_DEPTH
+from qhana_taskstate.json.merge import is_same, merge, to_plain
+from qhana_taskstate.json.node import to_tracked, track_stored
+from qhana_taskstate.json.tracked_dict import TrackedDict
+from qhana_taskstate.json.tracked_list import TrackedList
+from qhana_taskstate.json.tree import bind, sync
 
 quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 

@@ -10,7 +10,7 @@ import pytest
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 
-from qhana_taskstate.older_celery import exception_of, is_exit, storable, success_was_stored
+from qhana_taskstate.tracking.older_celery import exception_of, is_exit, storable, success_was_stored
 
 pytestmark = pytest.mark.versions
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from qhana_taskstate import DatabaseUnavailableError
-from qhana_taskstate.database import is_gone, passes
+from qhana_taskstate.database.faults import is_gone, passes
 
 #: What the driver raises, its root error, whether it passes, and whether the database is away.
 FAULTS = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qhana_taskstate.plugintrace import beginning_at_plugin
+from qhana_taskstate.recording.exits.traceback import beginning_at_plugin
 
 HEAD = "Traceback (most recent call last):\n"
 CELERY = '  File "/v/site-packages/celery/app/trace.py", line 479, in trace_task\n    R = fun()\n        ^^^\n'

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from qhana_taskstate import SettingsError, TaskState
-from qhana_taskstate.keywords import SettingKeywords
-from qhana_taskstate.settings import Settings, read_settings, setting_names
-from qhana_taskstate.startable import StartableTask
+from qhana_taskstate.plugin.startable import StartableTask
+from qhana_taskstate.settings.keywords import SettingKeywords
+from qhana_taskstate.settings.sources import read_settings
+from qhana_taskstate.settings.values import Settings, setting_names
 
 
 def test_defaults_are_those_of_the_contract() -> None:

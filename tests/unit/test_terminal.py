@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from qhana_taskstate.terminal import soften, wrapped
+from qhana_taskstate.cli.text.terminal import soften, wrapped
 
 
 @pytest.mark.parametrize(

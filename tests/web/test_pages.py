@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from qhana_taskstate import ProcessingTask, TaskState
-from qhana_taskstate.models import TaskLink
+from qhana_taskstate.models.link import TaskLink
 from qhana_taskstate.web.taskpage import log_part
 from qhana_taskstate.web.words import readable, span
 from tests.apps import jobs

@@ -12,8 +12,11 @@ from flask.testing import FlaskClient
 from sqlalchemy import update
 
 from qhana_taskstate import ProcessingTask, TaskState
-from qhana_taskstate.models import Step, TaskFile, TaskLink, TaskUpdateSubscription
-from qhana_taskstate.tables import log_table
+from qhana_taskstate.database.tables.log import log_table
+from qhana_taskstate.models.file import TaskFile
+from qhana_taskstate.models.link import TaskLink
+from qhana_taskstate.models.step import Step
+from qhana_taskstate.models.subscription import TaskUpdateSubscription
 from qhana_taskstate.web import task_blueprint
 
 from .conftest import MakeClient

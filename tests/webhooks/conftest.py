@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import delete
 
-from qhana_taskstate import TaskState, schema
-from qhana_taskstate.database import Database
-from qhana_taskstate.runner_tables import subscription_table
-from qhana_taskstate.tables import change_table, delivery_table, host_table, upkeep_table
+from qhana_taskstate import TaskState
+from qhana_taskstate.database import schema
+from qhana_taskstate.database.engine import Database
+from qhana_taskstate.database.tables.deliveries import change_table, delivery_table, host_table
+from qhana_taskstate.database.tables.runner import subscription_table
+from qhana_taskstate.database.tables.upkeep import upkeep_table
 from qhana_taskstate.testing.receiver import WebhookReceiver
 from qhana_taskstate.testing.sql_server import SqlServer
 from tests.apps.factory import close_state, make_app

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import delete, select
 
 from qhana_taskstate import ProcessingTask, TaskState
-from qhana_taskstate.tables import change_table
+from qhana_taskstate.database.tables.deliveries import change_table
 
 #: Nobody listens there.
 NOBODY = "http://127.0.0.1:9/hook"

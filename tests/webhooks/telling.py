@@ -10,11 +10,14 @@ from typing import Any
 
 from sqlalchemy import Row, select, update
 
-from qhana_taskstate import TaskState, deliveries, outbox
-from qhana_taskstate.database import SQLITE_BUSY_SECONDS, database_time
-from qhana_taskstate.deliveries import DeliveryView
+from qhana_taskstate import TaskState
+from qhana_taskstate.database.dialects import database_time
+from qhana_taskstate.database.sqlite import SQLITE_BUSY_SECONDS
+from qhana_taskstate.database.tables.deliveries import delivery_table, host_table
 from qhana_taskstate.states import TaskEvent
-from qhana_taskstate.tables import delivery_table, host_table
+from qhana_taskstate.store.task import outbox
+from qhana_taskstate.webhooks import views as webhooks_views
+from qhana_taskstate.webhooks.views import DeliveryView
 from tests.waiting import wait_until
 
 
@@ -71,7 +74,9 @@ def telling(*states: TaskState) -> Iterator[None]:
 
 def views(state: TaskState, **options: Any) -> list[DeliveryView]:
     """Return the deliveries as people see them."""
-    return state.database.read(lambda connection: deliveries.views(connection, database_time(connection), **options))
+    return state.database.read(
+        lambda connection: webhooks_views.views(connection, database_time(connection), **options)
+    )
 
 
 def delivery(state: TaskState, event: str = "details") -> Row[Any]:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhana_taskstate.answers import LONGEST_RETRY_AFTER, Verdict, decide
-from qhana_taskstate.transport import Answer, Fault, FaultKind
+from qhana_taskstate.webhooks.http.answers import LONGEST_RETRY_AFTER, Verdict, decide
+from qhana_taskstate.webhooks.http.client import Answer, Fault, FaultKind
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 SCHEDULE = (5.0, 300.0, 1800.0)

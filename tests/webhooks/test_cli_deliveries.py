@@ -15,9 +15,10 @@ from click.testing import CliRunner
 from sqlalchemy import delete, insert, update
 
 from qhana_taskstate import ProcessingTask, TaskState, TaskUpdateSubscription
-from qhana_taskstate.cli import taskstate as command_group
-from qhana_taskstate.database import database_time
-from qhana_taskstate.tables import delivery_table, host_table, upkeep_table
+from qhana_taskstate.cli.group import taskstate as command_group
+from qhana_taskstate.database.dialects import database_time
+from qhana_taskstate.database.tables.deliveries import delivery_table, host_table
+from qhana_taskstate.database.tables.upkeep import upkeep_table
 from qhana_taskstate.testing.plugin import RunCelery, StartWorker
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
 from tests.apps.factory import make_app

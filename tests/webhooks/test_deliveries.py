@@ -14,13 +14,17 @@ import pytest
 from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import OperationalError
 
-from qhana_taskstate import ProcessingTask, TaskState, deliveries
-from qhana_taskstate.database import database_time
-from qhana_taskstate.deliveries import CALLS_PER_HOST
-from qhana_taskstate.models import TaskUpdateSubscription
-from qhana_taskstate.runner_tables import subscription_table, task_table
-from qhana_taskstate.tables import change_table, delivery_table, host_table
+from qhana_taskstate import ProcessingTask, TaskState
+from qhana_taskstate.database.dialects import database_time
+from qhana_taskstate.database.tables.deliveries import change_table, delivery_table, host_table
+from qhana_taskstate.database.tables.runner import subscription_table, task_table
+from qhana_taskstate.models.subscription import TaskUpdateSubscription
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
+from qhana_taskstate.webhooks import claim as webhooks_claim
+from qhana_taskstate.webhooks import collect as webhooks_collect
+from qhana_taskstate.webhooks import replay as webhooks_replay
+from qhana_taskstate.webhooks import rows as webhooks_rows
+from qhana_taskstate.webhooks.hosts import CALLS_PER_HOST
 from tests.statements import statements
 from tests.waiting import wait_until
 from tests.webhooks.conftest import SECRET, MakeState
@@ -94,7 +98,9 @@ def test_thousand_changes_are_one_call(state: TaskState, receiver: WebhookReceiv
 def _statements_of_a_collection(state: TaskState) -> int:
     """Collect all that is owed; return how many statements it took."""
     with statements(state.database) as sent:
-        assert not state.tracker.write(lambda connection: deliveries.collect(connection, database_time(connection)))
+        assert not state.tracker.write(
+            lambda connection: webhooks_collect.collect(connection, database_time(connection))
+        )
     return len(sent)
 
 
@@ -115,14 +121,14 @@ def test_changes_that_come_faster_than_they_are_collected_keep_no_call_waiting(
     task = subscribed_task(state, webhook_href=receiver.href(), event="details")
     change(state, task.id, "details")
     began = time.monotonic()
-    collect = deliveries.collect
+    collect = webhooks_collect.collect
 
     def collect_from_many(connection: Any, moment: Any) -> bool:
         assert time.monotonic() - began < 20, "no call was made"
         collect(connection, moment)
         return not receiver.calls
 
-    monkeypatch.setattr(deliveries, "collect", collect_from_many)
+    monkeypatch.setattr(webhooks_collect, "collect", collect_from_many)
     assert state.deliverer.run() == 1
 
 
@@ -176,7 +182,7 @@ def test_database_that_answers_late_puts_no_call_into_the_future(
         time.sleep(0.5)
         return database_time(connection)
 
-    monkeypatch.setattr("qhana_taskstate.delivery.database_time", late)
+    monkeypatch.setattr("qhana_taskstate.webhooks.deliverer.database_time", late)
     task = subscribed_task(state, event="details", webhook_href=receiver.href())
     change(state, task.id, "details")
     wait_until("it was told", lambda: state.deliverer.run())
@@ -201,7 +207,7 @@ def test_sequences_are_those_of_one_subscription_and_event(state: TaskState, rec
 
 def _is_owed(state: TaskState) -> bool:
     with state.database.reading() as connection:
-        return deliveries.is_owed(connection, database_time(connection))
+        return webhooks_claim.is_owed(connection, database_time(connection))
 
 
 def test_subscription_gets_one_call_at_a_time_from_several_deliverers(
@@ -349,7 +355,7 @@ def test_hanging_receiver_delays_no_other_of_the_same_run(state: TaskState, rece
 def test_hanging_receiver_delays_no_other_after_the_time_of_a_run(
     state: TaskState, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qhana_taskstate.delivery.RUN_SECONDS", 0.3)
+    monkeypatch.setattr("qhana_taskstate.webhooks.deliverer.RUN_SECONDS", 0.3)
     with WebhookReceiver(secrets=[SECRET]) as hanging, _slow_first_calls(hanging) as (came, go_on):
         task = saved_task(state)
         state.subscribe(task, hanging.href(), TASK, event="status")
@@ -472,12 +478,14 @@ def test_receiver_that_is_not_there_is_given_up_and_can_be_called_again(make_sta
     state.deliverer.run()
 
     with WebhookReceiver(secrets=[SECRET], port=gone.port) as back:
-        replay = state.tracker.write(lambda connection: deliveries.replay(connection, database_time(connection)))
+        replay = state.tracker.write(lambda connection: webhooks_replay.replay(connection, database_time(connection)))
         assert len(replay) == 1
         state.deliverer.run()
         assert [call.sequence for call in back.calls] == [2]
         assert views(state, dead=True) == []
-        assert state.tracker.write(lambda connection: deliveries.replay(connection, database_time(connection))) == []
+        assert (
+            state.tracker.write(lambda connection: webhooks_replay.replay(connection, database_time(connection))) == []
+        )
 
 
 def test_change_after_a_delivery_was_given_up_is_told(make_state: MakeState, receiver: WebhookReceiver) -> None:
@@ -698,7 +706,7 @@ def test_answer_that_comes_while_another_holds_the_write_lock_for_seconds_is_not
 def test_answers_of_a_run_that_the_database_fails_are_noted(
     state: TaskState, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, failed = deliveries.claim, threading.Event()
+    claim, failed = webhooks_claim.claim, threading.Event()
 
     def fail_at_the_second(*arguments: Any, **options: Any) -> Any:
         if receiver.calls:
@@ -714,8 +722,8 @@ def test_answers_of_a_run_that_the_database_fails_are_noted(
         return Reply()
 
     receiver.answer = answer
-    claimed: list[deliveries.Call] = []
-    monkeypatch.setattr(deliveries, "claim", fail_at_the_second)
+    claimed: list[webhooks_rows.Call] = []
+    monkeypatch.setattr(webhooks_claim, "claim", fail_at_the_second)
     tasks = [subscribed_task(state, webhook_href=receiver.href(), event="details") for _ in range(12)]
     for task in tasks:
         change(state, task.id, "details")

@@ -15,12 +15,24 @@ from sqlalchemy import delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from qhana_taskstate import TaskState, chores, current, store
+from qhana_taskstate import TaskState, current
+from qhana_taskstate import facts as facts_module
+from qhana_taskstate.database.tables.deliveries import change_table
+from qhana_taskstate.database.tables.runner import subscription_table
 from qhana_taskstate.facts import ExecutionKey, Progress, TaskRef
-from qhana_taskstate.models import ProcessingTask, Step, TaskFile, TaskFinishedWarning, TaskLink, TaskUpdateSubscription
-from qhana_taskstate.runner_tables import subscription_table
+from qhana_taskstate.models.file import TaskFile
+from qhana_taskstate.models.link import TaskLink
+from qhana_taskstate.models.step import Step
+from qhana_taskstate.models.subscription import TaskUpdateSubscription
+from qhana_taskstate.models.task import ProcessingTask
 from qhana_taskstate.states import ExecutionState, TaskStatus
-from qhana_taskstate.tables import change_table
+from qhana_taskstate.store.closing import close as closing_close
+from qhana_taskstate.store.closing import holds, losses, reports
+from qhana_taskstate.store.ending import outcome as ending_outcome
+from qhana_taskstate.store.ending import showing
+from qhana_taskstate.store.ending.end import TaskFinishedWarning
+from qhana_taskstate.store.executions import begin, leases, lookup
+from qhana_taskstate.store.task import jobs
 from tests.apps.jobs import say
 from tests.statements import statements
 from tests.webhooks.conftest import MakeState
@@ -589,26 +601,26 @@ class Running:
         self.state = state
         self.task = state.start(say.s(), webhook_href=NOBODY, task_href=TASK, **options)
         with state.database.reading() as connection:
-            job = store.find_job(connection, self.task.id)
+            job = jobs.find_job(connection, self.task.id)
         assert job is not None
         self.ref: TaskRef = job.ref
         with state.database.reading() as connection:
-            (celery_id,) = store.open_celery_ids(connection, self.task.id)
+            (celery_id,) = lookup.open_celery_ids(connection, self.task.id)
         self.key = ExecutionKey(celery_id)
         self.others = [ExecutionKey(f"member-{number}-of-{self.task.id}") for number in range(1, members)]
         for key in (self.key, *self.others):
-            self.write(store.begin, key, name="say", runner=store.Runner(worker="w", host="h", pid=1, pid_started=None))
+            self.write(begin.begin, key, name="say", runner=begin.Runner(worker="w", host="h", pid=1, pid_started=None))
         self.owed()
 
     def write(self, function: Any, *arguments: Any, **options: Any) -> Any:
         return self.state.tracker.write(lambda connection: function(connection, self.ref, *arguments, **options))
 
     def report(self, **facts: Any) -> None:
-        self.write(store.report, self.key, deadline_seconds=86400, **facts)
+        self.write(reports.report, self.key, deadline_seconds=86400, **facts)
 
-    def close(self, key: ExecutionKey | None = None, state: str = "SUCCESS", **facts: Any) -> store.Outcome:
-        closing = store.Closing(key=key or self.key, name="say", state=ExecutionState(state), **facts)
-        outcome: store.Outcome = self.write(store.close, closing)
+    def close(self, key: ExecutionKey | None = None, state: str = "SUCCESS", **facts: Any) -> ending_outcome.Outcome:
+        closing = closing_close.Closing(key=key or self.key, name="say", state=ExecutionState(state), **facts)
+        outcome: ending_outcome.Outcome = self.write(closing_close.close, closing)
         return outcome
 
     def owed(self) -> list[str]:
@@ -626,9 +638,9 @@ def test_start_tells_nothing_and_its_end_status_and_details(state: TaskState) ->
 
 def test_failure_is_told_once_whatever_else_fails(state: TaskState) -> None:
     running = Running(state, members=3)
-    running.close(state="FAILURE", failure=store.Failure(type="E", message="m"))
+    running.close(state="FAILURE", failure=facts_module.Failure(type="E", message="m"))
     assert running.owed() == END
-    running.close(running.others[0], state="FAILURE", failure=store.Failure(type="E", message="m"))
+    running.close(running.others[0], state="FAILURE", failure=facts_module.Failure(type="E", message="m"))
     running.close(running.others[1])
     assert running.owed() == []
 
@@ -656,7 +668,7 @@ def test_reports_are_details(state: TaskState) -> None:
 def test_progress_of_a_canvas_is_details(state: TaskState) -> None:
     running = Running(state, members=3)
     running.close()
-    state.tracker.write(lambda connection: store.show_canvas(connection, running.task.id))
+    state.tracker.write(lambda connection: reports.show_canvas(connection, running.task.id))
     assert running.owed() == [DETAILS]
 
 
@@ -666,7 +678,7 @@ def test_end_at_an_open_step(state: TaskState) -> None:
     assert running.owed() == [STEPS]
     running.close()
     assert running.owed() == []
-    running.close(running.others[0], state="FAILURE", failure=store.Failure(type="E", message="m"))
+    running.close(running.others[0], state="FAILURE", failure=facts_module.Failure(type="E", message="m"))
     assert running.owed() == END_AT_STEP
 
 
@@ -706,22 +718,22 @@ def test_release_of_an_empty_hold_is_told_as_the_end(state: TaskState) -> None:
     task = subscribed_task(state)
 
     def submit(connection: Any) -> tuple[TaskRef, str]:
-        ref = store.take_up(connection, task.id).ref
-        return ref, store.hold(connection, task.id)
+        ref = jobs.take_up(connection, task.id).ref
+        return ref, holds.hold(connection, task.id)
 
     ref, hold_id = state.tracker.write(submit)
-    state.tracker.write(lambda connection: store.release(connection, ref, hold_id, [], deadline_seconds=86400))
+    state.tracker.write(lambda connection: holds.release(connection, ref, hold_id, [], deadline_seconds=86400))
     assert take_owed(state, task.id) == END
 
 
 def test_lost_execution_is_told_as_the_end(state: TaskState) -> None:
     running = Running(state)
     with state.database.reading() as connection:
-        (lease,) = [lease for lease in chores.running(connection) if lease.ref == running.ref]
-    failure = store.Failure(type="WorkerLostError", message="gone")
-    state.tracker.write(lambda connection: store.settle_lost(connection, lease, failure))
+        (lease,) = [lease for lease in leases.running(connection) if lease.ref == running.ref]
+    failure = facts_module.Failure(type="WorkerLostError", message="gone")
+    state.tracker.write(lambda connection: losses.settle_lost(connection, lease, failure))
     assert running.owed() == END
-    state.tracker.write(lambda connection: store.settle_lost(connection, lease, failure))
+    state.tracker.write(lambda connection: losses.settle_lost(connection, lease, failure))
     assert running.owed() == []
 
 
@@ -742,7 +754,7 @@ def test_end_that_a_plugin_delays_is_told_when_it_is_shown(state: TaskState) -> 
     with _held(state, running.task.id, task_name="held"):
         assert not running.close().shown
         assert running.owed() == []
-        assert state.database.read(chores.uncopied)
+        assert state.database.read(showing.uncopied)
     state.upkeep()
     assert running.owed() == END
     state.upkeep()
@@ -782,12 +794,12 @@ def test_end_by_hand_that_comes_with_the_delayed_end_is_told_once(state: TaskSta
 def test_close_of_a_task_without_subscribers_sends_no_statement_more(state: TaskState) -> None:
     task = state.start(say.s())
     with state.database.reading() as connection:
-        job = store.find_job(connection, task.id)
-        (celery_id,) = store.open_celery_ids(connection, task.id)
+        job = jobs.find_job(connection, task.id)
+        (celery_id,) = lookup.open_celery_ids(connection, task.id)
     assert job is not None
-    closing = store.Closing(key=ExecutionKey(celery_id), name="say", state=ExecutionState.SUCCESS, lines=["x"])
+    closing = closing_close.Closing(key=ExecutionKey(celery_id), name="say", state=ExecutionState.SUCCESS, lines=["x"])
     with statements(state.database) as sent:
-        state.tracker.write(lambda connection: store.close(connection, job.ref, closing))
+        state.tracker.write(lambda connection: closing_close.close(connection, job.ref, closing))
     assert not [text for text in sent if "taskstate_change" in text or "taskstate_delivery" in text]
 
 

@@ -18,13 +18,13 @@ import redis
 from sqlalchemy import select
 
 from qhana_taskstate import TaskState, wiring
-from qhana_taskstate.belonging import HEADER
-from qhana_taskstate.delivery import TASK_NAME
-from qhana_taskstate.tables import execution_table
+from qhana_taskstate.context.header import HEADER
+from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.testing.plugin import StartWorker
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
 from qhana_taskstate.testing.redis_server import RedisServer
 from qhana_taskstate.testing.server import free_port
+from qhana_taskstate.webhooks.deliverer import TASK_NAME
 from tests.apps.factory import make_app
 from tests.apps.jobs import half_way, say, spawn
 from tests.waiting import wait_until

@@ -16,14 +16,18 @@ from sqlalchemy import Connection, create_engine, select, update
 from sqlalchemy import event as orm_event
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from qhana_taskstate import ProcessingTask, TaskState, TaskUpdateSubscription, deliveries, store
+from qhana_taskstate import ProcessingTask, TaskState, TaskUpdateSubscription
 from qhana_taskstate.clock import now
-from qhana_taskstate.database import database_time
+from qhana_taskstate.database.dialects import database_time
+from qhana_taskstate.database.tables.runner import subscription_table
 from qhana_taskstate.facts import ExecutionKey, TaskRef
-from qhana_taskstate.rows import lock_task
-from qhana_taskstate.runner_tables import subscription_table
 from qhana_taskstate.states import ExecutionState
+from qhana_taskstate.store.closing import close
+from qhana_taskstate.store.executions import lookup
+from qhana_taskstate.store.task import jobs
+from qhana_taskstate.store.task.locks import lock_task
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
+from qhana_taskstate.webhooks import claim
 from tests.apps.jobs import say
 from tests.rows.conftest import in_threads
 from tests.waiting import wait_until
@@ -90,16 +94,16 @@ def _running(state: TaskState, number: int) -> list[tuple[TaskRef, ExecutionKey]
     for _ in range(number):
         task = state.start(say.s())
         with state.database.reading() as connection:
-            job = store.find_job(connection, task.id)
-            (celery_id,) = store.open_celery_ids(connection, task.id)
+            job = jobs.find_job(connection, task.id)
+            (celery_id,) = lookup.open_celery_ids(connection, task.id)
         assert job is not None
         found.append((job.ref, ExecutionKey(celery_id)))
     return found
 
 
 def _close(state: TaskState, ref: TaskRef, key: ExecutionKey) -> None:
-    closing = store.Closing(key=key, name="say", state=ExecutionState.SUCCESS)
-    outcome = state.tracker.write(lambda connection: store.close(connection, ref, closing))
+    closing = close.Closing(key=key, name="say", state=ExecutionState.SUCCESS)
+    outcome = state.tracker.write(lambda connection: close.close(connection, ref, closing))
     state.tracker.finish_showing(ref.task_id, outcome)
 
 
@@ -219,7 +223,7 @@ def test_two_callers_subscribe_once_beside_the_first_work_of_a_task(
         _subscribe(state, task_id)
 
     main = threading.get_ident()
-    monkeypatch.setattr("qhana_taskstate.outbox.lock_task", lock_late)
+    monkeypatch.setattr("qhana_taskstate.store.task.outbox.lock_task", lock_late)
     try:
         assert in_threads(first, second) == [None, None]
     finally:
@@ -324,7 +328,7 @@ def test_unsubscribed_beside_a_call_hears_at_most_the_one_under_way(
 def _is_owed(state: TaskState) -> bool:
     with state.database.reading() as connection:
         moment = database_time(connection)
-        return deliveries.is_owed(connection, moment) or deliveries.next_due(connection, moment) is not None
+        return claim.is_owed(connection, moment) or claim.next_due(connection, moment) is not None
 
 
 def test_gone_beside_changes_stops_nobody(make_state: MakeState, receiver: WebhookReceiver) -> None:

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qhana_taskstate.errors import SettingsError, TaskStateError, WebhookTargetError
-from qhana_taskstate.settings import read_settings
-from qhana_taskstate.targets import MAX_HREF_CHARACTERS, check_href, open_socket, origin, shown_href
-from qhana_taskstate.webhook_values import AllowedNetworks
+from qhana_taskstate.settings.sources import read_settings
+from qhana_taskstate.settings.webhook_values import AllowedNetworks
+from qhana_taskstate.webhooks.http.addresses import MAX_HREF_CHARACTERS, check_href, origin
+from qhana_taskstate.webhooks.http.resolving import open_socket
+from qhana_taskstate.webhooks.http.shown import shown_href
 
 NOTHING = AllowedNetworks()
 

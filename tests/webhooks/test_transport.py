@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import trustme
 
-from qhana_taskstate.transport import TOO_LARGE_BYTES, Answer, Fault, Transport
-from qhana_taskstate.webhook_values import AllowedNetworks
+from qhana_taskstate.settings.webhook_values import AllowedNetworks
+from qhana_taskstate.webhooks.http.client import TOO_LARGE_BYTES, Answer, Fault, Transport
 from tests.waiting import wait_until
 
 LOOPBACK = AllowedNetworks.parse(["127.0.0.0/8"])

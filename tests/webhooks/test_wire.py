@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qhana_taskstate.errors import SettingsError, TaskStateError, WebhookVerificationError
-from qhana_taskstate.settings import read_settings
-from qhana_taskstate.webhook_values import check_secret
-from qhana_taskstate.webhooks import call_url, headers, message, verify
+from qhana_taskstate.settings.sources import read_settings
+from qhana_taskstate.settings.webhook_values import check_secret
+from qhana_taskstate.webhooks.http.message import call_url, headers, message
+from qhana_taskstate.webhooks.http.verifying import verify
 
 OLD = "whsec_" + base64.b64encode(b"o" * 24).decode()
 NEW = "whsec_" + base64.b64encode(b"n" * 64).decode()

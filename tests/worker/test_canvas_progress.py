@@ -7,7 +7,8 @@ from pathlib import Path
 
 from celery import chain, chord, group
 
-from qhana_taskstate import ProcessingTask, reader
+from qhana_taskstate import ProcessingTask
+from qhana_taskstate.reading.rows import executions
 from tests.apps.jobs import add, fail, half_way, nothing, total, wait_for_file
 from tests.waiting import wait_until
 from tests.worker.conftest import Deployment
@@ -64,7 +65,7 @@ def test_what_a_plugin_wrote_into_the_row_wins(deployment: Deployment, tmp_path:
     with deployment.taskstate.database.reading() as connection:
         wait_until(
             "two are done",
-            lambda: [view.state for view in reader.executions(connection, task.id)].count("SUCCESS") == 2,
+            lambda: [view.state for view in executions.executions(connection, task.id)].count("SUCCESS") == 2,
             timeout=20,
         )
     assert progress(task.id) == (3, 7, "rounds")

@@ -18,8 +18,9 @@ from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 from sqlalchemy import text
 
-from qhana_taskstate import ProcessingTask, TaskState, store
-from qhana_taskstate.cli import taskstate as command_group
+from qhana_taskstate import ProcessingTask, TaskState
+from qhana_taskstate.cli.group import taskstate as command_group
+from qhana_taskstate.store.task import jobs as task_jobs
 from qhana_taskstate.testing.waiting import wait_until
 from tests.apps import jobs
 from tests.apps.factory import make_app
@@ -50,7 +51,7 @@ class Offline:
         task.save(commit=True)
         if tracked:
             with self.taskstate.database.transaction() as connection:
-                store.take_up(connection, task.id, finishes=finishes)
+                task_jobs.take_up(connection, task.id, finishes=finishes)
         return task
 
     def status(self, task: ProcessingTask) -> str:
@@ -393,7 +394,7 @@ class TestSetUp:
         def refuse(*_: Any) -> None:
             raise OSError(f"cannot reach {DEAD_BROKER}")
 
-        monkeypatch.setattr("qhana_taskstate.cli.schema.check", refuse)
+        monkeypatch.setattr("qhana_taskstate.cli.operations.schema.check", refuse)
 
         assert failed(run("list")).endswith("cannot reach redis://:***@127.0.0.1:1/0")
 

@@ -12,11 +12,14 @@ from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 from sqlalchemy import func, select, update
 
-from qhana_taskstate import ProcessingTask, TaskState, chores, store
-from qhana_taskstate.cli import taskstate as command_group
+from qhana_taskstate import ProcessingTask, TaskState
+from qhana_taskstate.cli.group import taskstate as command_group
 from qhana_taskstate.clock import now
-from qhana_taskstate.tables import execution_table, job_table
+from qhana_taskstate.database.tables.executions import execution_table
+from qhana_taskstate.database.tables.jobs import job_table
+from qhana_taskstate.store.task import jobs
 from qhana_taskstate.testing.waiting import wait_until
+from qhana_taskstate.upkeep import leader
 
 from .conftest import Deployment
 
@@ -44,7 +47,7 @@ def examined(deployment: Deployment) -> Deployment:
 
     def looked() -> bool:
         with deployment.taskstate.database.reading() as connection:
-            seen = chores.glance(connection)
+            seen = leader.glance(connection)
         return seen.idle or seen.until is not None
 
     wait_until("somebody does the chores", looked, timeout=30)
@@ -95,7 +98,7 @@ def test_forgotten_task_is_told(examined: Deployment) -> None:
     task = ProcessingTask("forgotten")
     task.save(commit=True)
     with examined.taskstate.database.transaction() as connection:
-        store.take_up(connection, task.id)
+        jobs.take_up(connection, task.id)
         long_ago = now() - timedelta(hours=2)
         connection.execute(update(job_table).where(job_table.c.task_id == task.id).values(created_at=long_ago))
     try:

@@ -1,0 +1,1 @@
+"""What is asked of the broker and of the workers behind it."""

@@ -1,0 +1,1 @@
+"""`taskstate doctor`: examines a set-up the way an expert would."""

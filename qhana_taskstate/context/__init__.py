@@ -1,0 +1,1 @@
+"""Which task the running code and the messages that it publishes belong to."""

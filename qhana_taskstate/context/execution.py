@@ -1,0 +1,150 @@
+"""The execution that runs, and the submission that publishes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..facts import ExecutionKey, Progress, Publication, TaskRef
+from ..store.executions.celery_ids import is_chosen
+
+
+@dataclass(eq=False)
+class Publisher:
+    """Something whose published messages belong to a task.
+
+    Attributes:
+        ref: The task.
+        publications: Messages seen and not yet registered in the database, oldest first.
+    """
+
+    ref: TaskRef
+    publications: list[Publication] = field(default_factory=list)
+    #: Keys of the messages that it has sent, as far as somebody chose their ids; the others never come twice.
+    chosen: set[ExecutionKey] = field(default_factory=set)
+
+    def take_sent(self) -> list[Publication]:
+        """Remove and return the publications that the broker has; the others stay until they are sent."""
+        publications = self.publications
+        sent = [publication for publication in publications if publication.sent]
+        for publication in sent:
+            publications.remove(publication)
+        return sent
+
+    def has_sent(self, key: ExecutionKey | None) -> bool:
+        """Tell whether a message with this key, whose id somebody chose, was sent by this very run."""
+        return key in self.chosen
+
+    def note_sent(self, key: ExecutionKey) -> None:
+        """Mark a publication as handed to the broker."""
+        if is_chosen(key.celery_id):
+            self.chosen.add(key)
+        for publication in reversed(self.publications):
+            if publication.key == key:
+                publication.sent = True
+                return
+
+
+@dataclass(eq=False)
+class Submission(Publisher):
+    """A canvas being submitted by `start`.
+
+    Attributes:
+        registered: Key of the one message that was registered before it was published.
+    """
+
+    registered: ExecutionKey | None = None
+    published: int = 0
+
+
+@dataclass(eq=False)
+class Execution(Publisher):
+    """One execution that runs in this thread; lives from `task_prerun` to `task_postrun`.
+
+    Attributes:
+        key: Its key.
+        name: Name of the Celery task.
+        task: Celery's task object.
+        request: Celery's request.
+        function: The plugin function whose body it runs, None for a task that is no plugin task.
+        acks_late: Whether the broker keeps its message until it ended.
+        max_retries: Celery's limit of retries, None for no limit.
+        known: False if the database knows no task with this token.
+        closed: Its end is recorded.
+        postponed: Its end waits in memory for the database; until then its lease is renewed.
+        task_ended: The task had already ended when it began.
+        elsewhere: It runs already in a process that lives: its message was delivered again.
+        entered: The body was entered; a further call of the function is a plain call.
+        begun: That it runs is recorded, or waits for the database.
+        failure: Why it failed, as Celery reported it (a `store.Failure`).
+        told: The failed end that its body stored itself (a `store.Failure`).
+        succeeded: Celery said so: its result is stored and what follows is published.
+        limit: A soft time limit that struck in our part, before the body.
+        leaves: `task_postrun` was sent.
+        ended: What its way out of the tracer means is recorded, or waits for the database.
+        outer: The execution inside which it runs eagerly.
+        leave: Ends its session scope and gives the ContextVars their former values.
+    """
+
+    key: ExecutionKey = field(kw_only=True)
+    name: str = field(kw_only=True)
+    task: Any = field(kw_only=True, default=None)
+    request: Any = field(kw_only=True, default=None)
+    function: Callable[..., Any] | None = field(kw_only=True, default=None)
+    acks_late: bool = field(kw_only=True, default=False)
+    max_retries: int | None = field(kw_only=True, default=None)
+    known: bool = field(kw_only=True, default=True)
+    task_ended: bool = field(kw_only=True, default=False)
+    elsewhere: bool = field(kw_only=True, default=False)
+    entered: bool = field(kw_only=True, default=False)
+    closed: bool = field(kw_only=True, default=False)
+    postponed: bool = field(kw_only=True, default=False)
+    begun: bool = field(kw_only=True, default=False)
+    failure: Any = field(kw_only=True, default=None)
+    told: Any = field(kw_only=True, default=None)
+    limit: BaseException | None = field(kw_only=True, default=None)
+    leaves: bool = field(kw_only=True, default=False)
+    ended: bool = field(kw_only=True, default=False)
+    succeeded: bool = field(kw_only=True, default=False)
+    leave: Callable[[], None] = field(kw_only=True, default=lambda: None)
+    outer: Execution | None = field(kw_only=True, default=None)
+    #: Ends of eager executions inside this one that could not be written when they came.
+    inner: list[Any] = field(kw_only=True, default_factory=list)
+    began: float = field(kw_only=True, default_factory=time.monotonic)
+    #: The process that runs it. A child that its plugin forks has a copy of it, which counts for nothing.
+    pid: int = field(kw_only=True, default_factory=os.getpid)
+    #: Log entries not written yet; a deque, since the plugin appends while another thread takes from it.
+    lines: deque[str] = field(kw_only=True, default_factory=deque)
+    progress: Progress | None = field(kw_only=True, default=None)
+    progress_dirty: bool = field(kw_only=True, default=False)
+    #: Held while its reports are written, so that the last value is never overtaken by an older one.
+    writing: threading.Lock = field(kw_only=True, default_factory=threading.Lock)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether reports or publications wait to be written."""
+        return bool(self.lines or self.progress_dirty or self.publications)
+
+    def take_lines(self) -> list[str]:
+        """Remove and return the log entries that wait to be written."""
+        taken = []
+        while self.lines:
+            taken.append(self.lines.popleft())
+        return taken
+
+    def take_progress(self) -> Progress | None:
+        """Return the progress if it waits to be written, and note that it was taken."""
+        if not self.progress_dirty:
+            return None
+        # In this order: what the plugin reports in between is written once more rather than never.
+        self.progress_dirty = False
+        return self.progress
+
+
+class Detached:
+    """Marks a stretch of code whose messages belong to nobody."""

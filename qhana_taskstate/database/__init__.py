@@ -1,0 +1,1 @@
+"""The database: its engine, transactions, tables, schema and sessions."""

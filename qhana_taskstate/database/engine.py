@@ -1,0 +1,364 @@
+"""The database of one `TaskState`: its engine, its connections and its short transactions."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError, OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from ..errors import DatabaseUnavailableError, SettingsError
+from ..fork import call_in_child
+from .dialects import LOCK_SECONDS
+from .pipeline import Batch, batch, can_batch
+from .sqlite import (
+    IMMEDIATE,
+    SQLITE_BUSY_SECONDS,
+    begin,
+    begin_before_savepoint,
+    is_in_memory,
+    shared_memory,
+    sqlite_connect,
+)
+from .transactions import ANNOUNCED
+
+T = TypeVar("T")
+
+
+#: Seconds that an impatient transaction waits for SQLite's write lock.
+IMPATIENT_SECONDS: Final = 0.1
+
+
+#: Where a pooled connection notes when it was given back.
+_RETURNED: Final = "taskstate_returned"
+
+
+#: How many connections of a pool may be open at once; SQLAlchemy's default.
+_MOST_CONNECTIONS: Final = 15
+
+
+#: A pooled connection that lay idle for more seconds is asked for a sign of life before it is used. Asking at each
+#: use would cost a round trip, and whoever meets a connection that broke just now tries again anyway.
+_IDLE_SECONDS: Final = 3.0
+
+
+#: Seconds for a new connection, and after which a connection whose other end does not even acknowledge is given up.
+_CONNECT_SECONDS, _SILENCE_SECONDS = 3, 8
+
+
+#: What a parent process left in a forked child; kept, since closing it would speak on the parent's sockets.
+_abandoned: Final[list[object]] = []
+
+
+#: Extras of this package that bring a driver.
+_EXTRAS: Final = {
+    "postgresql": ("postgresql", "postgresql+psycopg"),
+    "mysql": ("mysql", "mysql+pymysql"),
+    "mariadb": ("mysql", "mariadb+pymysql"),
+}
+
+
+class Database:
+    """Engine and short transactions. One instance a `TaskState`; makes one engine in each process that uses it.
+
+    Args:
+        url: SQLAlchemy URL. An in-memory SQLite is shared by all threads of the process.
+        engine: An engine of the host, used as it is instead of the URL.
+
+    Raises:
+        SettingsError: If the URL cannot be read or its driver is not installed.
+    """
+
+    def __init__(self, url: str, *, engine: Engine | None = None) -> None:
+        self._given = engine
+        self._engine: Engine | None = None
+        self._pid = 0
+        self._guard = threading.Lock()
+        self._lent = threading.local()
+        self._kept: int | None = None
+        #: Called after the commit of a transaction that `announce_after_commit` was asked for.
+        self.announce: Callable[[], None] = lambda: None
+        call_in_child(self._forget_parent)
+        if engine is None:
+            try:
+                self._url: URL = shared_memory(make_url(url), id(self))
+                self._url.get_dialect()
+            except (ArgumentError, NoSuchModuleError, ValueError):
+                # Without the cause, which may quote a part of the URL.
+                raise SettingsError(
+                    "taskstate_database_url is no SQLAlchemy URL or names an unknown database; "
+                    "use for example 'sqlite:///taskstate.db' or 'postgresql+psycopg://user@host/name'"
+                ) from None
+        else:
+            self._url = engine.url
+
+    def __repr__(self) -> str:
+        return f"<Database {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The database without its password, for messages to people."""
+        # Drivers take a password in the query too.
+        return self._url.set(query={}).render_as_string(hide_password=True)
+
+    @property
+    def dialect(self) -> str:
+        """SQLAlchemy's name of the kind of database: sqlite, postgresql, mysql or mariadb."""
+        return self._url.get_backend_name()
+
+    @property
+    def file(self) -> str | None:
+        """The path of SQLite's file as it stands in the URL, None for a database in memory or on a server."""
+        name = self._url.database
+        if self.dialect != "sqlite" or not name or name == ":memory:" or "vfs" in self._url.query:
+            return None
+        return name
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process, made at first use and again after a fork."""
+        if self._engine is None or self._pid != os.getpid():
+            with self._guard:
+                if self._engine is None or self._pid != os.getpid():
+                    self._renew()
+        assert self._engine is not None  # noqa: S101  (set by _renew; tells the type checker)
+        return self._engine
+
+    def _renew(self) -> None:
+        if self._engine is not None and not (self._given is not None and is_in_memory(self._url)):
+            # The parent goes on using its sockets: a child forgets them without closing (SQLAlchemy, "Using
+            # Connection Pools with Multiprocessing").
+            self._engine.dispose(close=False)
+        elif self._given is not None and self._pid == 0:
+            self._engine = self._given
+            _prepare(self._engine)
+        if self._engine is None:
+            self._engine = self._create()
+        self._pid = os.getpid()
+
+    def _create(self) -> Engine:
+        # The values of a statement have no business in logs: they may be what a user said.
+        options: dict[str, Any] = {"hide_parameters": True}
+        backend = self._url.get_backend_name()
+        if backend == "sqlite":
+            options["connect_args"] = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
+        else:
+            # READ COMMITTED: each statement sees what was committed before it, on which the look for open
+            # executions relies; MariaDB's default would show the state of the transaction's first read.
+            options.update(pool_recycle=1800, isolation_level="READ COMMITTED")
+            if self._kept is not None:
+                # More may be open for a moment, but they are not kept.
+                options.update(pool_size=self._kept, max_overflow=_MOST_CONNECTIONS - self._kept)
+        if backend == "postgresql":
+            options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
+            if self._url.get_driver_name() in {"psycopg", "psycopg2"}:
+                # So that nobody waits for a quarter of an hour on a network that was cut (Linux, tcp_retries2).
+                options["connect_args"]["tcp_user_timeout"] = _SILENCE_SECONDS * 1000
+        elif backend in {"mysql", "mariadb"}:
+            options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS, "charset": "utf8mb4"}
+        try:
+            engine = create_engine(self._url, **options)
+        except (ImportError, NoSuchModuleError) as exc:
+            extra, driver = _EXTRAS.get(backend, ("", ""))
+            hint = f"; pip install 'qhana_taskstate[{extra}]' brings the one for {driver}://" if extra else ""
+            raise SettingsError(f"the driver for {self.name} is not installed: {exc}{hint}") from exc
+        _prepare(engine)
+        return engine
+
+    def _forget_parent(self) -> None:
+        self._guard = threading.Lock()
+        if self._given is not None and self._engine is not None and not is_in_memory(self._url):
+            # The host may use it before we do: what lies in its pool is the parent's.
+            self._engine.dispose(close=False)
+        # What a thread of the parent lent it is the parent's.
+        _abandoned.append(self._lent)
+        self._lent = threading.local()
+
+    def keep_connections(self, kept: int) -> None:
+        """Limit how many unused connections to a server this process keeps; before its first use.
+
+        Args:
+            kept: How many; SQLAlchemy's default otherwise.
+        """
+        self._kept = kept
+
+    def dispose(self) -> None:
+        """Close the pooled connections of this process; the next use opens new ones."""
+        if self._engine is not None and self._pid == os.getpid():
+            self._engine.dispose()
+
+    def close(self) -> None:
+        """Close the pooled connections of this process, unless the engine is the host's."""
+        if self._given is None:
+            self.dispose()
+
+    @contextmanager
+    def transaction(self, *, patience: float | None = None) -> Iterator[Connection]:
+        """Open a short transaction of our own; commits at the end, rolls back on an exception.
+
+        Args:
+            patience: Seconds to wait for SQLite's write lock, 0 to take it now or not at all; None waits for
+                `SQLITE_BUSY_SECONDS`.
+
+        On SQLite it takes the write lock at once, so that it never fails half-way for want of it. On MariaDB a
+        locked row is waited for `LOCK_SECONDS` at most; on PostgreSQL the statements that lock say so themselves.
+
+        Yields:
+            A connection in READ COMMITTED.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+            sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
+        """
+        with self._connected(**{IMMEDIATE: SQLITE_BUSY_SECONDS if patience is None else patience}) as connection:
+            # The mark lies with the pooled connection, and a transaction that failed leaves it there.
+            connection.info.pop(ANNOUNCED, None)
+            with connection.begin():
+                if self.dialect in {"mysql", "mariadb"}:
+                    connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
+                    try:
+                        yield connection
+                    finally:
+                        # The connection may serve a plugin's session next, which may wait for as long as it likes.
+                        connection.exec_driver_sql(
+                            "SET SESSION innodb_lock_wait_timeout = @@GLOBAL.innodb_lock_wait_timeout"
+                        )
+                else:
+                    yield connection
+            announced = connection.info.pop(ANNOUNCED, False)
+        if announced:
+            self.announce()
+
+    @property
+    def batches(self) -> bool:
+        """Whether `batch` can be used."""
+        return can_batch(self.engine)
+
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """Open a connection on which several statements share a round trip; see `roundtrips`.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+            sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
+        """
+        engine = self.engine
+        try:
+            pooled = engine.raw_connection()
+        except engine.dialect.loaded_dbapi.Error as exc:
+            raise self._unavailable(exc) from exc
+        with batch(engine, pooled) as opened:
+            yield opened
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a connection to read with; nothing stays open afterwards.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+        """
+        with self._connected() as connection:
+            yield connection
+
+    @contextmanager
+    def lending(self, connection: Connection | None) -> Iterator[None]:
+        """Let this thread's `transaction` and `reading` use a connection instead of one from the pool.
+
+        Args:
+            connection: One of `apart` that no other thread uses. The pool serves in its place while it is in use,
+                once it broke, or if it is None.
+        """
+        self._lent.connection = connection
+        try:
+            yield
+        finally:
+            self._lent.connection = None
+
+    def apart(self) -> Connection:
+        """Open a connection that does not belong to the pool; whoever asked for it closes it.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+            sqlalchemy.exc.SQLAlchemyError: If the pool has none to give.
+        """
+        connection = self._connect()
+        connection.detach()
+        return connection
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run a reading `work`; once more if its connection broke while it lay in the pool.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+            sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
+        """
+        try:
+            with self.reading() as connection:
+                return work(connection)
+        except DBAPIError as exc:
+            if not exc.connection_invalidated:
+                raise
+        with self.reading() as connection:
+            return work(connection)
+
+    @contextmanager
+    def _connected(self, **options: Any) -> Iterator[Connection]:
+        lent: Connection | None = getattr(self._lent, "connection", None)
+        if lent is None or lent.closed or lent.invalidated or lent.in_transaction():
+            with self._connect().execution_options(**options) as connection:
+                yield connection
+            return
+        try:
+            yield lent
+        finally:
+            # What the pool does when a connection is given back.
+            lent.rollback()
+
+    def _connect(self) -> Connection:
+        try:
+            return self.engine.connect()
+        except OperationalError as exc:
+            raise self._unavailable(exc.orig) from exc
+
+    def _unavailable(self, cause: object) -> DatabaseUnavailableError:
+        told = " ".join(str(cause).split())
+        return DatabaseUnavailableError(
+            f"the database {self.name} cannot be reached: {told}; check taskstate_database_url"
+        )
+
+
+def _prepare(engine: Engine) -> None:
+    if engine.dialect.name != "sqlite":
+        if not event.contains(engine, "checkin", _note_checkin):
+            event.listen(engine, "checkin", _note_checkin)
+            event.listen(engine, "checkout", partial(_ask_if_idle, engine))
+        return
+    if event.contains(engine, "begin", begin):
+        return
+    event.listen(engine, "connect", sqlite_connect)
+    event.listen(engine, "begin", begin)
+    event.listen(engine, "savepoint", begin_before_savepoint)
+
+
+def _note_checkin(connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info[_RETURNED] = time.monotonic()
+
+
+def _ask_if_idle(engine: Engine, connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
+    returned = record.info.get(_RETURNED)
+    if returned is None or time.monotonic() - returned < _IDLE_SECONDS:
+        return
+    try:
+        alive = engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error:
+        alive = False
+    if not alive:
+        raise DisconnectionError("the connection broke while it lay idle")

@@ -1,0 +1,1 @@
+"""Which session of SQLAlchemy is the current one."""

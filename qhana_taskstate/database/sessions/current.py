@@ -1,0 +1,45 @@
+"""The current session, and the settings beside it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+from sqlalchemy.orm import Session
+
+from ... import current
+from ...settings.values import Settings
+from .scopes import Sessions
+
+
+def current_sessions() -> Sessions:
+    """Return the `Sessions` of the process's `TaskState`.
+
+    Raises:
+        NotConfiguredError: If there is none.
+    """
+    found: Sessions = current.get().sessions
+    return found
+
+
+def explaining(session: Session) -> AbstractContextManager[None]:
+    """Do as `Sessions.explaining` of the process's `TaskState`; nothing where there is none."""
+    return nullcontext() if current.find() is None else current_sessions().explaining(session)
+
+
+def current_session() -> Session:
+    """Return the current session.
+
+    Raises:
+        NotConfiguredError: If no `TaskState` was made in this process.
+    """
+    return current_sessions().current
+
+
+def current_settings() -> Settings:
+    """Return the settings of the process's `TaskState`, or the defaults where there is none."""
+    found = current.find()
+    settings: Settings = _DEFAULTS if found is None else found.settings
+    return settings
+
+
+_DEFAULTS = Settings()

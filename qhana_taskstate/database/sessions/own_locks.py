@@ -1,0 +1,76 @@
+"""Finds out, before something is written to an SQLite file, whether that would wait for the very thread that writes."""
+
+from __future__ import annotations
+
+import time
+from os.path import realpath
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from ...errors import OwnTransactionError
+from ..engine import Database
+from .django_host import open_transaction_on_file
+from .open_writes import has_open_write, sessions_writing_here
+
+#: Seconds for which somebody else may hold the lock that a transaction of this thread may hold.
+_PATIENCE_SECONDS: Final = 0.3
+_PAUSE_SECONDS: Final = 0.05
+
+
+def refuse_own_lock(database: Database, session: Session | None) -> None:
+    """Raise instead of waiting ten seconds in vain for a transaction that this thread has open.
+
+    Args:
+        database: Where something is to be written.
+        session: The session that writes it; None for a connection of our own.
+
+    Raises:
+        OwnTransactionError: If this thread holds the write lock of the file through another connection.
+    """
+    path = _file_of(database)
+    if path is None or (session is not None and has_open_write(session)):
+        return
+    for other in sessions_writing_here():
+        if other is not session and _writes_to(other, path):
+            raise OwnTransactionError(database.name)
+    if open_transaction_on_file(path) is not None and not _can_write(database):
+        raise OwnTransactionError(database.name)
+
+
+def holds_own_lock(database: Database) -> bool:
+    """Tell whether a write of ours would wait for this very thread."""
+    try:
+        refuse_own_lock(database, None)
+    except OwnTransactionError:
+        return True
+    return False
+
+
+def _file_of(database: Database) -> str | None:
+    if database.dialect != "sqlite":
+        return None
+    name = database.file
+    return realpath(name) if name else None
+
+
+def _writes_to(session: Session, path: str) -> bool:
+    try:
+        url = session.get_bind().engine.url
+    except (SQLAlchemyError, RuntimeError):
+        # A session with several binds, or one whose application context is gone.
+        return False
+    return url.get_backend_name() == "sqlite" and bool(url.database) and realpath(str(url.database)) == path
+
+
+def _can_write(database: Database) -> bool:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            with database.transaction(patience=0):
+                return True
+        except DBAPIError:
+            if time.monotonic() > deadline:
+                return False
+        time.sleep(_PAUSE_SECONDS)

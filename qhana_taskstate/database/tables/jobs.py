@@ -1,0 +1,49 @@
+"""Tables of jobs and of holds."""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, Index, Integer, String, Table
+
+from ...clock import now
+from .base import UtcTime, metadata
+from .types import ReadText
+
+#: What the tracker knows of a task. Its row lock puts the changes of one task in order.
+job_table = Table(
+    "taskstate_job",
+    metadata,
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    #: Random; a message whose header does not carry it is not this task's (ids of a wiped database come again).
+    Column("token", ReadText(String(32)), nullable=False),
+    Column("open_ended", Boolean, nullable=False, default=False),
+    #: Set when a step was added, cleared when work is started from outside: at rest, the task waits.
+    Column("parked", Boolean, nullable=False, default=False),
+    #: At least one execution was registered, or a hold was released with nothing published.
+    Column("had_work", Boolean, nullable=False, default=False),
+    Column("end_status", String(16), nullable=True),
+    Column("ended_at", UtcTime, nullable=True),
+    #: Whether the decided end stands in the `ProcessingTask` row too.
+    Column("end_copied", Boolean, nullable=False, default=False),
+    Column("created_at", UtcTime, nullable=False, default=now),
+)
+
+
+Index(
+    "ix_taskstate_job_uncopied",
+    job_table.c.ended_at,
+    postgresql_where=job_table.c.end_copied.is_(False) & job_table.c.end_status.is_not(None),
+    sqlite_where=job_table.c.end_copied.is_(False) & job_table.c.end_status.is_not(None),
+)
+
+
+#: Keeps a task open while a canvas of several messages is being submitted.
+hold_table = Table(
+    "taskstate_hold",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("task_id", Integer, nullable=False, index=True),
+    Column("created_at", UtcTime, nullable=False, default=now),
+    Column("heartbeat_at", UtcTime, nullable=False, default=now),
+    #: Messages published so far, as far as it was recorded.
+    Column("published", Integer, nullable=False, default=0),
+)

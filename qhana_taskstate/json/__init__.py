@@ -1,0 +1,1 @@
+"""JSON that notices every change made in it, at any depth."""

@@ -1,0 +1,1 @@
+"""What a session's changes lead to: in its flushes, its statements and its commits."""

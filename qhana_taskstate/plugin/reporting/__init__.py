@@ -1,0 +1,1 @@
+"""What plugin code says about its work while it runs."""

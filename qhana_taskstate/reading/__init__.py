@@ -1,0 +1,1 @@
+"""Questions about tasks, answered from the rows."""

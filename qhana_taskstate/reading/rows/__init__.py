@@ -1,0 +1,1 @@
+"""The rows of tasks and executions, read into small frozen values."""

@@ -1,0 +1,1 @@
+"""Turns facts about executions into short transactions."""

@@ -1,0 +1,1 @@
+"""How executions leave Celery's tracer."""

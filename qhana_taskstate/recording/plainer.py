@@ -1,0 +1,74 @@
+"""What is left of a fact whose values the database refused, although it is there: first in plain ASCII, then bare.
+
+A value that is refused, for example by the character set of a database or a constraint of its administrator, costs that
+value and never the fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ..facts import Failure, Progress, Publication
+from ..store.closing.close import Closing
+from ..texts import in_ascii
+
+_REFUSED = "what was reported here could not be stored; see the worker's log"
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What an execution reported and is not written yet.
+
+    Attributes:
+        lines: Log entries.
+        progress: The newest progress.
+        publications: Messages that it published.
+    """
+
+    lines: Sequence[str] = ()
+    progress: Progress | None = None
+    publications: Sequence[Publication] = ()
+
+
+def plainer_reports(reports: Reports) -> Iterator[Reports]:
+    """Yield what to write in the place of reports that were refused, and in the place of that."""
+    progress = reports.progress
+    yield Reports(
+        [in_ascii(line) for line in reports.lines],
+        progress and replace(progress, unit=in_ascii(progress.unit)),
+        [_plain(publication) for publication in reports.publications],
+    )
+    yield Reports([_REFUSED], None, [_bare(publication) for publication in reports.publications])
+
+
+def plainer_closings(closing: Closing) -> Iterator[Closing]:
+    """Yield what to write in the place of an end that was refused, and in the place of that."""
+    failure = closing.failure
+    plain, bare = plainer_reports(Reports(closing.lines, closing.progress, closing.publications))
+    yield replace(
+        closing,
+        name=in_ascii(closing.name),
+        failure=failure and Failure(type=in_ascii(failure.type), message=in_ascii(failure.message)),
+        lines=plain.lines,
+        progress=plain.progress,
+        publications=plain.publications,
+    )
+    yield replace(
+        closing,
+        name=in_ascii(closing.name),
+        failure=failure and Failure(type=in_ascii(failure.type), message=_REFUSED),
+        lines=bare.lines if closing.lines else (),
+        progress=None,
+        publications=bare.publications,
+    )
+
+
+def _plain(publication: Publication) -> Publication:
+    return replace(
+        publication, name=in_ascii(publication.name), queue=publication.queue and in_ascii(publication.queue)
+    )
+
+
+def _bare(publication: Publication) -> Publication:
+    return replace(_plain(publication), queue=None, parent_id=None, eta=None, message=None)

@@ -1,0 +1,1 @@
+"""The settings: names, defaults, units, and where they are read from."""

@@ -1,0 +1,1 @@
+"""Writes that may bring a task to its end."""

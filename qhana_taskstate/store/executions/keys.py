@@ -1,0 +1,55 @@
+"""The key of an execution in the tables: as values, as a condition, and read back from a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, and_, bindparam
+
+from ...database.tables.executions import execution_table
+from ...facts import ExecutionKey, TaskRef
+from .celery_ids import column_id
+
+
+def key_columns(task_id: int, key: ExecutionKey) -> dict[str, Any]:
+    """Return the values of the columns that name an execution."""
+    return {
+        "task_id": task_id,
+        "celery_id": column_id(key.celery_id),
+        "retries": key.retries,
+        "nesting": key.nesting,
+    }
+
+
+def is_of_key(table: Table, task_id: int, key: ExecutionKey) -> ColumnElement[bool]:
+    """Return the condition for the row of an execution in a table that has its key."""
+    return and_(*(table.c[name] == value for name, value in key_columns(task_id, key).items()))
+
+
+#: The condition for the row of an execution whose key is bound later, by `named`.
+IS_NAMED = and_(
+    execution_table.c.task_id == bindparam("of_task"),
+    execution_table.c.celery_id == bindparam("of_celery_id"),
+    execution_table.c.retries == bindparam("of_retries"),
+    execution_table.c.nesting == bindparam("of_nesting"),
+)
+
+
+def named(task_id: int, key: ExecutionKey) -> dict[str, Any]:
+    """Return the values of `IS_NAMED`."""
+    return {
+        "of_task": task_id,
+        "of_celery_id": column_id(key.celery_id),
+        "of_retries": key.retries,
+        "of_nesting": key.nesting,
+    }
+
+
+def ref_of(row: Any) -> TaskRef:
+    """Return the task that a row with `task_id` and `token` names."""
+    return TaskRef(row.task_id, row.token)
+
+
+def key_of(row: Any) -> ExecutionKey:
+    """Return the key that a row names."""
+    return ExecutionKey(row.celery_id, row.retries, row.nesting)

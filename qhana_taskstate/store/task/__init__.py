@@ -1,0 +1,1 @@
+"""The rows of one task: its job row, steps, and what its subscribers are owed."""

@@ -1,0 +1,33 @@
+"""The lock of a `ProcessingTask` row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, select, update
+
+from ...database.tables.runner import task_table
+
+
+def lock_task(connection: Connection, task_id: int, *columns: ColumnElement[Any]) -> Row[Any] | None:
+    """Lock the row of a task until the transaction ends, and read what is committed in it.
+
+    Rows that refer to it can still be inserted meanwhile on PostgreSQL, where a foreign key needs no more than
+    that the key stays.
+
+    Args:
+        connection: In whose transaction to lock.
+        task_id: Id of the task.
+        columns: Columns of `task_table` to read.
+
+    Returns:
+        The columns asked for, `id` first; None if there is no such row.
+    """
+    if connection.dialect.name == "sqlite":
+        # Takes the lock of the whole database. What is read before it may be out of date once it is had.
+        connection.execute(
+            update(task_table).where(task_table.c.id == task_id).values(current_step=task_table.c.current_step)
+        )
+    return connection.execute(
+        select(task_table.c.id, *columns).where(task_table.c.id == task_id).with_for_update(key_share=True)
+    ).one_or_none()

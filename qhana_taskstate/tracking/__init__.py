@@ -1,0 +1,1 @@
+"""From what Celery says to facts that are recorded."""

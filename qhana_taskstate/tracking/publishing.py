@@ -1,0 +1,123 @@
+"""Handlers of signals that tell of published messages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from ..broker import kept_messages
+from ..broker.routing import queue_of
+from ..clock import as_utc, now
+from ..context.current import current_publisher
+from ..context.execution import Detached, Execution, Publisher, Submission
+from ..context.header import HEADER, OWN_TASK_PREFIX
+from ..context.nesting import nesting_of
+from ..facts import ExecutionKey, Publication, TaskRef
+from ..plugin.task_class import find_plugin_task, resent
+from .listener import find, never_fails
+
+
+@never_fails
+def on_before_task_publish(
+    sender: str,
+    headers: dict[str, Any],
+    body: Any,
+    exchange: Any = None,
+    routing_key: str | None = None,
+    properties: Mapping[str, Any] | None = None,
+    declare: Sequence[Any] | None = None,
+    **_: Any,
+) -> None:
+    """Put the task's header into a message, and note the message for registration."""
+    publisher = current_publisher()
+    if isinstance(publisher, Execution) and headers.get("id") and not sender.startswith(OWN_TASK_PREFIX):
+        nesting = nesting_of(headers, body, publisher)
+        while publisher.has_sent(ExecutionKey.of_headers({**headers, "replaced_task_nesting": nesting})):
+            # The same run sends it again, so it is new work, unlike what a run sends that was delivered again.
+            nesting += 1
+        headers["replaced_task_nesting"] = nesting
+    key = ExecutionKey.of_headers(headers)
+    if key is None or sender.startswith(OWN_TASK_PREFIX):
+        return
+    publication = Publication(
+        key=key,
+        name=sender,
+        parent_id=headers.get("parent_id"),
+        queue=queue_of(exchange, routing_key, declare),
+        published_at=now(),
+        eta=_moment(headers.get("eta")),
+        expires=_moment(headers.get("expires")),
+    )
+    listener = find(None) if sender in resent else None
+    if listener is not None:
+        publication.message = kept_messages.keep(
+            listener.app,
+            sender,
+            body=body,
+            headers=headers,
+            properties=properties or {},
+            exchange=exchange,
+            routing_key=routing_key,
+        )
+    ref = TaskRef.decode(headers.get(HEADER))
+    if isinstance(publisher, Publisher) and (ref is None or ref == publisher.ref):
+        headers[HEADER] = publisher.ref.encode()
+        _note(publisher, publication)
+    elif ref is not None:
+        _register_now(ref, publication)
+    elif not isinstance(publisher, Detached):
+        _adopt_at_publish(sender, headers, body, publication)
+
+
+def _note(publisher: Publisher, publication: Publication) -> None:
+    if isinstance(publisher, Execution) and (publisher.closed or publisher.pid != os.getpid()):
+        # A thread that outlived its execution, or a process that it forked: nothing else registers for these.
+        _register_now(publisher.ref, publication)
+        return
+    if isinstance(publisher, Submission):
+        publisher.published += 1
+        if publication.key == publisher.registered:
+            listener = find(None) if publication.message is not None else None
+            if listener is not None:
+                # Before it goes out: afterwards the broker may lose it at any moment.
+                listener.tracker.keep(publisher.ref, publication)
+            return
+    publisher.publications.append(publication)
+
+
+def _register_now(ref: TaskRef, publication: Publication) -> None:
+    listener = find(None)
+    if listener is not None and not listener.tracker.sessions.open_write():
+        listener.tracker.register(ref, [publication])
+
+
+def _adopt_at_publish(name: str, headers: dict[str, Any], body: Any, publication: Publication) -> None:
+    listener = find(None)
+    if listener is None or find_plugin_task(listener.app, name) is None:
+        return
+    kwargs = body[1] if isinstance(body, (tuple, list)) and len(body) > 1 else {}
+    ref = listener.adopt(name, kwargs if isinstance(kwargs, Mapping) else {}, publication, redelivered=False)
+    if ref is not None:
+        headers[HEADER] = ref.encode()
+        headers["replaced_task_nesting"] = publication.key.nesting
+
+
+@never_fails
+def on_after_task_publish(sender: str, headers: Mapping[str, Any], **_: Any) -> None:
+    """Note that a message was handed to the broker; one that failed to go out must not be waited for."""
+    publisher = current_publisher()
+    key = ExecutionKey.of_headers(headers)
+    if isinstance(publisher, Publisher) and key is not None:
+        publisher.note_sent(key)
+
+
+def _moment(value: object) -> datetime | None:
+    if not isinstance(value, str):
+        return value if isinstance(value, datetime) else None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return as_utc(moment)

@@ -1,0 +1,1 @@
+"""Starting work: check it, commit it, publish it."""

@@ -1,0 +1,7 @@
+"""Tells subscribers of changes: from the outbox to the receiver."""
+
+from __future__ import annotations
+
+from .http.verifying import verify
+
+__all__ = ["verify"]

@@ -1,0 +1,113 @@
+"""Merges what subscribers are owed into deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, bindparam, delete, select, update
+
+from ..database.inserts import insert_absent
+from ..database.tables.deliveries import change_table, delivery_table
+from ..database.tables.runner import subscription_table
+from .hosts import host_of
+from .rows import EVENTS, of_subscriptions
+
+#: How many changes are merged in one transaction.
+_BATCH: Final = 1000
+
+
+def collect(connection: Connection, moment: datetime) -> bool:
+    """Merge changes into their deliveries.
+
+    Args:
+        connection: In whose transaction to write; on SQLite it must hold the write lock.
+        moment: Now, by the database's clock.
+
+    Returns:
+        Whether there may be more.
+    """
+    changes = connection.execute(
+        select(change_table).order_by(change_table.c.id).limit(_BATCH).with_for_update(skip_locked=True)
+    ).all()
+    if not changes:
+        return False
+    connection.execute(delete(change_table).where(change_table.c.id.in_([change.id for change in changes])))
+    newest: dict[tuple[int, str], Row[Any]] = {}
+    for change in changes:
+        newest[change.subscription_id, change.event] = change
+    subscriptions = _subscriptions(connection, {subscription_id for subscription_id, _ in newest})
+    owed = {
+        key: change
+        for key, change in newest.items()
+        if key[0] in subscriptions and subscriptions[key[0]].task_id == change.task_id
+    }
+    if owed:
+        _merge(connection, moment, owed, subscriptions)
+    return len(changes) == _BATCH
+
+
+def _merge(
+    connection: Connection,
+    moment: datetime,
+    owed: Mapping[tuple[int, str], Row[Any]],
+    subscriptions: Mapping[int, Row[Any]],
+) -> None:
+    """Merge the newest change of each subscription and event; as many statements for one as for a thousand."""
+    ids = sorted({subscription_id for subscription_id, _ in owed})
+    _prepare(connection, [subscriptions[subscription_id] for subscription_id in ids])
+    rows = connection.execute(of_subscriptions(ids).with_for_update()).all()
+    merged = [
+        {
+            "row_id": row.id,
+            # Two who collect at once may do so in any order; time must not go back for a receiver.
+            "newest": max(filter(None, (changed.changed_at, row.changed_at, row.message_at))),
+            "due": row.due_at or max(moment, row.not_before or moment),
+        }
+        for row in rows
+        if (changed := owed.get((row.subscription_id, row.event))) is not None
+    ]
+    if merged:
+        connection.execute(
+            update(delivery_table)
+            .where(delivery_table.c.id == bindparam("row_id"))
+            .values(changed_at=bindparam("newest"), due_at=bindparam("due")),
+            merged,
+        )
+
+
+def _subscriptions(connection: Connection, subscription_ids: Collection[int]) -> dict[int, Row[Any]]:
+    rows = connection.execute(select(subscription_table).where(subscription_table.c.id.in_(subscription_ids)))
+    return {row.id: row for row in rows}
+
+
+def _prepare(connection: Connection, subscriptions: Sequence[Row[Any]]) -> None:
+    """Make the rows of subscriptions, of each all of them or none."""
+    known = {
+        row.subscription_id: row.task_id
+        for row in connection.execute(
+            select(delivery_table.c.subscription_id, delivery_table.c.task_id)
+            .where(delivery_table.c.subscription_id.in_([subscription.id for subscription in subscriptions]))
+            .distinct()
+        )
+    }
+    absent = [subscription for subscription in subscriptions if known.get(subscription.id) != subscription.task_id]
+    # Of a subscription that was deleted behind our back, and whose id was given out again.
+    stale = [subscription.id for subscription in absent if subscription.id in known]
+    if stale:
+        connection.execute(delete(delivery_table).where(delivery_table.c.subscription_id.in_(stale)))
+    if absent:
+        rows = [
+            {
+                "subscription_id": subscription.id,
+                "event": event.value,
+                "task_id": subscription.task_id,
+                "host": host_of(subscription.webhook_href),
+                "sequence": 0,
+                "attempts": 0,
+            }
+            for subscription in absent
+            for event in EVENTS
+        ]
+        insert_absent(connection, delivery_table, rows)

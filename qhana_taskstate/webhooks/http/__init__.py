@@ -1,0 +1,1 @@
+"""One call to a webhook. Knows neither Celery nor rows."""

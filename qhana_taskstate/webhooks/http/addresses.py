@@ -1,0 +1,128 @@
+"""The URL of a webhook: what may stand in it."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from ssrfguard import BlockedAddressError, Target
+
+from ...errors import WebhookTargetError
+from ...settings.webhook_values import ENDS_IN_NUMBER, HOST, AllowedNetworks, a_label
+from .shown import CONTROL, shown_href
+
+#: The longest webhook URL, in characters.
+MAX_HREF_CHARACTERS: Final = 2048
+
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+_NO_TEXT: Final = "a text is needed"
+
+
+def check_href(href: object, allowed: AllowedNetworks) -> str:
+    """Check a webhook's URL as far as that is possible without asking a name server.
+
+    Args:
+        href: The URL.
+        allowed: What may be reached beyond public addresses.
+
+    Returns:
+        The URL, unchanged.
+
+    Raises:
+        WebhookTargetError: If it is no text, not http or https, carries credentials, has no host, a bad port, a control
+            character or a space, is longer than `MAX_HREF_CHARACTERS`, or its host is an address (in whatever way
+            of writing) that may not be reached, or `localhost`. The error shows neither credentials nor the values
+            of the query.
+    """
+    if not isinstance(href, str):
+        raise WebhookTargetError(shown_href(href), _NO_TEXT)
+    if len(href) > MAX_HREF_CHARACTERS:
+        raise WebhookTargetError(shown_href(href), f"it has {len(href)} characters, {MAX_HREF_CHARACTERS} are allowed")
+    origin(href, allowed)
+    return href
+
+
+def origin(href: str, allowed: AllowedNetworks) -> Target:
+    """Return scheme, host (A-label, lower case) and port of a webhook's URL.
+
+    Raises:
+        WebhookTargetError: As `check_href`, but for the length: what a call appends to the URL makes it longer.
+    """
+    try:
+        return _origin(href, allowed)
+    except BlockedAddressError as exc:
+        raise WebhookTargetError(shown_href(href), refused(exc)) from None
+    except ValueError as exc:
+        raise WebhookTargetError(shown_href(href), str(exc)) from None
+
+
+def _origin(href: object, allowed: AllowedNetworks) -> Target:
+    if not isinstance(href, str):
+        raise ValueError(_NO_TEXT)
+    if CONTROL.search(href):
+        raise ValueError("it holds a control character or a space; percent-encode it")
+    try:
+        parts = urlsplit(href)
+    except ValueError:
+        raise ValueError("it is no URL") from None
+    if parts.scheme not in _PORTS:
+        raise ValueError("only http and https are called")
+    if "@" in parts.netloc:
+        raise ValueError("it carries credentials; take them out")
+    host, address = _host(parts)
+    target = Target(parts.scheme, host, _port(parts), host, address)
+    policy = allowed.policy(host)
+    if address is not None:
+        policy.check_address(address)
+    elif _is_localhost(host) and not any(policy.permits_address(loopback) for loopback in ("127.0.0.1", "::1")):
+        raise ValueError(f"{host} is this machine itself; webhooks go to public addresses{_HINT}")
+    return target
+
+
+_HINT: Final = " or to what taskstate_webhook_allowed_networks names"
+
+
+def _is_localhost(host: str) -> bool:
+    return f".{host.rstrip('.')}".endswith(".localhost")  # RFC 6761: with all names below it
+
+
+def _host(parts: SplitResult) -> tuple[str, ipaddress.IPv4Address | ipaddress.IPv6Address | None]:
+    raw = parts.hostname
+    if not raw:
+        raise ValueError("it has no host")
+    try:
+        host = a_label(raw)
+    except ValueError:
+        raise ValueError("its host is no usable name") from None
+    if "%" in host:
+        raise ValueError("its host holds a %, which neither names nor addresses may")
+    bare = host.rstrip(".")
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        if ENDS_IN_NUMBER.fullmatch(host):
+            raise ValueError("its host is an IPv4 address in an unusual form; write it as four decimals") from None
+        if not HOST.fullmatch(host):
+            raise ValueError("its host is no usable name") from None
+        return host, None
+    return bare, address
+
+
+def _port(parts: SplitResult) -> int:
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port is None:
+        return _PORTS[parts.scheme]
+    if port == 0:
+        raise ValueError("its port is no number from 1 to 65535")
+    return port
+
+
+def refused(exc: BlockedAddressError) -> str:
+    return f"webhooks go to public addresses{_HINT}, not to {exc.address}: {exc.reason}"
