@@ -139,7 +139,8 @@ def test_two_upgrades_at_once_both_succeed(
 
 def test_two_processes_can_upgrade_at_once(bare_database: Database, taskstate_database_url: str) -> None:
     program = (
-        "import sys; from qhana_taskstate import schema; from qhana_taskstate.database import Database; "
+        "import sys; from qhana_taskstate.database import schema; "
+        "from qhana_taskstate.database.engine import Database; "
         "schema.upgrade(Database(sys.argv[1]))"
     )
     processes = [
