@@ -47,7 +47,7 @@ from .plugin import chords as plugin_chords
 from .plugin.adoption import Adopted
 from .reading import resource, tasks
 from .reading import wait as reading_wait
-from .recording.recorder import Tracker
+from .recording.tracker import Tracker
 from .settings.keywords import SettingKeywords
 from .settings.values import Settings, setting_names
 from .states import TaskStatus, check_status, is_terminal

@@ -33,7 +33,7 @@ from .errors import SettingsError
 from .facts import KeptMessage, TaskRef
 from .plugin.reporting import log_capture
 from .recording.chores import Chores
-from .recording.recorder import Tracker
+from .recording.tracker import Tracker
 from .settings.configuration import configured
 from .settings.sources import read_settings
 from .settings.values import PREFIX, Settings

@@ -15,7 +15,7 @@ from .. import current
 from ..context.current import current_execution
 from ..errors import DatabaseUnavailableError, SchemaError
 from ..facts import Publication, TaskRef
-from ..recording.recorder import Tracker
+from ..recording.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from ..plugin.decorator import hear_states
 from ..plugin.task_class import is_plugin_task
 from ..recording.exits.decision import Close, Exit, HandBack, decide, failure_of, runs_again_after_timeout
 from ..recording.exits.stacks import is_on_stack
-from ..recording.recorder import Tracker
+from ..recording.tracker import Tracker
 from ..states import ExecutionState
 from .lifecycle import on_leaving, on_worker_init, on_worker_process_init, on_worker_ready
 from .listener import Listener, done_twice, end_bare, find, never_fails

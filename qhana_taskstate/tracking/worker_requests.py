@@ -19,7 +19,7 @@ from ..context.header import ref_of_request
 from ..facts import ExecutionKey, Failure, TaskRef
 from ..failures import message_of
 from ..recording.exits.decision import failure_of, runs_again_after_timeout
-from ..recording.recorder import Tracker
+from ..recording.tracker import Tracker
 from ..states import ExecutionState
 from . import older_celery as tracking_older_celery
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from qhana_taskstate import TaskState
-from qhana_taskstate.recording.recorder import Tracker
+from qhana_taskstate.recording.tracker import Tracker
 
 pytestmark = pytest.mark.mariadb
 

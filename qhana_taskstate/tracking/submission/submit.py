@@ -41,7 +41,7 @@ from ...models.subscription import TaskUpdateSubscription, is_of_subscriber
 from ...models.task import ProcessingTask
 from ...plugin.task_class import check_arguments, find_plugin_task
 from ...recording.backlog import Fact
-from ...recording.recorder import Tracker
+from ...recording.tracker import Tracker
 from ...settings.webhook_values import AllowedNetworks
 from ...states import TaskStatus
 from ...store.closing import holds

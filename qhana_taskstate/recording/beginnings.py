@@ -1,0 +1,73 @@
+"""The fact that an execution began: what is written, and what if the database refuses that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+
+from ..clock import now
+from ..context.execution import Execution
+from ..database.pipeline import Batch
+from ..store.executions.begin import Begun, begin, begin_usually
+from ..store.executions.leases import Lease
+from ..texts import in_ascii
+from .backlog import Fact
+from .this_process import runner
+
+#: Tells whether the process that a lease names still runs the execution, for certain.
+RunsStill = Callable[[Connection, Lease], bool]
+
+
+def fact_of_begin(
+    execution: Execution, runs_still: RunsStill | None, written: Callable[[Begun], None]
+) -> tuple[Fact, Callable[[Batch], Begun | None]]:
+    """Make the fact that an execution begins now in this process.
+
+    Args:
+        execution: It.
+        runs_still: Keeps it from running twice; None if nothing can.
+        written: Called with what the database said.
+
+    Returns:
+        The fact, and its short way for the usual case.
+    """
+    moment = now()
+    request, ref, key = execution.request, execution.ref, execution.key
+    values: dict[str, Any] = {
+        "runner": runner(getattr(request, "hostname", None)),
+        "acks_late": bool(execution.acks_late),
+        "max_retries": execution.max_retries,
+    }
+
+    def write(connection: Connection) -> Begun:
+        parent_id = getattr(request, "parent_id", None)
+        return begin(
+            connection, ref, key, name=execution.name, parent_id=parent_id, moment=moment, **values, lives=runs_still
+        )
+
+    def write_usually(batch: Batch) -> Begun | None:
+        return begin_usually(batch, ref, key, moment=moment, **values)
+
+    told = f"{execution.name} began at {moment.isoformat()}: {key}"
+    bare = Fact(ref.task_id, told, partial(_begin_barely, execution, moment, runs_still), written)
+    return Fact(ref.task_id, told, write, written, plainer=bare), write_usually
+
+
+def _begin_barely(
+    execution: Execution, moment: datetime, runs_still: RunsStill | None, connection: Connection
+) -> Begun:
+    """Begin an execution with no more than a lease needs: by these values the process is known to live."""
+    return begin(
+        connection,
+        execution.ref,
+        execution.key,
+        name=in_ascii(execution.name),
+        moment=moment,
+        runner=runner(None),
+        acks_late=bool(execution.acks_late),
+        lives=runs_still,
+    )

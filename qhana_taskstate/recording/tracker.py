@@ -1,0 +1,284 @@
+"""Tracks the executions of this process: their begin, their reports, their end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from functools import partial
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from ..clock import now
+from ..context.execution import Execution
+from ..database.engine import IMPATIENT_SECONDS, Database
+from ..database.faults import passes
+from ..database.sessions.scopes import Sessions
+from ..errors import DatabaseUnavailableError
+from ..facts import ExecutionKey, Failure, Publication, TaskRef
+from ..liveness import advisory_lock
+from ..liveness.process import this_host
+from ..settings.values import Settings
+from ..states import ExecutionState
+from ..store.closing import losses
+from ..store.closing.reports import report
+from ..store.ending import showing
+from ..store.ending.outcome import Outcome
+from ..store.executions import registration
+from ..store.executions.begin import Begun
+from ..store.executions.leases import Lease
+from .backlog import Fact
+from .beginnings import fact_of_begin
+from .chores import Chores
+from .endings import closing_of, fact_of_close, fact_of_close_elsewhere, usual_close
+from .exits.decision import Exit, decide_unseen
+from .followers import followers
+from .plainer import Reports, plainer_reports
+from .recorder import Recorder
+from .this_process import own_key
+
+logger = logging.getLogger(__name__)
+
+
+class Tracker(Recorder):
+    """What one `TaskState` knows of the executions of this process. Arguments as for `Recorder`."""
+
+    def __init__(self, database: Database, sessions: Sessions, settings: Settings, chores: Chores) -> None:
+        super().__init__(database, sessions, settings, chores)
+        self._strangers: set[TaskRef] = set()
+
+    def begin(self, execution: Execution) -> None:
+        """Record that an execution runs, and learn whether its task has already ended.
+
+        While the database is away nothing is learnt: the execution runs.
+        """
+        self.active_at = time.monotonic()
+        # Only a plugin task can be kept from running twice.
+        runs_still = partial(self._runs_still, execution) if execution.function is not None else None
+        fact, usual = fact_of_begin(execution, runs_still, partial(self._begun, execution))
+        self.record(fact, usual=usual)
+        execution.begun = True
+
+    def _begun(self, execution: Execution, begun: Begun) -> None:
+        if not begun.known:
+            self._note_stranger(execution.ref, execution.name)
+        execution.known = begun.known
+        execution.task_ended = begun.task_ended
+        execution.closed = begun.closed
+        execution.elsewhere = begun.running
+
+    def _runs_still(self, execution: Execution, connection: Connection, lease: Lease) -> bool:
+        """Tell whether another run of an execution goes on, for certain, in the process that a lease names."""
+        if lease.host == this_host() and lease.pid == os.getpid():
+            return self._pulse is not None and self._pulse.runs_twice(execution)
+        return advisory_lock.lives(connection, lease.host, lease.pid, lease.pid_started)
+
+    def _note_stranger(self, ref: TaskRef, name: str) -> None:
+        if ref not in self._strangers:
+            self._strangers.add(ref)
+            logger.warning(
+                "%s carries a token that task %s does not have (another database?); it is not tracked",
+                name,
+                ref.task_id,
+            )
+
+    def watch(self, execution: Execution) -> None:
+        """Renew the lease of an execution and write its reports, until `unwatch`."""
+        pulse = self.pulse()
+        pulse.add(execution)
+        if self.backlog.away:
+            return
+        # Before the task runs: from its first line on, it may keep every other thread from running.
+        pulse.voucher.stand_first(self.database, own_key())
+
+    def unwatch(self, execution: Execution) -> None:
+        """Stop what `watch` began."""
+        if self._pulse is not None:
+            self._pulse.remove(execution)
+
+    def release(self, execution: Execution) -> None:
+        """Stop what `watch` began for an execution that runs no more, unless its end waits to be written."""
+        if not execution.postponed:
+            self.unwatch(execution)
+
+    def end_unseen(self, execution: Execution) -> None:
+        """Record the end of an execution that left the tracer and of whose end nothing more is known."""
+        if execution.closed or execution.postponed:
+            return
+        end = decide_unseen(Exit(state=None, succeeded=execution.succeeded, failure=execution.failure))
+        logger.warning("%s[%s] ended without a word", execution.name, execution.key.celery_id)
+        try:
+            self.close(execution, end.state, end.failure)
+        finally:
+            self.release(execution)
+
+    def close(self, execution: Execution, state: ExecutionState, failure: Failure | None = None) -> None:
+        """Record the end of an execution together with all that it still has to report."""
+        if execution.outer is not None and self.must_not_write():
+            # Left to the end of the execution inside which it ran eagerly.
+            execution.outer.inner.append(closing_of(execution, state, failure, self.settings))
+            execution.closed = True
+            return
+        with execution.writing:
+            if execution.postponed:
+                return
+            closing = closing_of(execution, state, failure, self.settings)
+            fact = fact_of_close(execution, closing, partial(self._closed, execution))
+            try:
+                execution.postponed = True
+                self.record(fact, usual=usual_close(execution, closing))
+            except DBAPIError as exc:
+                # The database is there and refuses these very values: without them at least the end is told.
+                logger.exception("the end of %s could not be recorded: %r", execution.name, closing)
+                logger.debug("refused: %s", type(exc.orig).__name__)
+                self._close_bare(execution, fact)
+            except BaseException:
+                # A time limit or a cancellation struck in here: nobody knows whether it is written.
+                self._write_later(execution, fact)
+                raise
+
+    def _close_bare(self, execution: Execution, refused: Fact) -> None:
+        try:
+            self.record(refused.instead or refused)
+        except DBAPIError:
+            # Nobody vouches for it any more, so that its process settles it.
+            execution.postponed = False
+            raise
+
+    def _write_later(self, execution: Execution, fact: Fact) -> None:
+        if execution.closed:
+            return
+        execution.postponed = True
+        self.backlog.add(fact)
+        if not self.makes_no_threads:
+            self.pulse()
+
+    def _closed(self, execution: Execution, outcome: Outcome) -> None:
+        execution.closed, execution.postponed = True, False
+        self.unwatch(execution)
+        if outcome.members_open and self.settings.canvas_progress:
+            self.pulse().note_canvas(execution.ref.task_id)
+        self.finish_showing(execution.ref.task_id, outcome)
+
+    def close_elsewhere(
+        self,
+        ref: TaskRef | None,
+        key: ExecutionKey | None,
+        celery_id: str,
+        name: str | None,
+        state: ExecutionState,
+        failure: Failure | None,
+    ) -> None:
+        """Record the end of an execution that this process does not run.
+
+        Args:
+            ref: Its task, if the fact says so; otherwise it is found by the Celery id.
+            key: Its key, if the fact says so.
+            celery_id: Celery's id.
+            name: Name of the Celery task.
+            state: A closed state.
+            failure: Why.
+        """
+
+        def written(found: tuple[int, Outcome] | None) -> None:
+            if found is not None:
+                self.finish_showing(*found)
+
+        self.record(fact_of_close_elsewhere(ref, key, celery_id, name, state, failure, written))
+        self.leave_nothing_open()
+
+    def hand_back(self, ref: TaskRef, key: ExecutionKey, name: str, *, lost: bool, pid: int | None = None) -> None:
+        """Record that the broker will deliver the message of an execution again.
+
+        Args:
+            ref: Its task.
+            key: Its key.
+            name: Name of the Celery task.
+            lost: Whether it lost its worker; too often, and it is given up.
+            pid: The process on this machine that ran it; None for the calling one.
+        """
+        deadline = now() + self.chores.redelivery
+        process = (this_host(), pid or os.getpid())
+
+        def work(connection: Connection) -> int | None:
+            return losses.hand_back(connection, ref, key, deadline=deadline, lost=lost, process=process)
+
+        def written(count: int | None) -> None:
+            if count is not None and count > self.settings.max_redeliveries:
+                self.chores.give_up(ref, key, name, count)
+
+        self.record(Fact(ref.task_id, f"{name} goes back to the broker: {key}", work, written))
+        self.leave_nothing_open()
+
+    def flush(self, execution: Execution) -> None:
+        """Write what an execution reported so far; does nothing if there is nothing."""
+        with execution.writing:
+            if not execution.dirty or not execution.known:
+                return
+            reports = Reports(execution.take_lines(), execution.take_progress(), execution.take_sent())
+            if not (reports.lines or reports.progress or reports.publications):
+                return
+            written = False
+            try:
+                shown = self._report(execution, reports)
+                written = True
+            finally:
+                if not written:
+                    execution.lines.extendleft(reversed(reports.lines))
+                    execution.publications[:0] = reports.publications
+                    execution.progress_dirty = execution.progress_dirty or reports.progress is not None
+            if not shown and reports.progress is not None:
+                # A plugin holds the row: the next flush shows it.
+                execution.progress_dirty = True
+
+    def _report(self, execution: Execution, reports: Reports) -> bool:
+        """Write reports, or what the database takes of them; returns whether the row of the task shows them."""
+        for told in (reports, *plainer_reports(reports)):
+            try:
+                # A plugin with an open write on SQLite must not wait for this thread, which waits for that write.
+                with self.database.transaction(patience=IMPATIENT_SECONDS) as connection:
+                    return report(
+                        connection,
+                        execution.ref,
+                        execution.key,
+                        lines=told.lines,
+                        progress=told.progress,
+                        publications=told.publications,
+                        counts_members=self.settings.canvas_progress,
+                        to_come=followers(execution.request),
+                        deadline_seconds=self.settings.publish_deadline_seconds,
+                    )
+            except DBAPIError as exc:
+                if self.backlog.note(exc) or passes(exc):
+                    raise
+                logger.warning(
+                    "the database refuses what %s reports (%s): %r", execution.name, type(exc).__name__, told
+                )
+        return True
+
+    def register(self, ref: TaskRef, publications: list[Publication]) -> None:
+        """Record messages that were published outside of any execution or submission."""
+
+        def work(connection: Connection) -> None:
+            registration.register(
+                connection, ref.task_id, publications, deadline_seconds=self.settings.publish_deadline_seconds
+            )
+
+        self.record(Fact(ref.task_id, publications, work))
+
+    def keep(self, ref: TaskRef, publication: Publication) -> None:
+        """Keep the message of a publication whose execution is registered already."""
+        message = publication.message
+        if message is not None:
+            self.write(lambda connection: registration.keep_message(connection, ref.task_id, publication.key, message))
+
+    def finish_showing(self, task_id: int, outcome: Outcome) -> None:
+        """Bring the `ProcessingTask` row up to date if it was locked; upkeep does it if it still is."""
+        if outcome.shown:
+            return
+        try:
+            with self.database.transaction() as connection:
+                showing.show(connection, task_id)
+        except (DBAPIError, DatabaseUnavailableError):
+            logger.info("the row of task %s is locked; its end is shown later", task_id)
