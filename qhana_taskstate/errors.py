@@ -55,6 +55,21 @@ class TaskFinishedError(TaskStateError, RuntimeError):
         self.status = status
 
 
+class NotRestartableError(TaskStateError, RuntimeError):
+    """The first work of a task was not kept, so that it cannot be started again.
+
+    Attributes:
+        task_id: Id of the task.
+    """
+
+    def __init__(self, task_id: int) -> None:
+        super().__init__(
+            f"task {task_id} cannot be started again: its work was not kept; declare its plugin task with "
+            "@plugin_task(restartable=True) before the next start"
+        )
+        self.task_id = task_id
+
+
 class StepNotOpenError(TaskStateError, RuntimeError):
     """The step to be answered is not (or no longer) waiting for an answer; nothing was sent.
 

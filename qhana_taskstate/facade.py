@@ -32,6 +32,7 @@ from .database.sessions.scopes import Sessions
 from .errors import (
     DatabaseUnavailableError,
     NotConfiguredError,
+    NotRestartableError,
     SchemaError,
     SettingsError,
     StatusError,
@@ -39,6 +40,7 @@ from .errors import (
 )
 from .facts import Publication, TaskRef
 from .ids import row_id
+from .models.link import TaskLink
 from .models.subscription import TaskUpdateSubscription, is_of_subscriber
 from .models.task import ProcessingTask
 from .plugin import adoption as plugin_adoption
@@ -53,9 +55,10 @@ from .settings.values import Settings, setting_names
 from .states import TaskStatus, check_status, is_terminal
 from .store.ending import from_outside
 from .store.executions import lookup
-from .store.task import jobs
+from .store.task import first_work, jobs
 from .tracking import signals as tracking_signals
 from .tracking import worker_requests as tracking_worker_requests
+from .tracking.submission.restart import from_kept
 from .tracking.submission.submit import Submitter
 from .tracking.submission.subscriber import Subscriber, check_event, check_known_webhook
 from .upkeep.pruning import OutputsHook, Pruned
@@ -376,6 +379,36 @@ class TaskState:
             task = identity[0] if identity else task
         with self.sessions.aside():
             start(task=task)
+
+    @_explained
+    def restart(self, task: ProcessingTask | int | str, *, task_href: str | None = None) -> ProcessingTask:
+        """Start the first work of a task again, as a new task with the same name and parameters. Commits like `start`.
+
+        The canvas is started whole, with the arguments that it had. The new task names the old one by a link of the
+        type `restart-of`. Subscriptions are not taken over.
+
+        Args:
+            task: The task or its id; it may have ended or not.
+            task_href: Where the link leads; by default made from `taskstate_public_url`, or a path without it.
+
+        Returns:
+            The new task.
+
+        Raises:
+            TaskNotFoundError: If there is no such task.
+            NotRestartableError: If its work was not kept, for want of `@plugin_task(restartable=True)`.
+            BrokerUnavailableError: As `start` does.
+        """
+        old = self._get(_id_of(task))
+        kept = self.database.read(lambda connection: first_work.find(connection, old.id))
+        if kept is None:
+            raise NotRestartableError(old.id)
+        canvas, options = from_kept(self.app, kept)
+        base = (self.settings.public_url or "").rstrip("/")
+        new = ProcessingTask(old.task_name, parameters=old.parameters)
+        self.session.add(new)
+        self.session.add(TaskLink(new, "restart-of", task_href or f"{base}/tasks/{old.id}/"))
+        return self.start(canvas, task=new, **options)
 
     def current(self) -> ProcessingTask:
         """Return the `ProcessingTask` of the running execution, read anew.

@@ -54,7 +54,7 @@ def keep(
             routing_key=routing_key or "",
             content_type=content_type,
             content_encoding=encoding,
-            body=_as_text(payload, encoding),
+            body=as_text(payload, encoding),
             headers=json.dumps(dict(headers)),
             properties=json.dumps(dict(properties)),
         )
@@ -81,9 +81,7 @@ def send(app: Celery, message: KeptMessage, ref: TaskRef, queue: str) -> None:
     """
     queues: Any = app.amqp.queues
     declared = [queues[queue]] if queue in queues or queues.create_missing else []
-    payload: Any = message.body
-    if message.content_encoding in _BINARY:
-        payload = base64.b64decode(message.body)
+    payload: Any = from_text(message.body, message.content_encoding)
     with app.producer_or_acquire() as producer:
         producer.publish(
             payload,
@@ -98,7 +96,13 @@ def send(app: Celery, message: KeptMessage, ref: TaskRef, queue: str) -> None:
         )
 
 
-def _as_text(payload: bytes | str, encoding: str) -> str:
+def as_text(payload: bytes | str, encoding: str) -> str:
+    """Return what a serializer made as text; base64 for what is no text."""
     if isinstance(payload, str):
         return payload
     return base64.b64encode(payload).decode("ascii") if encoding in _BINARY else payload.decode(encoding)
+
+
+def from_text(text: str, encoding: str) -> bytes | str:
+    """Return what `as_text` was given."""
+    return base64.b64decode(text) if encoding in _BINARY else text

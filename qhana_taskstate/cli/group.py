@@ -68,9 +68,8 @@ class TaskStateGroup(click.Group):
             def refuse(**_: Any) -> NoReturn:
                 raise WrongUsage(missing)
 
-            return click.Command(
-                cmd_name, callback=refuse, help=missing, context_settings={"ignore_unknown_options": True}
-            )
+            lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
+            return click.Command(cmd_name, callback=refuse, help=missing, context_settings=lenient)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""

@@ -132,3 +132,24 @@ def _signature_of_plain(app: Celery, name: str, arguments: dict[str, Any]) -> An
         except TypeError as exc:
             raise ArgumentsError(f"arguments do not fit {name}: {exc}") from exc
     return task.s(**arguments)
+
+
+@command("restart")
+@click.argument("task_id", metavar="ID", type=int)
+@as_json_option
+@click.pass_context
+def restart(ctx: click.Context, /, task_id: int, as_json: bool, **_: Any) -> None:
+    """Start the first work of a task again, as a new task.
+
+    Its plugin task must have been declared with @plugin_task(restartable=True). With --json the new task is printed as
+    an object.
+    """
+    state = taskstate_of(ctx)
+    if not may_exist(task_id):
+        raise TaskNotFoundError(task_id)
+    started = state.restart(task_id).id
+    if as_json:
+        seen = look_at(state, [started])
+        print_json(task_json(seen[0]) if seen else {"id": started})
+    else:
+        click.echo(f"task {started} was started, with the work of task {task_id}")

@@ -50,6 +50,7 @@ def plugin_task(
     name: str | None = None,
     store_parameters: bool = False,
     resend: bool = False,
+    restartable: bool = False,
     **options: Any,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], StartableTask[P, R]]: ...
 
@@ -61,6 +62,7 @@ def plugin_task(
     name: str | None = None,
     store_parameters: bool = False,
     resend: bool = False,
+    restartable: bool = False,
     **options: Any,
 ) -> Callable[[Callable[P, R]], StartableTask[P, R]]: ...
 
@@ -74,6 +76,8 @@ def plugin_task(function: Callable[..., Any] | None = None, /, **options: Any) -
             `store_parameters=True` lets `start` copy the arguments, as JSON, into `ProcessingTask.parameters`.
             `resend=True` keeps each message, with the arguments in it, until its execution has ended, and sends it
             again if the broker loses it before a worker began it. The process that publishes has to know the task.
+            `restartable=True` keeps the first work of a task, with the arguments in it, in a table until the task is
+            pruned, so that `taskstate.restart` can start it again; of a canvas it is enough that one member says so.
 
     Returns:
         The task of the current app, as `shared_task` does.
@@ -104,6 +108,7 @@ def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
                 "plugin_signature": signature,
                 "store_parameters": bool(options.get("store_parameters", False)),
                 "resend": bool(options.get("resend", False)),
+                "restartable": bool(options.get("restartable", False)),
                 "checks_arguments": getattr(app, "strict_typing", True)
                 if options.get("typing") is None
                 else options["typing"],

@@ -37,6 +37,8 @@ class PluginTask(Task):  # type: ignore[type-arg]  # Celery's class takes type a
     store_parameters: bool = False
     #: Whether its messages are kept, to be sent again if the broker loses them.
     resend: bool = False
+    #: Whether the first work of a task is kept, to be started again.
+    restartable: bool = False
 
     @property
     def processing_task(self) -> ProcessingTask:

@@ -123,7 +123,9 @@ def _look_through(
     connection: Connection, conditions: list[ColumnElement[bool]], before: int | None, limit: int
 ) -> tuple[list[int], int | None]:
     """Go through the table from its newest end in windows of ids, until enough was found or time is up."""
-    edges = connection.execute(select(func.min(task_table.c.id), func.max(task_table.c.id))).one()
+    # Each in a query of its own: SQLite goes through the whole table where one asks for both.
+    smallest, largest = select(func.min(task_table.c.id)), select(func.max(task_table.c.id))
+    edges = connection.execute(select(smallest.scalar_subquery(), largest.scalar_subquery())).one()
     if edges[0] is None:
         return [], None
     first, upper = int(edges[0]), int(edges[1]) + 1

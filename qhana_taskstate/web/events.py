@@ -78,12 +78,18 @@ class Events:
     def _stream(self, watch: Watch, events: Iterator[str]) -> Response:
         if not self._site.watcher.begin(watch):
             abort(503, message="There are too many open streams.", headers={"Retry-After": str(RETRY_SECONDS)})
-        answer = Response(events, mimetype="text/event-stream")
+        answer = Response(self._watched(watch, events), mimetype="text/event-stream")
         answer.headers["Cache-Control"] = "no-cache"
         # nginx would keep events back until its buffer is full.
         answer.headers["X-Accel-Buffering"] = "no"
         answer.call_on_close(lambda: self._site.watcher.end(watch))
         return answer
+
+    def _watched(self, watch: Watch, events: Iterator[str]) -> Iterator[str]:
+        try:
+            yield from events
+        finally:
+            self._site.watcher.end(watch)
 
 
 def _of_task(watch: Watch, task_id: int, mark: Mark, known: tuple[str, ...] | None) -> Iterator[str]:

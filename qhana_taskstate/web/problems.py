@@ -8,7 +8,13 @@ from flask import Response, json
 from webargs.flaskparser import abort
 from werkzeug.exceptions import HTTPException
 
-from ..errors import DatabaseUnavailableError, SchemaError, TaskNotFoundError
+from ..errors import (
+    BrokerUnavailableError,
+    DatabaseUnavailableError,
+    NotRestartableError,
+    SchemaError,
+    TaskNotFoundError,
+)
 
 #: After so many seconds a client may ask again for what the database could not answer.
 RETRY_SECONDS: Final = 5
@@ -64,6 +70,11 @@ def of_error(error: Exception) -> HTTPException | None:
     """Return the HTTP error that tells of one of ours; None for one that is a fault of the program."""
     if isinstance(error, TaskNotFoundError):
         return _http(404, "Task not found.")
+    if isinstance(error, NotRestartableError):
+        return _http(409, str(error))
+    if isinstance(error, BrokerUnavailableError):
+        told = "The broker cannot be reached now; try again."
+        return _http(503, told, {"Retry-After": str(RETRY_SECONDS)})
     if isinstance(error, DatabaseUnavailableError):
         # Not its own text, which names the database.
         return _http(503, "The database cannot be reached now; try again.", {"Retry-After": str(RETRY_SECONDS)})

@@ -18,6 +18,7 @@ from ..models.task import ProcessingTask
 from ..reading import tasks, wait
 from ..reading.rows.views import TaskDetail
 from ..store.log import entries
+from ..store.task import first_work
 from ..webhooks import replay, views
 from ..webhooks.http.shown import shown_href
 from .pages import rendered
@@ -79,6 +80,7 @@ class TaskPage:
             if detail is None:
                 not_found()
             moment = database_time(connection)
+            restartable = detail.task.finished and first_work.is_kept(connection, task_id)
             told = views.views(connection, moment, task_id=task_id, limit=_MOST_DELIVERIES)
         search = request.args.get("find", "").strip()[:200]
         return rendered(
@@ -91,16 +93,13 @@ class TaskPage:
             log=log_part(detail.log, search),
             subscriptions=self._subscriptions(task_id),
             deliveries=[(row, shown_href(row.webhook_href) if row.webhook_href else "") for row in told],
-            restartable=self._may_restart(task_id),
+            restartable=restartable,
         )
 
     def _subscriptions(self, task_id: int) -> list[tuple[str, str]]:
         task = ProcessingTask.get_by_id(task_id)
         rows = [] if task is None else task.subscriptions
         return [(row.event_type or "all", shown_href(row.webhook_href)) for row in rows]
-
-    def _may_restart(self, task_id: int) -> bool:
-        return False
 
     def _outputs(self, detail: TaskDetail) -> Sequence[tuple[Any, str | None]]:
         base = url_for(".page").rstrip("/")
@@ -128,6 +127,10 @@ class TaskPage:
         match request.form.get("action"):
             case "cancel":
                 state.cancel(task_id, terminate="terminate" in request.form, reason="on the page")
+            case "restart":
+                href = f"{self._site.base(f'/tasks/{task_id}/page')}/tasks/{task_id}/"
+                new = state.restart(task_id, task_href=href)
+                return redirect(url_for(".task_page", task_id=new.id), 303)
             case "replay":
                 self._replay(task_id, request.form.get("delivery", ""))
         return redirect(url_for(".task_page", task_id=task_id), 303)

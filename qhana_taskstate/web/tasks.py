@@ -24,6 +24,7 @@ from .schemas import (
     ListQuerySchema,
     LogQuerySchema,
     LogSchema,
+    RestartedSchema,
     TaskListSchema,
 )
 from .site import Site
@@ -57,6 +58,11 @@ class Tasks:
         cancel = blueprint.response(200, CancelledSchema, description="Whether this call ended it.")(cancel)
         cancel = blueprint.arguments(CancelSchema)(cancel)
         blueprint.route("/tasks/<int:task_id>/cancel", methods=["POST"], endpoint="cancel")(cancel)
+
+        again = blueprint.alt_response(404, description="There is no such task.")(self.restart)
+        again = blueprint.alt_response(409, description="Its work was not kept; the answer says what to add.")(again)
+        again = blueprint.response(201, RestartedSchema, description="The new task.")(again)
+        blueprint.route("/tasks/<int:task_id>/restart", methods=["POST"], endpoint="restart")(again)
 
     def list(self, query: dict[str, Any]) -> Any:
         """List tasks, newest first."""
@@ -128,6 +134,19 @@ class Tasks:
         if task_id > LARGEST_ID:
             not_found()
         return _json({"cancelled": state.cancel(task_id, terminate=told["terminate"], reason=told["reason"])})
+
+    def restart(self, task_id: int) -> Any:
+        """Start the first work of a task again, as a new task."""
+        state = self._site.taskstate()
+        if task_id > LARGEST_ID:
+            not_found()
+        base = self._site.base(f"/tasks/{task_id}/restart")
+        new = state.restart(task_id, task_href=f"{base}/tasks/{task_id}/")
+        href = f"{base}/tasks/{new.id}/"
+        answer = _json({"taskId": new.id, "href": href})
+        answer.status_code = 201
+        answer.headers["Location"] = href
+        return answer
 
 
 def filter_of(query: dict[str, Any]) -> TaskFilter:

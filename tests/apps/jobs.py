@@ -20,6 +20,18 @@ def say(text: str = "said") -> str:
     return text
 
 
+@plugin_task(restartable=True)
+def repeat(text: str, db_id: int = 0) -> str:
+    """Return a text."""
+    return text
+
+
+@plugin_task(restartable=True, ignore_result=True)
+def fail_again(message: str) -> None:
+    """Fail."""
+    raise ValueError(message)
+
+
 @plugin_task
 def nothing() -> None:
     """Do nothing."""

@@ -374,6 +374,7 @@ def test_calls_that_are_listed_exist() -> None:
     assert names == {
         "start",
         "start_on_commit",
+        "restart",
         "current",
         "wait",
         "cancel",

@@ -124,6 +124,17 @@ def test_a_task_is_cancelled_and_the_list_hears_of_it(deployment: Deployment, tm
     listed.context.close()
 
 
+def test_a_failed_task_is_started_again(deployment: Deployment) -> None:
+    task = deployment.state.start(jobs.fail_again.s("out of luck"), task_name="hopeless")
+    deployment.state.wait(task.id, timeout=30)
+    page = page_of(deployment, task)
+    page.get_by_role("button", name="Start again").click()
+    expect(page.locator("#outputs")).to_contain_text("restart-of")
+    expect(page.locator(".head .badge")).to_have_text("Failed")
+    assert page.url != f"{deployment.href}/tasks/{task.id}/page"
+    page.context.close()
+
+
 def test_several_are_cancelled_at_once(deployment: Deployment) -> None:
     tasks = [ProcessingTask(f"many {number}") for number in range(3)]
     for task in tasks:

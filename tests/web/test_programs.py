@@ -140,6 +140,23 @@ class TestCancel:
         assert client.post(f"/tasks/{task.id}/cancel", json={"reason": "x" * 501}).status_code == 422
 
 
+class TestRestart:
+    def test_a_new_task_names_the_old_one(self, client: FlaskClient, state: TaskState) -> None:
+        old = state.start(jobs.repeat.s("once"))
+        answer = client.post(f"/tasks/{old.id}/restart")
+        told = answer.get_json()
+        assert (answer.status_code, answer.headers["Location"]) == (201, told["href"])
+        links = client.get(f"/tasks/{told['taskId']}/").get_json()["links"]
+        assert {"type": "restart-of", "href": f"http://localhost/tasks/{old.id}/"} in links
+
+    def test_what_was_not_kept_says_what_to_add(self, client: FlaskClient, state: TaskState) -> None:
+        old = state.start(jobs.say.s())
+        answer = client.post(f"/tasks/{old.id}/restart")
+        assert answer.status_code == 409
+        assert "restartable=True" in answer.get_json()["message"]
+        assert client.post("/tasks/99/restart").status_code == 404
+
+
 @pytest.mark.parametrize("path", ["log", "executions", "events"])
 @pytest.mark.parametrize("task_id", [9, 2**31])
 def test_of_a_task_that_does_not_exist_there_is_nothing(

@@ -94,3 +94,17 @@ message_table = Table(
     Column("resends", Integer, nullable=False, default=0),
     Column("created_at", UtcTime, nullable=False, default=now),
 )
+
+
+#: The first work of tasks that may be started again, as it was submitted, until the task is pruned.
+work_table = Table(
+    "taskstate_work",
+    metadata,
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("content_type", NAME, nullable=False),
+    #: Character set of the body; `binary` for one that is no text, which is kept as base64.
+    Column("content_encoding", String(32), nullable=False),
+    #: The canvas with its arguments, and the options of its start.
+    Column("body", LONG_TEXT, nullable=False),
+    Column("created_at", UtcTime, nullable=False, default=now),
+)

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, delete
 
 from ...database.tables.deliveries import change_table, delivery_table
-from ...database.tables.executions import execution_table, message_table
+from ...database.tables.executions import execution_table, message_table, work_table
 from ...database.tables.jobs import hold_table, job_table
 from ...database.tables.log import log_table
 from ...database.tables.runner import task_table
@@ -23,4 +23,4 @@ def remove(connection: Connection, task_id: int) -> None:
 
 
 #: What is recorded of a task beside its job row, in the order in which it is removed.
-RECORDS: Final = (hold_table, message_table, execution_table, change_table, delivery_table, log_table)
+RECORDS: Final = (hold_table, message_table, execution_table, change_table, delivery_table, log_table, work_table)

@@ -49,7 +49,8 @@ from ...store.ending import from_outside
 from ...store.ending.outcome import Outcome
 from ...store.executions import registration
 from ...store.executions.celery_ids import check_celery_id
-from ...store.task import jobs, outbox
+from ...store.task import first_work, jobs, outbox
+from ...store.task.first_work import KeptWork
 from ...webhooks.http.addresses import check_href
 from .canvas import (
     SIGNATURE_KEYS,
@@ -63,6 +64,7 @@ from .canvas import (
     named_arguments,
 )
 from .checks import check_answer, is_storable_href
+from .restart import as_kept
 from .subscriber import Subscriber, check_event
 
 #: Seconds for the probe of the broker.
@@ -97,7 +99,8 @@ class Submitter:
         canvas = self._canvas(work)
         leaves = list(leaves_of(canvas))
         self._check(leaves, options)
-        written_parameters = self._parameters(parameters, canvas)
+        kept = as_kept(self._app, canvas, options) if self._may_be_restarted(leaves) else None
+        written = self._parameters(parameters, canvas)
         if subscriber is not None:
             self.check_subscriber(subscriber)
         session = self._tracker.sessions.current
@@ -112,7 +115,17 @@ class Submitter:
                 check_answer(row, answers)
                 self.probe_broker()
             submission, hold_id = self._commit(
-                session, row, canvas, leaves, task_name, written_parameters, finishes, answers, subscriber, options
+                session,
+                row,
+                canvas,
+                leaves,
+                task_name,
+                written,
+                finishes,
+                answers,
+                subscriber,
+                options,
+                kept,
             )
         except DBAPIError as exc:
             session.rollback()
@@ -147,6 +160,7 @@ class Submitter:
         answers: str | int | None,
         subscriber: Subscriber | None,
         options: dict[str, Any],
+        kept: KeptWork | None,
     ) -> tuple[Submission, str | None]:
         """Write all that must be there before the first message goes out, and commit it at once."""
         try:
@@ -174,6 +188,8 @@ class Submitter:
                     raise DuplicateExecutionError(
                         f"task {row.id} already has an execution with the Celery id {celery_id!r}; choose another id"
                     )
+            if kept is not None:
+                first_work.keep_first(connection, row.id, kept)
             # Without a broker the members of a chain come one after the other, with nothing open in between.
             first = canvas if self._app.conf.task_always_eager and is_leaf(canvas) else None
             if not self._app.conf.task_always_eager:
@@ -278,6 +294,10 @@ class Submitter:
         if found is None:
             raise TaskNotFoundError(task)
         return found
+
+    def _may_be_restarted(self, leaves: list[Leaf]) -> bool:
+        tasks = (find_plugin_task(self._app, leaf.signature.task) for leaf in leaves)
+        return any(task is not None and task.restartable for task in tasks)
 
     def _parameters(self, parameters: Any, canvas: Signature) -> str | None:
         if parameters is None:
