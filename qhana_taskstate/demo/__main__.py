@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,8 +19,11 @@ from rich.markup import escape
 from qhana_taskstate.errors import TaskStateError
 
 from . import jobs
-from .deployment import deployed
+from .deployment import Deployment, deployed
 from .screen import Screen, make_console
+
+#: Seconds between two looks whether the worker still runs, while the page is looked at.
+_LOOK_SECONDS = 0.5
 
 _EXIT_CODES = """exit codes:
   0    every task ended as it should (one of them as ERROR), and a webhook told of each end
@@ -67,6 +71,7 @@ def _run(console: Console, options: argparse.Namespace, folder: Path) -> bool:
     with deployed(folder, concurrency=options.concurrency) as deployment:
         receiver = deployment.receiver
         screen = Screen(console, given_answer=options.answer, interactive=interactive, receiver=receiver)
+        console.print(f"the page is at [bold]{deployment.page}[/]", soft_wrap=True)
         console.print(
             f"broker {escape(deployment.broker)}, database {escape(deployment.database)}, "
             f"a worker of {options.concurrency} processes, a webhook receiver on {receiver.href()}; "
@@ -82,7 +87,19 @@ def _run(console: Console, options: argparse.Namespace, folder: Path) -> bool:
             with suppress(TaskStateError, BrokerError, OSError):
                 jobs.cancel(started, "the demo was interrupted")
             raise
-        return screen.summarise(started) and all_told
+        good = screen.summarise(started) and all_told
+        if interactive:
+            _stay(console, deployment)
+        return good
+
+
+def _stay(console: Console, deployment: Deployment) -> None:
+    """Keep everything up, so that the page can be looked at, until Ctrl-C."""
+    console.print(f"the page stays at [bold]{deployment.page}[/] until Ctrl-C", soft_wrap=True)
+    with suppress(KeyboardInterrupt):
+        while True:
+            deployment.check()
+            time.sleep(_LOOK_SECONDS)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,7 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m qhana_taskstate.demo",
         description="Cluster the entities of a CSV file with plugin tasks on a real Celery worker, and watch them. "
         "Brings a Redis and an SQLite database of its own, unless CELERY_BROKER_URL and TASKSTATE_DATABASE_URL "
-        "name others, and a receiver that webhooks tell of the tasks.",
+        "name others, a receiver that webhooks tell of the tasks, and a page that shows them, until Ctrl-C "
+        "where it runs in a terminal.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

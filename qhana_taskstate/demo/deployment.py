@@ -22,8 +22,10 @@ from qhana_taskstate import taskstate
 from qhana_taskstate.errors import TaskStateError
 from qhana_taskstate.testing import LocalProcess, RedisServer
 from qhana_taskstate.testing.receiver import WebhookReceiver
+from qhana_taskstate.testing.server import free_port
 
 from . import plugin
+from .page import served
 
 #: Seconds that the worker may take to end when its work is done.
 _STOP_SECONDS = 5.0
@@ -43,13 +45,17 @@ class Deployment:
         database: URL of the database, without its password.
         worker: The process of the worker.
         receiver: Is told of the jobs; keeps only what is signed.
+        page: Address of the page that shows them.
     """
 
-    def __init__(self, *, broker: str, database: str, worker: LocalProcess, receiver: WebhookReceiver) -> None:
+    def __init__(
+        self, *, broker: str, database: str, worker: LocalProcess, receiver: WebhookReceiver, page: str
+    ) -> None:
         self.broker = broker
         self.database = database
         self.worker = worker
         self.receiver = receiver
+        self.page = page
 
     def check(self) -> None:
         """Look whether the worker still runs.
@@ -87,6 +93,9 @@ def deployed(folder: Path, *, concurrency: int) -> Iterator[Deployment]:
         if not os.environ.get("TASKSTATE_DATABASE_URL_FILE"):
             _set_default("TASKSTATE_DATABASE_URL", f"sqlite:///{folder / 'taskstate.db'}")
         _let_webhooks_reach_us()
+        port = free_port()
+        _set_default("TASKSTATE_PUBLIC_URL", f"http://127.0.0.1:{port}")
+        _set_default("TASKSTATE_WEB_FILES_ROOT", str(folder))
         app = _load_app()
         # On a broker that others use too, their messages are not taken and ours not given.
         app.conf.task_default_queue = queue = f"taskstate-demo-{secrets.token_hex(4)}"
@@ -96,6 +105,7 @@ def deployed(folder: Path, *, concurrency: int) -> Iterator[Deployment]:
         if not taskstate.settings.webhook_secrets:
             raise DeploymentError("webhooks of the demo are signed, but taskstate_webhook_secrets holds no secret")
         receiver = stack.enter_context(WebhookReceiver(secrets=taskstate.settings.webhook_secrets))
+        page = stack.enter_context(served(port))
         worker = LocalProcess(_worker_command(concurrency, queue), log_path=folder / "worker.log")
         worker.start()
         stack.callback(worker.close)
@@ -104,6 +114,7 @@ def deployed(folder: Path, *, concurrency: int) -> Iterator[Deployment]:
             database=taskstate.database.engine.url.render_as_string(hide_password=True),
             worker=worker,
             receiver=receiver,
+            page=page,
         )
         worker.stop(_STOP_SECONDS)
 

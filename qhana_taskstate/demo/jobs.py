@@ -64,9 +64,9 @@ def start_jobs(sources: Sequence[str], folder: Path, webhook_href: str) -> list[
     jobs: list[Job] = []
 
     def start(work: Any, task_name: str, expected: TaskStatus = TaskStatus.SUCCESS) -> None:
-        # A plugin names the URL here under which its web server shows the task.
-        source = f"http://localhost:5005/demo/jobs/{len(jobs) + 1}/"
-        task = taskstate.start(work, task_name=task_name, webhook_href=webhook_href, task_href=source)
+        task = taskstate.start(work, task_name=task_name, webhook_href=webhook_href)
+        # What the page shows of the task to programs.
+        source = f"{str(taskstate.settings.public_url).rstrip('/')}/tasks/{task.id}/"
         jobs.append(Job(task_id=task.id, expected=expected, source=source))
 
     for number, source in enumerate(map(_absolute, sources), 1):
@@ -77,9 +77,14 @@ def start_jobs(sources: Sequence[str], folder: Path, webhook_href: str) -> list[
     return jobs
 
 
-def answer(job: Job, k: int) -> None:
-    """Give the answer that a job waits for, and let it go on."""
-    taskstate.start(plugin.clustering_with(k), task=job.task_id, answers=plugin.STEP)
+def answer(task_id: int, k: int) -> None:
+    """Give the answer that a job waits for, and let it go on.
+
+    Raises:
+        StepNotOpenError: If it was given already.
+        TaskFinishedError: If the job has ended.
+    """
+    taskstate.start(plugin.clustering_with(k), task=task_id, answers=plugin.STEP)
 
 
 def cancel(jobs: Sequence[Job], reason: str) -> None:

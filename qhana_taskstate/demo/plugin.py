@@ -103,8 +103,8 @@ def ask_for_k(parts: list[str]) -> str:
     for part in parts:
         Path(part).unlink()
     add_output(path, file_type="custom/entity-distances", mimetype="text/csv")
-    # A plugin names its own web routes here. The demo asks in the terminal instead.
-    route = f"http://localhost:5005/demo/{task.id}/{STEP}/"
+    # A plugin names its own web routes here.
+    route = f"{str(taskstate.settings.public_url).rstrip('/')}/demo/{task.id}/{STEP}/"
     task.add_next_step(href=route, ui_href=f"{route}ui/", step_id=STEP)
     return "the distances are measured; how many clusters?"
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import select
+import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from contextlib import nullcontext, suppress
 
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from qhana_taskstate.errors import StepNotOpenError
 from qhana_taskstate.states import TaskEvent, TaskStatus
 from qhana_taskstate.testing.receiver import Told, WebhookReceiver
 
@@ -76,7 +78,11 @@ class Screen:
             if waiting is None:
                 return
             # The bars are off the screen now, so that a person can type.
-            jobs.answer(waiting, self._answer(waiting))
+            answer = self._answer(waiting)
+            if answer is not None:
+                # Somebody may have been quicker on the page.
+                with suppress(StepNotOpenError):
+                    jobs.answer(waiting.task_id, answer)
 
     def _show_until_somebody_waits(
         self, board: LiveBoard | None, started: Sequence[Job], check: Callable[[], None]
@@ -90,8 +96,7 @@ class Screen:
                 self._show_log(job.load())
             self._show_calls()
             if board is not None:
-                # Without the links of steps: nobody serves them here.
-                board.show([replace(view, waiting_step=None) for view in views])
+                board.show(views)
             if all(view.finished for view in views):
                 return None
             waiting = next((view for view in views if view.waiting_step is not None), None)
@@ -135,7 +140,8 @@ class Screen:
             self._console.print(f"[red]{self._receiver.refused} webhooks had no fitting signature[/]")
         return not missing and not self._receiver.refused
 
-    def _answer(self, job: Job) -> int:
+    def _answer(self, job: Job) -> int | None:
+        """Return what was answered here; None if it was answered on the page."""
         question = f"task {job.task_id} waits at step '{plugin.STEP}': how many clusters?"
         if self._given_answer is not None or not self._interactive:
             k = DEFAULT_K if self._given_answer is None else self._given_answer
@@ -144,16 +150,28 @@ class Screen:
         # One less than there are entities, since each cluster is around one of them.
         most = int(job.load().data["entities"]) - 1
         while True:
-            try:
-                typed = self._console.input(f"[bold]{question}[/] [{DEFAULT_K}] ").strip()
-            except EOFError:
+            self._console.print(f"[bold]{question}[/] [{DEFAULT_K}] ", end="")
+            line = self._read_line(job)
+            if line is None:
+                self._console.print("answered on the page")
+                return None
+            if not line:
                 self._console.print(f"{DEFAULT_K} (nothing was typed)")
                 return DEFAULT_K
+            typed = line.strip()
             if not typed:
                 return DEFAULT_K
             if typed.isascii() and typed.isdigit() and len(typed) < _MOST_DIGITS and 2 <= int(typed) <= most:
                 return int(typed)
             self._console.print(f"{_safe(typed)} is not a whole number from 2 to {most}")
+
+    def _read_line(self, job: Job) -> str | None:
+        """Return the line that was typed, "" at the end of the input; None once the step was answered elsewhere."""
+        while not select.select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
+            task = job.load()
+            if task.is_finished or not task.has_uncleared_step:
+                return None
+        return sys.stdin.readline()
 
     def summarise(self, started: Sequence[Job]) -> bool:
         """Print what became of all tasks: a table, or a few lines each where that would break words.

@@ -11,6 +11,8 @@ import select
 import subprocess
 import sys
 import threading
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -123,13 +125,36 @@ def test_person_is_asked_and_answers_in_the_terminal(tmp_path: Path) -> None:
     terminal.type("many\n")
     terminal.see("many")
     terminal.type("4\n")
-    code = terminal.end()
+    terminal.see("until Ctrl-C")
+    page = re.search(r"the page is at (\S+)", terminal.screen)
+    assert page is not None
+    with urllib.request.urlopen(page[1]) as answer:  # noqa: S310
+        assert b"fail on purpose" in answer.read()
+    terminal.type("\x03")
+    code = terminal.end(15)
 
     assert code == 0, terminal.screen
     assert "4 clusters of 342 entities are drawn" in terminal.screen
     assert re.search(r"fail on purpose .*ERROR", terminal.screen)
     assert "ValueError: row 229 (penguin-229) is refused on purpose" in terminal.screen
     assert processes_of(tmp_path) == []
+
+
+def test_the_step_can_be_answered_on_the_page(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path)
+    terminal.see("how many clusters?")
+    page = re.search(r"the page is at (\S+)/", terminal.screen)
+    assert page is not None
+    with urllib.request.urlopen(f"{page[1]}/?show=waiting") as answer:  # noqa: S310
+        form = re.search(r'href="(http://127[^"]*/demo/[^"]*)"', answer.read().decode())
+    assert form is not None
+    with urllib.request.urlopen(form[1], data=urllib.parse.urlencode({"k": 5}).encode()) as answer:  # noqa: S310
+        assert answer.status == 200
+    terminal.see("answered on the page")
+    terminal.see("5 clusters of 342 entities are drawn")
+    terminal.see("until Ctrl-C")
+    terminal.type("\x03")
+    assert terminal.end(15) == 0
 
 
 @pytest.mark.parametrize("moment", ["fail on purpose", "how many clusters?"])
