@@ -1,4 +1,4 @@
-# The worker of a deployment. Build: docker build -t qhana-taskstate .
+# The worker and the web server of a deployment. Build: docker build -t qhana-taskstate .
 ARG PYTHON_VERSION=3.11
 FROM python:${PYTHON_VERSION}-slim
 
@@ -10,7 +10,7 @@ ENV PYTHONUNBUFFERED=1 \
 WORKDIR /app
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY qhana_taskstate ./qhana_taskstate
-RUN pip install -c constraints.txt ".[postgresql,mysql]"
+RUN pip install -c constraints.txt ".[postgresql,mysql,web,metrics]"
 COPY worker.py ./
 
 # /data is for what tasks write; a deployment mounts a volume there.

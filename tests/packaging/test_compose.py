@@ -8,6 +8,8 @@ import re
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,7 @@ def instructions() -> list[tuple[str, str]]:
 
 class TestCompose:
     def test_it_has_the_promised_services(self, services: dict[str, Any]) -> None:
-        assert set(services) >= {"redis", "postgres", "migrate", "worker", "webhooks"}
+        assert set(services) >= {"redis", "postgres", "migrate", "worker", "webhooks", "web"}
 
     def test_every_service_says_whether_it_is_healthy(self, services: dict[str, Any]) -> None:
         for name, service in services.items():
@@ -204,6 +206,46 @@ class TestCommands:
             subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=variables, check=True, timeout=60)
             wait_until("the end was told", lambda: receiver.told(event="status"))
             assert {b"_kombu.binding.webhooks", b"_kombu.binding.celery"} <= set(broker.keys("_kombu.binding.*"))
+
+    def test_the_page_is_served_as_in_the_container(
+        self,
+        services: dict[str, Any],
+        postgres_server: PostgresServer,
+        run_celery: RunCelery,
+        broker_url: str,
+        tmp_path: Path,
+    ) -> None:
+        service = services["web"]
+        environment = {key: with_defaults(value) for key, value in service["environment"].items()}
+        environment |= {"TASKSTATE_DATABASE_URL": postgres_server.create_database(), "CELERY_BROKER_URL": broker_url}
+        assert run_celery(*command_of(services["migrate"])[1:], env=environment).returncode == 0
+        port = free_port()
+        server = LocalProcess(
+            [sys.executable, "-m", *command_of(service), "--port", str(port)],
+            log_path=tmp_path / "web.log",
+            cwd=ROOT,
+            env={**os.environ, **environment},
+        )
+        server.start()
+        try:
+            words = [with_defaults(word) for word in service["healthcheck"]["test"]]
+            assert words[:2] == ["CMD", "python"]
+            check = [sys.executable, *words[2:-1], words[-1].replace("5550", str(port))]
+
+            def healthy() -> bool:
+                return subprocess.run(check, capture_output=True, check=False).returncode == 0
+
+            wait_until("the server is healthy", healthy, timeout=60)
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/tasks/")
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(request)  # noqa: S310
+            assert refused.value.code == 401
+            refused.value.close()
+            request.add_header("Authorization", f"Bearer {environment['TASKSTATE_WEB_TOKEN']}")
+            with urllib.request.urlopen(request) as answer:  # noqa: S310
+                assert answer.headers["Server"] == "gunicorn"
+        finally:
+            server.close()
 
 
 class TestDockerfile:
