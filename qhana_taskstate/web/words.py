@@ -85,8 +85,8 @@ def rest_seconds(task: TaskView, moment: datetime) -> float | None:
 
 def span(seconds: float) -> str:
     """Say a span of time in one unit, or two where one is rough."""
-    if seconds < 1:
-        return "under a second" if seconds < 0.95 else "1 s"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = int(seconds // 60)

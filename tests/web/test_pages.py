@@ -201,7 +201,7 @@ def test_the_document_describes_what_there_is(make_client: MakeClient, state: Ta
 
 @pytest.mark.parametrize(
     ("seconds", "told"),
-    [(0.2, "under a second"), (42, "42 s"), (95, "1 min 35 s"), (3600 * 5, "5 h 0 min")],
+    [(0.2, "0.2 s"), (42, "42 s"), (95, "1 min 35 s"), (3600 * 5, "5 h 0 min")],
 )
 def test_spans(seconds: float, told: str) -> None:
     assert span(seconds) == told
