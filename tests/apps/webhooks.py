@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from tests.apps.factory import make_app
-from tests.webhooks.conftest import SOON
+from tests.parts.webhooks.conftest import SOON
 
 app, taskstate = make_app(
     os.environ["CELERY_BROKER_URL"],

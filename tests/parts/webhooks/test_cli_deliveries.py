@@ -22,8 +22,8 @@ from qhana_taskstate.database.tables.upkeep import upkeep_table
 from qhana_taskstate.testing.plugin import RunCelery, StartWorker
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
 from tests.apps.factory import make_app
+from tests.parts.webhooks.conftest import SOON
 from tests.waiting import wait_until
-from tests.webhooks.conftest import SOON
 
 TASK = "https://plugin.example/tasks/7/?a=b"
 

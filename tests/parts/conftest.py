@@ -15,6 +15,9 @@ from qhana_taskstate.database.engine import Database
 from qhana_taskstate.database.sessions.scopes import Sessions
 from qhana_taskstate.models.task import ProcessingTask
 from qhana_taskstate.settings.values import Settings
+from tests.parts.deployment import _deployment, deployment, kind
+
+__all__ = ["_deployment", "deployment", "kind"]
 
 
 @pytest.fixture

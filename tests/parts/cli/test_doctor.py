@@ -20,8 +20,7 @@ from qhana_taskstate.database.tables.jobs import job_table
 from qhana_taskstate.store.task import jobs
 from qhana_taskstate.testing.waiting import wait_until
 from qhana_taskstate.upkeep import leader
-
-from .conftest import Deployment
+from tests.parts.deployment import Deployment
 
 #: Nobody listens there, and the passwords must not be seen.
 DEAD_BROKER = "redis://:br0kerpass@127.0.0.1:1/0"

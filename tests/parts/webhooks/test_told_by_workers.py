@@ -14,8 +14,8 @@ from qhana_taskstate.testing.plugin import StartWorker
 from qhana_taskstate.testing.receiver import WebhookReceiver
 from tests.apps.factory import make_app
 from tests.apps.jobs import add, ask, fail, half_way, say, total
+from tests.parts.webhooks.conftest import SECRET, SOON
 from tests.waiting import wait_until
-from tests.webhooks.conftest import SECRET, SOON
 
 pytestmark = pytest.mark.versions
 

@@ -17,7 +17,7 @@ from qhana_taskstate.models.file import TaskFile
 from qhana_taskstate.models.step import Step
 from qhana_taskstate.models.subscription import TaskUpdateSubscription
 from qhana_taskstate.models.task import ProcessingTask
-from tests.rows import runner_database as runner
+from tests.parts.database import runner_database as runner
 
 
 @pytest.fixture

@@ -25,11 +25,11 @@ from qhana_taskstate.webhooks import collect as webhooks_collect
 from qhana_taskstate.webhooks import replay as webhooks_replay
 from qhana_taskstate.webhooks import rows as webhooks_rows
 from qhana_taskstate.webhooks.hosts import CALLS_PER_HOST
+from tests.parts.webhooks.conftest import SECRET, MakeState
+from tests.parts.webhooks.owed import TASK, saved_task, subscribed_task
+from tests.parts.webhooks.telling import change, delivery, let_time_pass, tell_until, telling, views
 from tests.statements import statements
 from tests.waiting import wait_until
-from tests.webhooks.conftest import SECRET, MakeState
-from tests.webhooks.owed import TASK, saved_task, subscribed_task
-from tests.webhooks.telling import change, delivery, let_time_pass, tell_until, telling, views
 
 pytestmark = pytest.mark.mariadb
 

@@ -39,8 +39,8 @@ from tests.apps.jobs import (
     with_id,
     write_file,
 )
+from tests.parts.deployment import Deployment
 from tests.waiting import wait_until
-from tests.worker.conftest import Deployment
 
 pytestmark = pytest.mark.versions
 

@@ -30,7 +30,7 @@ from qhana_taskstate.testing.container import LocalRedis, LocalWorker
 from qhana_taskstate.testing.plugin import StartWorker
 from tests.waiting import wait_until
 
-PLAIN = "tests.testing.plain_app:app"
+PLAIN = "tests.parts.testing.plain_app:app"
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +148,7 @@ class TestOverriddenSetup:
         return ["--max-tasks-per-child", "7"]
 
     def test_the_worker_runs_the_given_app_and_pool(self, celery_setup: CeleryTestSetup) -> None:
-        task = celery_setup.app.send_task("tests.testing.plain_app.pool_child")
+        task = celery_setup.app.send_task("tests.parts.testing.plain_app.pool_child")
         assert task.get(timeout=20) == celery_setup.worker.container.pid
 
 
@@ -207,12 +207,12 @@ class TestWorkerNode:
         worker = start_worker(PLAIN)
 
         assert worker.status == "running"
-        assert plain.send_task("tests.testing.plain_app.ping").get(timeout=20) == "pong"
+        assert plain.send_task("tests.parts.testing.plain_app.ping").get(timeout=20) == "pong"
 
     @pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "gevent"])
     def test_every_pool_runs_tasks(self, start_worker: StartWorker, plain: Celery, pool: str) -> None:
         worker = start_worker(PLAIN, pool=pool)
-        pid = plain.send_task("tests.testing.plain_app.pool_child").get(timeout=20)
+        pid = plain.send_task("tests.parts.testing.plain_app.pool_child").get(timeout=20)
 
         if pool == "prefork":
             assert pid in worker.child_pids()
@@ -224,7 +224,7 @@ class TestWorkerNode:
         start_worker(PLAIN, env={"SOME_NAME": "some value", "HOME": None})
 
         def variable(name: str) -> object:
-            return plain.send_task("tests.testing.plain_app.variable", (name,)).get(timeout=20)
+            return plain.send_task("tests.parts.testing.plain_app.variable", (name,)).get(timeout=20)
 
         assert variable("SOME_NAME") == "some value"
         assert variable("HOME") is None
@@ -281,7 +281,7 @@ class TestWorkerNode:
 
         worker.freeze()
         wait_until("it is paused", lambda: worker.status == "paused")
-        result: AsyncResult[str] = plain.send_task("tests.testing.plain_app.ping")
+        result: AsyncResult[str] = plain.send_task("tests.parts.testing.plain_app.ping")
         assert not result.ready()
         worker.thaw()
 
@@ -290,7 +290,7 @@ class TestWorkerNode:
     def test_stop_is_a_warm_shutdown(self, start_worker: StartWorker, plain: Celery, tmp_path: Path) -> None:
         worker = start_worker(PLAIN)
         mark = tmp_path / "mark"
-        result = plain.send_task("tests.testing.plain_app.sleep", (0.5, str(mark)))
+        result = plain.send_task("tests.parts.testing.plain_app.sleep", (0.5, str(mark)))
         wait_until("the task runs", lambda: mark.exists() and mark.read_text())
 
         assert worker.stop() == 0
@@ -318,7 +318,7 @@ class TestWorkerNode:
         thread.start()
         thread.join()
 
-        assert plain.send_task("tests.testing.plain_app.ping").get(timeout=20) == "pong"
+        assert plain.send_task("tests.parts.testing.plain_app.ping").get(timeout=20) == "pong"
 
     def test_it_runs_in_a_group_of_its_own(self, start_worker: StartWorker) -> None:
         worker = start_worker(PLAIN)
@@ -332,5 +332,5 @@ class TestWorkerNode:
     def begin_sleep(plain: Celery, folder: Path, task: str = "sleep") -> int:
         """Start a task that sleeps for long. Returns the pid of the process that sleeps."""
         mark = folder / "mark"
-        plain.send_task(f"tests.testing.plain_app.{task}", (300, str(mark)))
+        plain.send_task(f"tests.parts.testing.plain_app.{task}", (300, str(mark)))
         return int(wait_until("the task runs", lambda: mark.exists() and mark.read_text()))

@@ -29,11 +29,11 @@ from qhana_taskstate.store.task.locks import lock_task
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
 from qhana_taskstate.webhooks import claim
 from tests.apps.jobs import say
-from tests.rows.conftest import in_threads
+from tests.parts.conftest import in_threads
+from tests.parts.webhooks.conftest import SECRET, MakeState
+from tests.parts.webhooks.owed import NOBODY, TASK, saved_task, subscribed_task, take_owed
+from tests.parts.webhooks.telling import change, telling
 from tests.waiting import wait_until
-from tests.webhooks.conftest import SECRET, MakeState
-from tests.webhooks.owed import NOBODY, TASK, saved_task, subscribed_task, take_owed
-from tests.webhooks.telling import change, telling
 
 pytestmark = [pytest.mark.mariadb, pytest.mark.slow, pytest.mark.timeout(240)]
 

@@ -24,8 +24,7 @@ from qhana_taskstate.store.task import jobs as task_jobs
 from qhana_taskstate.testing.waiting import wait_until
 from tests.apps import jobs
 from tests.apps.factory import make_app
-
-from .conftest import Deployment
+from tests.parts.deployment import Deployment
 
 #: Nobody listens there, and the password must not be seen.
 DEAD_BROKER = "redis://:br0kerpass@127.0.0.1:1/0"

@@ -10,8 +10,8 @@ from celery import chain, chord, group
 from qhana_taskstate import ProcessingTask
 from qhana_taskstate.reading.rows import executions
 from tests.apps.jobs import add, fail, half_way, nothing, total, wait_for_file
+from tests.parts.deployment import Deployment
 from tests.waiting import wait_until
-from tests.worker.conftest import Deployment
 
 
 def progress(task_id: int) -> tuple[float | None, float, str]:

@@ -358,7 +358,7 @@ class TestTwoProcesses:
         processes = [
             subprocess.Popen(
                 [sys.executable, str(script), taskstate_database_url, str(task.id), key, "25"],
-                cwd=Path(__file__).parents[2],
+                cwd=Path(__file__).parents[3],
             )
             for key in ("a", "b")
         ]

@@ -27,10 +27,10 @@ from qhana_taskstate.testing.server import free_port
 from qhana_taskstate.webhooks.deliverer import TASK_NAME
 from tests.apps.factory import make_app
 from tests.apps.jobs import half_way, say, spawn
+from tests.parts.webhooks.conftest import SECRET, SOON, MakeState
+from tests.parts.webhooks.owed import TASK, saved_task, subscribed_task
+from tests.parts.webhooks.telling import change
 from tests.waiting import wait_until
-from tests.webhooks.conftest import SECRET, SOON, MakeState
-from tests.webhooks.owed import TASK, saved_task, subscribed_task
-from tests.webhooks.telling import change
 
 #: Silence is looked into so soon, and so does upkeep look for what is owed.
 WATCHFUL = {"TASKSTATE_HEARTBEAT_SECONDS": "1", "TASKSTATE_LOST_AFTER_SECONDS": "6"}

@@ -18,7 +18,7 @@ from qhana_taskstate.database import schema
 from qhana_taskstate.database.engine import Database
 from qhana_taskstate.errors import DatabaseUnavailableError, SchemaError
 from qhana_taskstate.models.base import Base
-from tests.rows import runner_database as runner
+from tests.parts.database import runner_database as runner
 
 
 def differences(connection: Connection) -> list[Any]:
@@ -144,7 +144,7 @@ def test_two_processes_can_upgrade_at_once(bare_database: Database, taskstate_da
         "schema.upgrade(Database(sys.argv[1]))"
     )
     processes = [
-        subprocess.Popen([sys.executable, "-c", program, taskstate_database_url], cwd=Path(__file__).parents[2])
+        subprocess.Popen([sys.executable, "-c", program, taskstate_database_url], cwd=Path(__file__).parents[3])
         for _ in range(2)
     ]
     codes = [process.wait(timeout=60) for process in processes]

@@ -566,7 +566,7 @@ def test_what_was_taken_out_is_copied_when_put_back() -> None:
 REFUSED: list[tuple[Any, str]] = [
     (float("nan"), "nan (float)"),
     (float("inf"), "inf (float)"),
-    (Ratio("-inf"), "-inf (tests.unit.test_jsondata.Ratio)"),
+    (Ratio("-inf"), "-inf (tests.parts.json.test_tracked.Ratio)"),
     ({1}, "a set"),
     (frozenset(), "a frozenset"),
     (b"x", "a bytes"),

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from qhana_taskstate.testing.receiver import WebhookReceiver
 from qhana_taskstate.webhooks.http import message
-from tests.webhooks.conftest import SECRET
+from tests.parts.webhooks.conftest import SECRET
 
 _BODY = b'{"data": {}}'
 

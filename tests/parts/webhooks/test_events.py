@@ -34,9 +34,9 @@ from qhana_taskstate.store.ending.end import TaskFinishedWarning
 from qhana_taskstate.store.executions import begin, leases, lookup
 from qhana_taskstate.store.task import jobs
 from tests.apps.jobs import say
+from tests.parts.webhooks.conftest import MakeState
+from tests.parts.webhooks.owed import NOBODY, TASK, subscribed_task, take_owed
 from tests.statements import statements
-from tests.webhooks.conftest import MakeState
-from tests.webhooks.owed import NOBODY, TASK, subscribed_task, take_owed
 
 pytestmark = pytest.mark.mariadb
 
