@@ -27,7 +27,7 @@ from qhana_taskstate.database.tables.runner import task_table
 from qhana_taskstate.testing import LocalProcess
 from qhana_taskstate.testing.server import free_port
 from qhana_taskstate.web import task_blueprint
-from qhana_taskstate.web.application import create_app
+from qhana_taskstate.web.serving.application import create_app
 
 _URL = "BENCHMARK_DATABASE_URL"
 _FILE = "BENCHMARK_BODY_FILE"

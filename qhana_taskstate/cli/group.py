@@ -45,7 +45,7 @@ class _Extra(NamedTuple):
 
 
 #: Commands of extras.
-_OF_EXTRAS: Final = {"serve": _Extra("web", "qhana_taskstate.web.command")}
+_OF_EXTRAS: Final = {"serve": _Extra("web", "qhana_taskstate.web.serving.command")}
 
 
 class TaskStateGroup(click.Group):

@@ -11,7 +11,7 @@ from flask import Flask, redirect, render_template_string, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from qhana_taskstate import ProcessingTask, StepNotOpenError, TaskFinishedError, taskstate
-from qhana_taskstate.web.application import create_app
+from qhana_taskstate.web.serving.application import create_app
 
 from . import jobs, plugin
 

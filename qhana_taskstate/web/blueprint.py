@@ -14,21 +14,21 @@ from ..errors import TaskStateError
 from ..facade import TaskState
 from ..facade import taskstate as of_process
 from .access import Access, Check, nobody
-from .bodies import Bodies
-from .downloads import FileDownload
-from .events import Events
+from .api.downloads import FileDownload
+from .api.events import Events
+from .api.health import Health
+from .api.metrics import Metrics
+from .api.resource import Resource
+from .api.tasks import Tasks
 from .faults import Faults
 from .files import Files, FileUrl
-from .health import Health
-from .login import Login
-from .metrics import Metrics
-from .openapi import OpenApi
-from .pages import Pages
-from .resource import Resource
+from .marks.bodies import Bodies
+from .marks.watcher import Watcher
+from .pages.list import Pages
+from .pages.login import Login
+from .pages.openapi import OpenApi
+from .pages.task import TaskPage
 from .site import Site
-from .taskpage import TaskPage
-from .tasks import Tasks
-from .watcher import Watcher
 
 #: The longest body of a request, in bytes.
 _MOST_BODY: Final = 64 * 1024

@@ -7,7 +7,7 @@ from typing import Any, Final
 from flask import request
 from werkzeug.exceptions import HTTPException
 
-from .pages import rendered
+from .pages.rendering import rendered
 from .problems import as_json, of_error, problem_of
 from .site import Site
 

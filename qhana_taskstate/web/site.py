@@ -9,9 +9,9 @@ from flask import request
 
 from ..facade import TaskState
 from .access import Access
-from .bodies import Bodies
 from .files import Files
-from .watcher import Watcher
+from .marks.bodies import Bodies
+from .marks.watcher import Watcher
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from qhana_taskstate import ProcessingTask, TaskState
-from qhana_taskstate.web import metrics
+from qhana_taskstate.web.api import metrics
 from tests.apps import jobs
 
 

@@ -10,8 +10,8 @@ from flask.testing import FlaskClient
 
 from qhana_taskstate import ProcessingTask, TaskState
 from qhana_taskstate.models.link import TaskLink
-from qhana_taskstate.web.taskpage import log_part
-from qhana_taskstate.web.words import readable, span
+from qhana_taskstate.web.pages.task import log_part
+from qhana_taskstate.web.pages.words import readable, span
 from tests.apps import jobs
 
 from .conftest import MakeClient

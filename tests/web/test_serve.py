@@ -20,7 +20,7 @@ from qhana_taskstate import ProcessingTask, TaskState
 from qhana_taskstate.testing import LocalProcess, wait_until
 from qhana_taskstate.testing.plugin import RunCelery
 from qhana_taskstate.testing.server import free_port
-from qhana_taskstate.web.application import create_app
+from qhana_taskstate.web.serving.application import create_app
 from tests.apps.factory import close_state, make_app
 
 pytestmark = pytest.mark.databases("sqlite")

@@ -17,7 +17,7 @@ from qhana_taskstate import ProcessingTask, TaskState
 from qhana_taskstate.testing import wait_until
 from qhana_taskstate.testing.plugin import StartWorker
 from qhana_taskstate.testing.receiver import WebhookReceiver
-from qhana_taskstate.web.application import create_app
+from qhana_taskstate.web.serving.application import create_app
 from tests.apps import jobs
 from tests.apps.factory import close_state, make_app
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-from .marks import Mark
+from .mark import Mark
 
 #: Bytes of all bodies together.
 _MOST_BYTES: Final = 16 * 1024 * 1024

@@ -12,12 +12,12 @@ from flask_smorest import Blueprint
 from sqlalchemy import Connection, String, func, select, type_coerce
 from webargs.flaskparser import abort
 
-from ..database.dialects import database_time
-from ..database.tables.deliveries import delivery_table
-from ..database.tables.executions import execution_table
-from ..database.tables.runner import step_table, task_table
-from ..states import UNKNOWN, ExecutionState, TaskStatus, with_error_word
-from .site import Site
+from ...database.dialects import database_time
+from ...database.tables.deliveries import delivery_table
+from ...database.tables.executions import execution_table
+from ...database.tables.runner import step_table, task_table
+from ...states import UNKNOWN, ExecutionState, TaskStatus, with_error_word
+from ..site import Site
 
 try:
     import prometheus_client

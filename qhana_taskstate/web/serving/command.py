@@ -13,9 +13,9 @@ import click
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
-from .. import current as current_module
-from ..errors import NotConfiguredError, SettingsError
-from ..facade import TaskState
+from ... import current as current_module
+from ...errors import NotConfiguredError, SettingsError
+from ...facade import TaskState
 from .application import create_app
 
 #: Says that gevent has changed the standard library, so that streams take no thread each. It must do so before

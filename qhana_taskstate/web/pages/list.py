@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flask import Response, redirect, render_template, request, url_for
+from flask import Response, redirect, request, url_for
 from flask_smorest import Blueprint
 
-from ..clock import now
-from ..errors import TaskNotFoundError
-from ..ids import LARGEST_ID
-from ..reading import listing as reading_listing
-from ..reading.listing import Counts, TaskFilter
-from . import words
-from .cursors import before_of, cursor_of
-from .files import is_followable
-from .site import Site
-from .tasks import storable
+from ...errors import TaskNotFoundError
+from ...ids import LARGEST_ID
+from ...reading import listing as reading_listing
+from ...reading.listing import Counts, TaskFilter
+from ..filters import before_of, cursor_of, storable
+from ..site import Site
+from .rendering import rendered
 
 #: Tasks on a page.
 _PAGE: Final = 50
@@ -28,12 +25,6 @@ _TABS: Final = (
     ("waiting", "Wait for you", TaskFilter(waiting=True)),
     ("failed", "Failed", TaskFilter(status="ERROR")),
     ("succeeded", "Succeeded", TaskFilter(status="SUCCESS")),
-)
-
-#: Scripts, styles and pictures of this server alone; nobody may frame the pages.
-POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 
 
@@ -100,22 +91,3 @@ def _count_of(counts: Counts, tab: str) -> str | None:
     if found is None:
         return None
     return f"{found:,}" if found < counts.most else f"{counts.most:,}+"
-
-
-def rendered(template: str, *, site: Site, status: int = 200, **values: Any) -> Response:
-    """Return a page."""
-    text = render_template(
-        template,
-        words=words,
-        now=now(),
-        may_change=site.access.may_change_now(),
-        is_followable=is_followable,
-        home=url_for(".page"),
-        **values,
-    )
-    answer = Response(text, status, mimetype="text/html")
-    answer.headers["Content-Security-Policy"] = POLICY
-    answer.headers["X-Content-Type-Options"] = "nosniff"
-    answer.headers["Referrer-Policy"] = "same-origin"
-    answer.headers["Cache-Control"] = "private, no-store"
-    return answer

@@ -26,10 +26,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from ..database.tables.executions import execution_table
-from ..database.tables.log import log_table
-from ..database.tables.runner import file_table, link_table, step_table, task_table
-from ..states import ExecutionState
+from ...database.tables.executions import execution_table
+from ...database.tables.log import log_table
+from ...database.tables.runner import file_table, link_table, step_table, task_table
+from ...states import ExecutionState
 
 _task, _step, _file, _link = task_table, step_table, file_table, link_table
 

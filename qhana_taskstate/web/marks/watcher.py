@@ -13,10 +13,10 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
-from ..errors import TaskStateError
-from ..facade import TaskState
-from ..models.task import ProcessingTask
-from .marks import Mark, read_marks
+from ...errors import TaskStateError
+from ...facade import TaskState
+from ...models.task import ProcessingTask
+from .mark import Mark, read_marks
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from ..reading.rows.views import ExecutionView
-from ..reading.tree import Message, tree
-from ..reading.words import first_line, visible
+from ...reading.rows.views import ExecutionView
+from ...reading.tree import Message, tree
+from ...reading.words import first_line, visible
 from .words import kind_of_execution, span
 
 #: Width of the drawing in its own units.

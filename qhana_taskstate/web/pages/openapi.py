@@ -8,8 +8,8 @@ from typing import Any
 from flask import Flask, Response, json, url_for
 from flask_smorest import Api, Blueprint
 
-from .pages import rendered
-from .site import Site
+from ..site import Site
+from .rendering import rendered
 
 
 class OpenApi:

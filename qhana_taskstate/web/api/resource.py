@@ -9,16 +9,16 @@ from flask import Response, json, request
 from flask_smorest import Blueprint
 from webargs.flaskparser import abort
 
-from ..errors import ArgumentsError, EventError, SettingsError, TextTooLongError, WebhookTargetError
-from ..ids import LARGEST_ID
-from ..models.file import TaskFile
-from ..models.task import ProcessingTask
-from ..reading import resource
-from .bodies import Body
-from .marks import Mark, read_mark
-from .problems import not_found, refuse
+from ...errors import ArgumentsError, EventError, SettingsError, TextTooLongError, WebhookTargetError
+from ...ids import LARGEST_ID
+from ...models.file import TaskFile
+from ...models.task import ProcessingTask
+from ...reading import resource
+from ..marks.bodies import Body
+from ..marks.mark import Mark, read_mark
+from ..problems import not_found, refuse
+from ..site import Site
 from .schemas import CommandSchema, TaskSchema
-from .site import Site
 
 logger = logging.getLogger(__name__)
 

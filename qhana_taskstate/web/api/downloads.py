@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response
 from flask_smorest import Blueprint
 
-from .files import Files
+from ..files import Files
 from .schemas import FileQuerySchema
 
 

@@ -7,17 +7,17 @@ from typing import Any
 from flask import Response, json, request
 from flask_smorest import Blueprint
 
-from ..ids import LARGEST_ID
-from ..reading import listing as reading_listing
-from ..reading import wait
-from ..reading.as_json import execution_json
-from ..reading.listing import TaskFilter
-from ..reading.rows import executions as rows_executions
-from ..reading.rows.views import StepView, TaskView
-from ..states import with_error_word
-from ..store.log import entries
-from .cursors import before_of, cursor_of
-from .problems import not_found, refuse
+from ...ids import LARGEST_ID
+from ...reading import listing as reading_listing
+from ...reading import wait
+from ...reading.as_json import execution_json
+from ...reading.rows import executions as rows_executions
+from ...reading.rows.views import StepView, TaskView
+from ...states import with_error_word
+from ...store.log import entries
+from ..filters import before_of, cursor_of, filter_of
+from ..problems import not_found, refuse
+from ..site import Site
 from .schemas import (
     CancelledSchema,
     CancelSchema,
@@ -27,7 +27,6 @@ from .schemas import (
     RestartedSchema,
     TaskListSchema,
 )
-from .site import Site
 
 
 class Tasks:
@@ -147,23 +146,6 @@ class Tasks:
         answer.status_code = 201
         answer.headers["Location"] = href
         return answer
-
-
-def filter_of(query: dict[str, Any]) -> TaskFilter:
-    """Return the filter that a query asks for; what is empty filters nothing."""
-    status = (query.get("status") or "").strip().upper()
-    return TaskFilter(
-        status=status or None,
-        waiting=bool(query.get("waiting")),
-        name=storable(query.get("name")),
-        search=storable(query.get("search")),
-    )
-
-
-def storable(text: str | None) -> str | None:
-    """Return a text to look for, without what no database holds; None for one that says nothing."""
-    cleaned = (text or "").replace("\0", "").encode(errors="ignore").decode().strip()
-    return cleaned[:200] or None
 
 
 def _step(step: StepView) -> dict[str, Any]:

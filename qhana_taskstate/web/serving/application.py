@@ -11,10 +11,10 @@ from flask import Flask, Response, request
 from webargs.flaskparser import abort
 from werkzeug.exceptions import HTTPException
 
-from ..facade import TaskState
-from .blueprint import task_blueprint
-from .login import Login
-from .problems import as_json
+from ...facade import TaskState
+from ..blueprint import task_blueprint
+from ..pages.login import Login
+from ..problems import as_json
 
 #: Names under which this machine is asked without a token. Another site's page can make a browser ask an address of
 #: this machine under a name of its own (DNS rebinding), which is refused.

@@ -8,10 +8,10 @@ from flask import Response, json
 from flask_smorest import Blueprint
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..database import schema as database_schema
-from ..errors import DatabaseUnavailableError, SchemaError
-from .problems import RETRY_SECONDS
-from .site import Site
+from ...database import schema as database_schema
+from ...errors import DatabaseUnavailableError, SchemaError
+from ..problems import RETRY_SECONDS
+from ..site import Site
 
 
 class Health:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from ..reading.rows.activity import ActivityWord
-from ..reading.rows.views import ProgressView, TaskView
-from ..reading.words import visible
-from ..states import ERROR_WORDS, ExecutionState, TaskStatus
+from ...reading.rows.activity import ActivityWord
+from ...reading.rows.views import ProgressView, TaskView
+from ...reading.words import visible
+from ...states import ERROR_WORDS, ExecutionState, TaskStatus
 
 #: Escape sequences that steer a terminal: CSI (colours, cursor), OSC (titles, links), and the short ones.
 _ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")

@@ -10,12 +10,12 @@ from flask import Response, json, request
 from flask_smorest import Blueprint
 from webargs.flaskparser import abort
 
-from ..ids import LARGEST_ID
-from .marks import Mark, read_mark
-from .problems import RETRY_SECONDS, not_found, refuse
+from ...ids import LARGEST_ID
+from ..marks.mark import Mark, read_mark
+from ..marks.watcher import Look, Watch
+from ..problems import RETRY_SECONDS, not_found, refuse
+from ..site import Site
 from .schemas import StreamQuerySchema
-from .site import Site
-from .watcher import Look, Watch
 
 #: After so many seconds without news a comment is sent, so that nobody on the way takes the stream for dead.
 _QUIET_SECONDS: Final = 15.0

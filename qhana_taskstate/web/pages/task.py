@@ -10,20 +10,20 @@ from flask import Response, redirect, request, url_for
 from flask_smorest import Blueprint
 from sqlalchemy import Connection
 
-from ..clock import now
-from ..database.dialects import database_time
-from ..ids import LARGEST_ID
-from ..models.file import TaskFile
-from ..models.task import ProcessingTask
-from ..reading import tasks, wait
-from ..reading.rows.views import TaskDetail
-from ..store.log import entries
-from ..store.task import first_work
-from ..webhooks import replay, views
-from ..webhooks.http.shown import shown_href
-from .pages import rendered
-from .problems import not_found
-from .site import Site
+from ...clock import now
+from ...database.dialects import database_time
+from ...ids import LARGEST_ID
+from ...models.file import TaskFile
+from ...models.task import ProcessingTask
+from ...reading import tasks, wait
+from ...reading.rows.views import TaskDetail
+from ...store.log import entries
+from ...store.task import first_work
+from ...webhooks import replay, views
+from ...webhooks.http.shown import shown_href
+from ..problems import not_found
+from ..site import Site
+from .rendering import rendered
 from .timeline import timeline
 from .words import readable
 

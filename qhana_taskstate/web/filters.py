@@ -1,8 +1,9 @@
-"""Cursors: texts that name a page of one list, and of no other."""
+"""What a list shows: its filter, and cursors, texts that name a page of one list and of no other."""
 
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Any
 
 from ..reading.listing import TaskFilter
 
@@ -23,3 +24,20 @@ def before_of(wanted: TaskFilter, cursor: str) -> int | None:
 def _digest(wanted: TaskFilter) -> str:
     told = repr((wanted.status, wanted.waiting, wanted.name, wanted.search))
     return blake2b(told.encode(errors="replace"), digest_size=6).hexdigest()
+
+
+def filter_of(query: dict[str, Any]) -> TaskFilter:
+    """Return the filter that a query asks for; what is empty filters nothing."""
+    status = (query.get("status") or "").strip().upper()
+    return TaskFilter(
+        status=status or None,
+        waiting=bool(query.get("waiting")),
+        name=storable(query.get("name")),
+        search=storable(query.get("search")),
+    )
+
+
+def storable(text: str | None) -> str | None:
+    """Return a text to look for, without what no database holds; None for one that says nothing."""
+    cleaned = (text or "").replace("\0", "").encode(errors="ignore").decode().strip()
+    return cleaned[:200] or None

@@ -10,9 +10,9 @@ from flask import Response, redirect, request, url_for
 from flask_smorest import Blueprint
 from webargs.flaskparser import abort
 
-from .access import same_secret
-from .pages import rendered
-from .site import Site
+from ..access import same_secret
+from ..site import Site
+from .rendering import rendered
 
 _COOKIE: Final = "taskstate"
 _COOKIE_SECONDS: Final = 30 * 86400

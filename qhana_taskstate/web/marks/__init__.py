@@ -1,0 +1,1 @@
+"""What tasks look like, so that it is known whether something has changed."""
