@@ -38,6 +38,7 @@ from ..store.ending import showing
 from ..store.ending.outcome import Outcome
 from ..store.executions import lookup, registration, waiting
 from ..store.executions.leases import Lease, running, running_in
+from ..store.progress import history
 from . import leader
 from .deaths import LOOK_SECONDS, Deaths
 from .lost_messages import Finder, Lookout
@@ -194,10 +195,18 @@ class Upkeep:
         self._guarded(settled, lambda: self._look_for_messages(moment, handed_back, settled))
         for task_id in uncopied:
             self._guarded(settled, lambda task_id=task_id: self._show(task_id, settled))  # type: ignore[misc]
+        self._guarded(settled, lambda: self._sample_progress(moment))
         self._guarded(settled, lambda: self._prune(settled))
         # Last: what was settled owes calls too.
         self._guarded(settled, self._wake_deliveries)
         return settled
+
+    def _sample_progress(self, moment: datetime) -> None:
+        with self._database.reading() as connection:
+            shares = history.due(connection, moment)
+        if shares:
+            with self._database.transaction() as connection:
+                history.add(connection, moment, shares)
 
     @property
     def _longest_pause(self) -> timedelta:

@@ -10,6 +10,7 @@ from ...database.tables.deliveries import change_table, delivery_table
 from ...database.tables.executions import execution_table, message_table, work_table
 from ...database.tables.jobs import hold_table, job_table
 from ...database.tables.log import log_table
+from ...database.tables.progress import progress_table
 from ...database.tables.runner import task_table
 from .jobs import lock_job
 
@@ -23,4 +24,13 @@ def remove(connection: Connection, task_id: int) -> None:
 
 
 #: What is recorded of a task beside its job row, in the order in which it is removed.
-RECORDS: Final = (hold_table, message_table, execution_table, change_table, delivery_table, log_table, work_table)
+RECORDS: Final = (
+    hold_table,
+    message_table,
+    execution_table,
+    change_table,
+    delivery_table,
+    log_table,
+    work_table,
+    progress_table,
+)

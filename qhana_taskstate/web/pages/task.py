@@ -18,11 +18,13 @@ from ...models.task import ProcessingTask
 from ...reading import tasks, wait
 from ...reading.rows.views import TaskDetail
 from ...store.log import entries
+from ...store.progress import history
 from ...store.task import first_work
 from ...webhooks import replay, views
 from ...webhooks.http.shown import shown_href
 from ..problems import not_found
 from ..site import Site
+from .curve import curve
 from .rendering import rendered
 from .timeline import timeline
 from .words import readable
@@ -81,6 +83,7 @@ class TaskPage:
                 not_found()
             moment = database_time(connection)
             restartable = detail.task.finished and first_work.is_kept(connection, task_id)
+            samples = history.read(connection, task_id)
             told = views.views(connection, moment, task_id=task_id, limit=_MOST_DELIVERIES)
         search = request.args.get("find", "").strip()[:200]
         return rendered(
@@ -89,6 +92,7 @@ class TaskPage:
             detail=detail,
             task=detail.task,
             outputs=self._outputs(detail),
+            curve=curve(detail.task, samples, moment),
             timeline=timeline(detail.executions, now()),
             log=log_part(detail.log, search),
             subscriptions=self._subscriptions(task_id),
