@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import settings
 
 pytest_plugins = ("pytester", "qhana_taskstate.testing.plugin")
+
+#: Fixtures that start a server, a worker or a command in a process of its own.
+_SERVERS: Final = frozenset(
+    (
+        "redis_server",
+        "rabbitmq_server",
+        "postgres_server",
+        "mariadb_server",
+        "start_worker",
+        "run_celery",
+        "celery_setup",
+    )
+)
+#: Folders whose tests start such processes by themselves.
+_FOLDERS: Final = frozenset(("canvas", "crash", "exits", "hosts", "testing", "tutorial"))
 
 # The machine is shared with servers and workers, so how long one example takes says nothing.
 settings.register_profile("taskstate", deadline=None, print_blob=True)
@@ -23,6 +38,23 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs servers or workers, so that `-m "not servers"` is the quick half of the tests."""
+    for item in items:
+        if _needs_servers(item):
+            item.add_marker(pytest.mark.servers)
+
+
+def _needs_servers(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return (
+        not _SERVERS.isdisjoint(fixtures)
+        or parameters.get("database_kind", "sqlite") != "sqlite"
+        or not _FOLDERS.isdisjoint(item.path.parts)
+    )
 
 
 @pytest.hookimpl(wrapper=True)
