@@ -160,6 +160,10 @@ class TextCharacterError(TaskStateError, ValueError):
         return type(self), (self.member, self.character, self.position)
 
 
+class CeleryIdError(TextCharacterError, ArgumentsError):
+    """An id that somebody chose for a message holds a character that no database takes; nothing was sent."""
+
+
 class StatusError(TaskStateError, ValueError):
     """A word that is no task status was assigned."""
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from ..errors import DatabaseUnavailableError
+from ..errors import DatabaseUnavailableError, TextCharacterError
+
+#: What is raised where the database is there and the values are what is wrong. SQLAlchemy wraps only errors of the
+#: driver's own classes: a number that SQLite cannot hold is Python's OverflowError, a text that cannot be encoded its
+#: UnicodeError.
+REFUSALS: Final = (StatementError, OverflowError, UnicodeError, TextCharacterError)
+
 
 #: What SQLite says where trying again later helps.
 _SQLITE_PASSES: Final = ("locked", "busy", "unable to open", "disk i/o error", "is full")

@@ -82,7 +82,7 @@ class PluginTask(Task):  # type: ignore[type-arg]  # Celery's class takes type a
 
         Raises:
             ArgumentsError: If a `task_id` is given that no column holds; nothing was sent.
-            TextCharacterError: If it has a character that no database takes; nothing was sent.
+            CeleryIdError: If it has a character that no database takes; nothing was sent.
         """
         if self.checks_arguments:
             bind_arguments(self.plugin_signature, tuple(args or ()), kwargs or {})

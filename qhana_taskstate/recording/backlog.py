@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ..database import schema as database_schema
 from ..database.engine import Database
-from ..database.faults import is_gone, passes
+from ..database.faults import REFUSALS, is_gone, passes
 from ..errors import DatabaseUnavailableError, SchemaError
 from ..fork import call_in_child
 
@@ -41,7 +41,8 @@ class Fact:
         write: Writes it through a connection; may be called several times.
         written: Called once with what `write` returned, after the commit.
         instead: What is written in its place once it is given up; never given up itself.
-        plainer: What is written in its place if the database is there and refuses its values.
+        plainer: Makes what is written in its place if the database is there and refuses its values; None where
+            nothing plainer is left.
         since: When it happened, by the monotonic clock.
     """
 
@@ -50,7 +51,7 @@ class Fact:
     write: Callable[[Connection], Any]
     written: Callable[[Any], None] = lambda _: None
     instead: Fact | None = None
-    plainer: Fact | None = None
+    plainer: Callable[[], Fact | None] = lambda: None
     since: float = field(default_factory=time.monotonic)
 
 
@@ -195,10 +196,10 @@ class Backlog:
         try:
             with self._database.transaction() as connection:
                 result = fact.write(connection)
-        except (SQLAlchemyError, DatabaseUnavailableError) as exc:
+        except (SQLAlchemyError, DatabaseUnavailableError, *REFUSALS) as exc:
             if not self.note(exc) and not passes(exc):
                 # The database is there and refuses these very values.
-                fact.instead = fact.plainer or fact.instead
+                fact.instead = fact.plainer() or fact.instead
                 self._give_up(fact, f"the database refuses it: {type(exc).__name__}")
             return False
         self._remove(fact)

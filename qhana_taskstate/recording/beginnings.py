@@ -54,7 +54,7 @@ def fact_of_begin(
 
     told = f"{execution.name} began at {moment.isoformat()}: {key}"
     bare = Fact(ref.task_id, told, partial(_begin_barely, execution, moment, runs_still), written)
-    return Fact(ref.task_id, told, write, written, plainer=bare), write_usually
+    return Fact(ref.task_id, told, write, written, plainer=lambda: bare), write_usually
 
 
 def _begin_barely(

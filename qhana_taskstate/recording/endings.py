@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
@@ -49,12 +49,17 @@ def fact_of_close(execution: Execution, closing: Closing, written: Callable[[Out
     """
     task_id = execution.ref.task_id
     bare = Fact(task_id, f"{execution.name} ended: {execution.key}", partial(_close_bare, execution), written)
-    plain, barest = (
-        Fact(task_id, plain, partial(_close_plainly, execution, plain), written, instead=bare)
-        for plain in plainer_closings(closing)
-    )
-    plain.plainer = barest
-    return Fact(task_id, closing, partial(_close_all, execution, closing), written, instead=bare, plainer=plain)
+    plainer = partial(_plainer_close, execution, plainer_closings(closing), bare)
+    return Fact(task_id, closing, partial(_close_all, execution, closing), written, instead=bare, plainer=plainer)
+
+
+def _plainer_close(execution: Execution, closings: Iterator[Closing], bare: Fact) -> Fact | None:
+    """Make the next plainer fact of a close, once the one before it was refused."""
+    for closing in closings:
+        write = partial(_close_plainly, execution, closing)
+        plainer = partial(_plainer_close, execution, closings, bare)
+        return Fact(bare.task_id, closing, write, bare.written, instead=bare, plainer=plainer)
+    return None
 
 
 def usual_close(execution: Execution, closing: Closing) -> Callable[[Batch], Outcome | None] | None:

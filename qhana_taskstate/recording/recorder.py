@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ..context.execution import Execution
 from ..database.engine import Database
-from ..database.faults import passes
+from ..database.faults import REFUSALS, passes
 from ..database.pipeline import Batch
 from ..database.sessions.scopes import Sessions
 from ..errors import DatabaseUnavailableError
@@ -130,16 +130,17 @@ class Recorder(ABC):
             Whether it is written.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: If the database is there and refuses it.
+            One of `REFUSALS`: If the database is there and refuses it.
         """
         if not self._has_pulse():
             self.backlog.catch_up_if_due()
         if not self.backlog.must_wait(fact.task_id):
             try:
                 result = self.write(fact.write, usual=usual)
-            except (SQLAlchemyError, DatabaseUnavailableError) as exc:
+            except (SQLAlchemyError, DatabaseUnavailableError, *REFUSALS) as exc:
                 if not self.backlog.note(exc) and not passes(exc):
-                    if fact.plainer is None:
+                    plainer = fact.plainer()
+                    if plainer is None:
                         raise
                     logger.warning(
                         "the database refuses a fact of task %s, which is recorded without what it refuses (%s): %r",
@@ -147,7 +148,7 @@ class Recorder(ABC):
                         type(exc).__name__,
                         fact.told,
                     )
-                    return self.record(fact.plainer)
+                    return self.record(plainer)
                 logger.info("a fact of task %s waits: %s", fact.task_id, type(exc).__name__)
             else:
                 fact.written(result)

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from functools import partial
+from itertools import chain
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -13,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from ..clock import now
 from ..context.execution import Execution
 from ..database.engine import IMPATIENT_SECONDS, Database
-from ..database.faults import passes
+from ..database.faults import REFUSALS, passes
 from ..database.sessions.scopes import Sessions
 from ..errors import DatabaseUnavailableError
 from ..facts import ExecutionKey, Failure, Publication, TaskRef
@@ -128,10 +129,10 @@ class Tracker(Recorder):
             try:
                 execution.postponed = True
                 self.record(fact, usual=usual_close(execution, closing))
-            except DBAPIError as exc:
+            except REFUSALS as exc:
                 # The database is there and refuses these very values: without them at least the end is told.
                 logger.exception("the end of %s could not be recorded: %r", execution.name, closing)
-                logger.debug("refused: %s", type(exc.orig).__name__)
+                logger.debug("refused: %s", type(exc).__name__)
                 self._close_bare(execution, fact)
             except BaseException:
                 # A time limit or a cancellation struck in here: nobody knows whether it is written.
@@ -141,7 +142,7 @@ class Tracker(Recorder):
     def _close_bare(self, execution: Execution, refused: Fact) -> None:
         try:
             self.record(refused.instead or refused)
-        except DBAPIError:
+        except REFUSALS:
             # Nobody vouches for it any more, so that its process settles it.
             execution.postponed = False
             raise
@@ -234,7 +235,7 @@ class Tracker(Recorder):
 
     def _report(self, execution: Execution, reports: Reports) -> bool:
         """Write reports, or what the database takes of them; returns whether the row of the task shows them."""
-        for told in (reports, *plainer_reports(reports)):
+        for told in chain((reports,), plainer_reports(reports)):
             try:
                 # A plugin with an open write on SQLite must not wait for this thread, which waits for that write.
                 with self.database.transaction(patience=IMPATIENT_SECONDS) as connection:
@@ -249,7 +250,7 @@ class Tracker(Recorder):
                         to_come=followers(execution.request),
                         deadline_seconds=self.settings.publish_deadline_seconds,
                     )
-            except DBAPIError as exc:
+            except REFUSALS as exc:
                 if self.backlog.note(exc) or passes(exc):
                     raise
                 logger.warning(

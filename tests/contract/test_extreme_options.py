@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from qhana_taskstate import TaskState, TextCharacterError, add_log, plugin_task, report_progress
+from qhana_taskstate import ArgumentsError, TaskState, TextCharacterError, add_log, plugin_task, report_progress
 from qhana_taskstate.clock import now
 from qhana_taskstate.database.tables.executions import execution_table
 from tests.apps.jobs import say
@@ -111,7 +111,6 @@ def test_options_are_recorded(queued: TaskState, options: dict[str, Any]) -> Non
 def test_every_serializer_is_recorded(make_state: MakeState, serializer: str) -> None:
     state = make_state()
     state.app.conf.accept_content = [serializer]
-    pytest.importorskip({"yaml": "yaml", "msgpack": "msgpack"}.get(serializer, "json"))
     for task in (
         state.start(say.s("x"), serializer=serializer),
         state.find(say.apply_async(("x",), serializer=serializer).id),
@@ -121,12 +120,14 @@ def test_every_serializer_is_recorded(make_state: MakeState, serializer: str) ->
 
 
 @pytest.mark.parametrize("bad", BAD, ids=ascii)
-def test_an_odd_celery_id_is_refused_by_start_and_recorded_otherwise(queued: TaskState, bad: str) -> None:
-    with pytest.raises(TextCharacterError, match="task_id holds"):
-        queued.start(say.s("x"), task_id=bad)
+def test_an_odd_celery_id_is_refused_for_plugin_tasks_and_recorded_otherwise(queued: TaskState, bad: str) -> None:
+    for publish in (queued.start, lambda work, task_id: work.apply_async(task_id=task_id)):
+        with pytest.raises(TextCharacterError, match="task_id holds") as caught:
+            publish(say.s("x"), task_id=bad)
+        assert isinstance(caught.value, ArgumentsError)
     assert executions(queued) == []
 
-    say.apply_async(("x",), task_id=bad)
+    queued.app.send_task(say.name, ["x"], task_id=bad)
     assert len(executions(queued)) == 1 and queued.find(bad) is not None
 
 

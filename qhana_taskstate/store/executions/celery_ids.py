@@ -6,7 +6,7 @@ import hashlib
 from typing import Final
 
 from ...database.tables.base import ID_LENGTH
-from ...errors import ArgumentsError
+from ...errors import ArgumentsError, CeleryIdError, TextCharacterError
 from ...texts import clean, is_storable, refuse_unstorable
 
 #: How much of an id that is too long is kept, before a mark and a digest of the whole.
@@ -21,11 +21,14 @@ def check_celery_id(celery_id: object) -> None:
 
     Raises:
         ArgumentsError: If it is no text, empty, or longer than the columns.
-        TextCharacterError: If it has a character that no database takes.
+        CeleryIdError: If it has a character that no database takes.
     """
     if not isinstance(celery_id, str) or not 0 < len(celery_id) <= ID_LENGTH:
         raise ArgumentsError(f"task_id {celery_id!r} is no text of 1 to {ID_LENGTH} characters; nothing was sent")
-    refuse_unstorable(celery_id, "task_id")
+    try:
+        refuse_unstorable(celery_id, "task_id")
+    except TextCharacterError as exc:
+        raise CeleryIdError(exc.member, exc.character, exc.position) from None
 
 
 def column_id(celery_id: str) -> str:

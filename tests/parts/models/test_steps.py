@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from qhana_taskstate.database.sessions.open_writes import has_open_write
 from qhana_taskstate.database.sessions.scopes import Sessions
 from qhana_taskstate.database.tables.jobs import job_table
 from qhana_taskstate.errors import TaskFinishedError, TextTooLongError
+from qhana_taskstate.facts import TaskRef
 from qhana_taskstate.models.link import TaskLink
 from qhana_taskstate.models.step import Step
 from qhana_taskstate.models.task import ProcessingTask
@@ -260,12 +262,13 @@ class TestClearPreviousStep:
     def test_inside_an_execution_of_the_task_the_job_goes_on(
         self, current: Session, tracked: ProcessingTask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        running = SimpleNamespace(ref=TaskRef(tracked.id, "token"))
         for clear in (
             lambda: tracked.clear_previous_step(),
             lambda: setattr(tracked.steps[-1], "cleared", True),
         ):
             tracked.add_next_step("href", "ui", "one", commit=True)
-            monkeypatch.setattr(context_current, "inside_execution_of", lambda task_id: task_id == tracked.id)
+            monkeypatch.setattr(context_current, "current_execution", lambda: running)
             clear()
             current.commit()
             monkeypatch.undo()

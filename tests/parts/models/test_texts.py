@@ -76,11 +76,11 @@ def test_every_text_column_has_a_rule() -> None:
         for attribute in mapper.column_attrs:
             column_type = attribute.columns[0].type
             inner = column_type.inner if isinstance(column_type, NullAs) else column_type
-            if isinstance(inner, (ReadText, FollowedText)) and attribute.key != "_log_column":
+            if isinstance(inner, (ReadText, FollowedText)) and attribute.key != "task_log":
                 assert (mapper.class_, attribute.key) in texts
             else:
                 # A status is one of a few words.
-                assert attribute.key == "_log_column" or isinstance(inner, StatusWord) or not isinstance(inner, String)
+                assert attribute.key == "task_log" or isinstance(inner, StatusWord) or not isinstance(inner, String)
     ours = [column for name, table in metadata.tables.items() if name.startswith("taskstate_") for column in table.c]
     from_outside = {"celery_id", "name", "parent_id", "queue", "worker", "host", "error", "error_type", "traceback"}
     for column in ours:
