@@ -12,6 +12,7 @@ from celery import Task, chain, chord, group, shared_task
 from celery.exceptions import Ignore, Reject
 
 from qhana_taskstate import add_log, add_output, plugin_task, report_progress, taskstate, track
+from qhana_taskstate.testing.waiting import wait_until
 
 
 @plugin_task
@@ -59,6 +60,18 @@ def half_way(value: float = 60, pause: float = 0.0) -> None:
     report_progress(value, target=100, unit="%")
     add_log(f"{value} % done")
     time.sleep(pause)
+
+
+@plugin_task
+def report_as_given(unit: str, line: str, error: str, flushed: str) -> str:
+    """Report what is given, wait until the log holds `flushed`, if that is any, and fail with `error`, likewise."""
+    task_id = taskstate.current().id
+    report_progress(1, target=4, unit=unit)
+    add_log(line)
+    wait_until("reports were flushed", lambda: flushed in taskstate.describe(task_id)["log"])
+    if error:
+        raise ValueError(error)
+    return "done"
 
 
 @plugin_task

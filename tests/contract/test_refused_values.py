@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import event, select
 
-from qhana_taskstate import TaskState, add_log, plugin_task, report_progress
+from qhana_taskstate import TaskState, add_log, plugin_task, report_progress, taskstate
 from qhana_taskstate.database.tables.executions import execution_table
-
-#: What the administrator of a database does not want to have there.
-REFUSED = {
-    "taskstate_execution": "max_retries = 77 OR progress_unit = 'bananas' OR error LIKE '%sorry%'",
-    "taskstate_log": "text LIKE '%\N{LATIN SMALL LETTER A WITH DIAERESIS}%' OR text LIKE '%sorry%'",
-}
-
-
-def _refusals(dialect: str, table: str, condition: str) -> list[str]:
-    if dialect != "sqlite":
-        return [f"ALTER TABLE {table} ADD CHECK (NOT coalesce({condition}, false))"]
-    unwanted = re.sub(r"\b(text|max_retries|progress_unit|error)\b", r"NEW.\1", condition)
-    return [
-        f"CREATE TRIGGER {table}_{change} BEFORE {change} ON {table} WHEN {unwanted} "
-        "BEGIN SELECT RAISE(ABORT, 'unwanted'); END"
-        for change in ("INSERT", "UPDATE")
-    ]
+from qhana_taskstate.testing.waiting import wait_until
+from tests.refusals import refuse
 
 
 @pytest.fixture
 def strict(eager: TaskState) -> TaskState:
     """A `TaskState` on a database with constraints of its own."""
-    with eager.database.engine.begin() as connection:
-        for table, condition in REFUSED.items():
-            for statement in _refusals(connection.dialect.name, table, condition):
-                connection.execute(text(statement))
+    refuse(eager.database.engine)
     return eager
 
 
@@ -81,3 +62,33 @@ def test_a_failure_whose_text_is_refused_is_a_failure_of_its_type(strict: TaskSt
     row = execution(strict)
     assert (task.status, row.state, row.error_type) == ("ERROR", "FAILURE", "ValueError")
     assert "ValueError" in task.task_log
+
+
+@plugin_task(name="contract.flushed")
+def flushed(unit: str) -> str:
+    """Report something odd, and go on once it was flushed."""
+    task_id = taskstate.current().id
+    report_progress(1, target=4, unit=unit)
+    add_log("fine")
+    wait_until("it was flushed", lambda: "could not be stored" in taskstate.describe(task_id)["log"])
+    report_progress(2, target=4, unit="rows")
+    return "done"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OverflowError("Python int too large"), UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_the_driver_cannot_even_send_is_left_out_by_a_flush(eager: TaskState, error: Exception) -> None:
+    def refuse_bananas(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        if "bananas" in str(parameters):
+            raise error
+
+    # SQLAlchemy does not wrap what is no error class of the driver.
+    event.listen(eager.database.engine, "before_cursor_execute", refuse_bananas)
+
+    task = eager.start(flushed.s("bananas"))
+
+    assert (task.status, task.progress_value, task.progress_unit) == ("SUCCESS", 4, "rows")
+    assert "FactLost" not in task.task_log and task.task_log.endswith("done")
