@@ -64,7 +64,7 @@ from .tracking.submission.subscriber import Subscriber, check_event, check_known
 from .upkeep.pruning import OutputsHook, Pruned
 from .upkeep.round import Settled
 from .webhooks.deliverer import Deliverer
-from .wiring import Given, Parts, register_tasks
+from .wiring import Given, Parts, register_tasks, select_tasks, warn_of_unmatched
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +151,13 @@ class TaskState:
         current_module.register(app, self, _state.get_current_app)
         register_tasks(app)
         tracking_signals.connect()
+        app.on_after_finalize.connect(self._on_finalized, weak=False, dispatch_uid=f"qhana_taskstate.{id(self)}")
+        if app.finalized:  # type: ignore[attr-defined]  # not in the stubs
+            self._on_finalized(app)
+
+    def _on_finalized(self, sender: Celery, **_: Any) -> None:
+        if current_module.find(sender) is self:
+            select_tasks(sender, self._given)
 
     @property
     def app(self) -> Celery:
@@ -712,6 +719,7 @@ class TaskState:
     def on_worker_start(self) -> None:
         """Say, when a worker starts, what is wrong with the schema of the database, if something is."""
         self.tracker.parent_pid = os.getpid()
+        warn_of_unmatched(self.app, self.settings)
         try:
             database_schema.check(self.database)
         except DatabaseUnavailableError as exc:

@@ -37,6 +37,7 @@ from .recording.tracker import Tracker
 from .settings.configuration import configured
 from .settings.sources import read_settings
 from .settings.values import PREFIX, Settings
+from .tracking import selection
 from .upkeep.pruning import OutputsHook, Pruner
 from .upkeep.round import Upkeep
 from .webhooks import deliverer
@@ -96,6 +97,7 @@ class Parts:
         self.settings = _read_settings(app, given)
         self.database = _database(self.settings, _engine(given, self.settings))
         capture_log(self.settings)
+        selection.select(app, self.settings.track)
         self.pruner = Pruner(self.database, self.settings, given.on_outputs_removed)
         self.upkeep = Upkeep(
             self.database,
@@ -207,6 +209,23 @@ def register_tasks(app: Celery) -> None:
         return None if found is None else found.deliverer.run()
 
     probe.register(app)
+
+
+def select_tasks(app: Celery, given: Given) -> None:
+    """Let tasks be tracked without the decorator, as soon as the app is finalised and before one of them runs.
+
+    Wrong settings are told of at first use.
+    """
+    try:
+        selection.select(app, _read_settings(app, given).track)
+    except SettingsError:
+        logger.debug("the tasks to track are not known yet", exc_info=True)
+
+
+def warn_of_unmatched(app: Celery, settings: Settings) -> None:
+    """Say in a worker's log what of the setting `track` fits none of its tasks."""
+    for pattern in selection.unmatched(app, settings.track):
+        logger.warning("taskstate_track names %r, but no task of this worker is called so", pattern)
 
 
 def capture_log(settings: Settings) -> None:

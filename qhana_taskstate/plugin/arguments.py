@@ -23,6 +23,17 @@ def header_of(function: Callable[..., Any], bind: bool) -> Any:
     return header if bind else staticmethod(header)
 
 
+def named_task_id(signature: inspect.Signature, args: Any, kwargs: Any) -> Any:
+    """Return what a message gives a function for its `db_id`, by keyword or by position; None for nothing."""
+    if TASK_ID_PARAMETER in kwargs:
+        return kwargs[TASK_ID_PARAMETER]
+    parameter = signature.parameters.get(TASK_ID_PARAMETER)
+    if parameter is None or parameter.kind is parameter.KEYWORD_ONLY:
+        return None
+    position = list(signature.parameters).index(TASK_ID_PARAMETER)
+    return args[position] if position < len(args) else None
+
+
 def bind_arguments(signature: inspect.Signature, args: Any, kwargs: Any) -> inspect.BoundArguments:
     """Fit arguments to a plugin function; a missing `db_id` is allowed, since it is filled in.
 

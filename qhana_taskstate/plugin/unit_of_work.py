@@ -73,6 +73,13 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
         sessions.current.rollback()
         raise
     _leave_if_forked(execution)
+    conclude(execution, result)
+    return result
+
+
+def conclude(execution: Execution, result: Any) -> None:
+    """Commit what a body that returned has left in its session, with the log entry that it returned."""
+    sessions = current_sessions()
     if isinstance(result, str) and result and not _is_followed(execution.request):
         execution.lines.append(result)
     if not sessions.untouched:
@@ -80,7 +87,6 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
         if has_open_write(session):
             _write_lines(execution, session)
         session.commit()
-    return result
 
 
 def _leave_if_forked(execution: Execution) -> None:

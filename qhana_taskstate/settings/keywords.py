@@ -18,6 +18,7 @@ class SettingKeywords(TypedDict, total=False):
     flush_interval_seconds: float
     log_column_bytes: int
     capture_log_level: int | str | None
+    track: str | Iterable[str] | None
     canvas_progress: bool
     hold_seconds: float
     keep_facts_seconds: float

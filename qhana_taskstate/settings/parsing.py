@@ -110,6 +110,19 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(checked_text(item) for item in _items(value))
 
 
+def task_names(value: object) -> tuple[str, ...]:
+    """Read which tasks are tracked without the decorator: none, all, or names with wildcards."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in {"", "none"}):
+        return ()
+    if isinstance(value, str) and value.strip().lower() == "all":
+        return ("*",)
+    names = _texts(value)
+    for name in names:
+        if name in {"none", "!"} or name.startswith("!!"):
+            raise ValueError(f"{name!r} is no name of tasks; 'none', 'all', or names such as 'reports.*' are needed")
+    return tuple("*" if name == "all" else name for name in names)
+
+
 def secrets_of(value: object) -> tuple[str, ...]:
     return tuple(check_secret(text) for text in _texts(value))
 

@@ -21,6 +21,7 @@ from .parsing import (
     seconds_or_zero,
     secrets_of,
     switch,
+    task_names,
 )
 
 #: Prefix of every setting in Celery's configuration.
@@ -51,6 +52,7 @@ class Settings:
         log_column_bytes: How many UTF-8 bytes of the newest log the `task_log` column itself holds.
         capture_log_level: Records of the `logging` module from this level on, emitted inside an execution, go
             into the task's log. None captures nothing.
+        track: Tasks that are tracked without the decorator: names with wildcards, `!` leaves some out.
         canvas_progress: A task of several executions shows how many of them are done; False shows what the last of
             them reported.
         hold_seconds: A submission that was not heard of for so long counts as dead.
@@ -79,6 +81,7 @@ class Settings:
     flush_interval_seconds: float = _setting(0.5, seconds)
     log_column_bytes: int = _setting(60 * 1024, count)
     capture_log_level: int | None = _setting(None, log_level)
+    track: tuple[str, ...] = _setting((), task_names)
     canvas_progress: bool = _setting(True, switch)
     hold_seconds: float = _setting(35.0, seconds)
     keep_facts_seconds: float = _setting(600.0, seconds)

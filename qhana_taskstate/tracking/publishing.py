@@ -16,7 +16,9 @@ from ..context.header import HEADER, OWN_TASK_PREFIX
 from ..context.nesting import nesting_of
 from ..facts import ExecutionKey, Publication, TaskRef
 from ..plugin.task_class import find_plugin_task, resent
+from .adopting import adopt
 from .listener import find, never_fails
+from .selection import select_one
 
 
 @never_fails
@@ -95,10 +97,14 @@ def _register_now(ref: TaskRef, publication: Publication) -> None:
 
 def _adopt_at_publish(name: str, headers: dict[str, Any], body: Any, publication: Publication) -> None:
     listener = find(None)
-    if listener is None or find_plugin_task(listener.app, name) is None:
+    if listener is None:
         return
-    kwargs = body[1] if isinstance(body, (tuple, list)) and len(body) > 1 else {}
-    ref = listener.adopt(name, kwargs if isinstance(kwargs, Mapping) else {}, publication, redelivered=False)
+    select_one(listener.app.tasks.get(name), listener.tracker.settings.track)
+    task = find_plugin_task(listener.app, name)
+    if task is None:
+        return
+    args, kwargs = body[:2] if isinstance(body, (tuple, list)) and len(body) > 1 else ((), {})
+    ref = adopt(listener, task, args, kwargs if isinstance(kwargs, Mapping) else {}, publication, redelivered=False)
     if ref is not None:
         headers[HEADER] = ref.encode()
         headers["replaced_task_nesting"] = publication.key.nesting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from billiard.exceptions import TimeLimitExceeded
 from billiard.process import current_process
 from celery import signals
 from celery.exceptions import Reject
+from celery.states import SUCCESS
 
 from ..clock import now
 from ..context.current import current_execution, current_publisher, enter, forget_left, note_left, reported
@@ -21,13 +22,16 @@ from ..facts import ExecutionKey, Failure, Publication, TaskRef
 from ..failures import message_of
 from ..plugin.decorator import hear_states
 from ..plugin.task_class import is_plugin_task
+from ..plugin.unit_of_work import conclude
 from ..recording.exits.decision import Close, Exit, HandBack, decide, failure_of, runs_again_after_timeout
 from ..recording.exits.stacks import is_on_stack
 from ..recording.tracker import Tracker
 from ..states import ExecutionState
+from .adopting import adopt
 from .lifecycle import on_leaving, on_worker_init, on_worker_process_init, on_worker_ready
 from .listener import Listener, done_twice, end_bare, find, never_fails
 from .publishing import on_after_task_publish, on_before_task_publish
+from .selection import is_plain, select_one
 
 logger = logging.getLogger(__name__)
 
@@ -55,23 +59,26 @@ def connect() -> None:
 
 
 @done_twice
-def on_task_prerun(sender: Any, task: Any, kwargs: Mapping[str, Any] | None = None, **_: Any) -> None:
+def on_task_prerun(
+    sender: Any, task: Any, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **_: Any
+) -> None:
     """Make the execution the current one, and record that it runs."""
     listener = find(task.app)
     if listener is None or task.name.startswith(OWN_TASK_PREFIX):
         return
-    execution = _execution_of(task) or _enter(listener, task, kwargs or {})
+    execution = _execution_of(task) or _enter(listener, task, args or (), kwargs or {})
     if execution is not None:
         _begin(listener.tracker, execution)
 
 
-def _enter(listener: Listener, task: Any, kwargs: Mapping[str, Any]) -> Execution | None:
+def _enter(listener: Listener, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Execution | None:
     """Make the execution of a request the current one; None if it belongs to no task."""
     request = task.request
     key = ExecutionKey.of_request(request)
     if key is None:
         return None
     outer = _outer(listener)
+    select_one(task, listener.tracker.settings.track)
     ref = ref_of_request(request)
     if ref is None and request.is_eager:
         publisher = current_publisher()
@@ -79,8 +86,11 @@ def _enter(listener: Listener, task: Any, kwargs: Mapping[str, Any]) -> Executio
     if ref is None and is_plugin_task(task):
         publication = Publication(key, task.name, request.parent_id, None, now(), None, sent=True)
         redelivered = bool((request.delivery_info or {}).get("redelivered"))
-        ref = listener.adopt(task.name, kwargs, publication, redelivered=redelivered)
+        ref = adopt(listener, task, args, kwargs, publication, redelivered=redelivered)
         key = publication.key
+        if ref is not None and request.is_eager:
+            # A further attempt is called with the headers of this one, outside of it (celery 5.5 to 5.7).
+            request.headers = {**(request.headers or {}), HEADER: ref.encode()}
     if ref is None:
         return None
     if request.is_eager and outer is not None:
@@ -208,6 +218,7 @@ def on_task_postrun(
     task: Any,
     state: str | None = None,
     retval: Any = None,
+    args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     **_: Any,
 ) -> None:
@@ -217,12 +228,16 @@ def on_task_postrun(
     more, unless its end waits to be written.
     """
     listener = find(task.app)
-    execution = _execution_of(task) or _enter_late(listener, task, kwargs or {})
+    execution = _execution_of(task) or _enter_late(listener, task, args or (), kwargs or {})
     if execution is None:
         return
     execution.leaves = True
     if listener is not None and execution.known:
         if not execution.ended:
+            if state == SUCCESS and not execution.entered and is_plain(task):
+                # It was selected after its tracer was made: an eager call before the app was finalised.
+                execution.entered = True
+                conclude(execution, retval)
             _end(listener.tracker, execution, state, retval, sys.exc_info()[1])
             execution.ended = True
         listener.tracker.release(execution)
@@ -230,7 +245,9 @@ def on_task_postrun(
     execution.leave()
 
 
-def _enter_late(listener: Listener | None, task: Any, kwargs: Mapping[str, Any]) -> Execution | None:
+def _enter_late(
+    listener: Listener | None, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Execution | None:
     """Find the execution of a request whose `task_prerun` did not reach us: something struck as it was sent."""
     request = task.request
     if listener is None or request.is_eager or ref_of_request(request) is None:
@@ -239,7 +256,7 @@ def _enter_late(listener: Listener | None, task: Any, kwargs: Mapping[str, Any])
     if left is not None and left[1] == ExecutionKey.of_request(request):
         # It was ended a moment ago.
         return None
-    return _enter(listener, task, kwargs)
+    return _enter(listener, task, args, kwargs)
 
 
 def _end(

@@ -42,6 +42,7 @@ _BLOCKS = [
     ("tutorial", "output of show 2"),
     ("tutorial", "python"),
     ("tutorial", "shell"),
+    ("existing", "file worker.py"),
     ("canvas", "file plugin.py"),
     ("canvas", "python"),
     ("steps", "file plugin.py"),
@@ -136,6 +137,22 @@ def _as_shell(block: Block) -> str:
             return f"celery -A worker taskstate {' '.join(command)}\n{announced}"
         case _:
             return ""
+
+
+def test_tasks_of_an_existing_project_are_tracked_unchanged(make_project: MakeProject) -> None:
+    project = make_project("existing")
+    code = "from celery import shared_task\n@shared_task\ndef report():\n    return 'all is well'\n"
+    project.write("reports.py", code)
+    project.run_celery("taskstate", "upgrade")
+    project.start_worker()
+
+    project.run_python(
+        "from worker import taskstate; from reports import report\n"
+        "taskstate.wait(taskstate.find(report.delay().id).id, timeout=30)"
+    )
+
+    shown = project.run_celery("taskstate", "show", "1")
+    assert "reports.report  SUCCESS" in shown and "all is well" in shown
 
 
 def _output(blocks: list[Block]) -> str:
