@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
+from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import select
 
 from qhana_taskstate import ProcessingTask, TaskState
+from qhana_taskstate.clock import now
+from qhana_taskstate.database.tables.deliveries import delivery_table
 from qhana_taskstate.models.link import TaskLink
+from qhana_taskstate.web import task_blueprint
 from qhana_taskstate.web.pages.task import log_part
 from qhana_taskstate.web.pages.words import readable, span
 from tests.apps import jobs
@@ -161,6 +168,51 @@ class TestChanges:
         for path in ("/", f"/tasks/{task.id}/page"):
             assert "Cancel" not in client.get(path).text
         assert client.post("/cancel", data={"task": task.id}, headers=FORM).status_code == 403
+
+
+class TestReplay:
+    def dead_delivery(self, state: TaskState, task: ProcessingTask) -> int:
+        subscription = state.subscribe(task, "http://backend/hook", "http://t/", "status")
+        values = {"subscription_id": subscription.id, "event": "status", "task_id": task.id, "sequence": 1}
+        values |= {"host": "backend:80", "dead_at": now(), "answer": "answered 500", "attempts": 10}
+        with state.database.transaction() as connection:
+            connection.execute(delivery_table.delete())
+            inserted: Any = connection.execute(delivery_table.insert().values(**values)).inserted_primary_key
+            return int(inserted[0])
+
+    def state_of(self, state: TaskState, delivery_id: int) -> Any:
+        with state.database.reading() as connection:
+            query = select(delivery_table.c.due_at).where(delivery_table.c.id == delivery_id)
+            return connection.execute(query).scalar_one()
+
+    def test_a_dead_delivery_is_made_once_more(self, client: FlaskClient, state: TaskState) -> None:
+        state.app.conf.task_always_eager = False
+        task = make_task()
+        delivery = self.dead_delivery(state, task)
+        assert "answered 500" in client.get(f"/tasks/{task.id}/page").text
+        sent = client.post(f"/tasks/{task.id}/page", data={"action": "replay", "delivery": delivery}, headers=FORM)
+        assert sent.status_code == 303
+        assert self.state_of(state, delivery) is not None
+
+    def test_one_of_another_task_is_not(self, client: FlaskClient, state: TaskState) -> None:
+        state.app.conf.task_always_eager = False
+        task, other = make_task(), make_task()
+        delivery = self.dead_delivery(state, task)
+        for number in (delivery, "x", "9" * 30):
+            client.post(f"/tasks/{other.id}/page", data={"action": "replay", "delivery": number}, headers=FORM)
+        assert self.state_of(state, delivery) is None
+
+
+def test_a_database_that_is_away_is_said_and_the_page_tries_again(tmp_path: Path) -> None:
+    away = TaskState(Celery("away", broker="memory://"), database_url=f"sqlite:///{tmp_path}/no/such/folder.db")
+    web = Flask(__name__)
+    web.register_blueprint(task_blueprint(away, may_read=lambda: True))
+    for path in ("/", "/tasks/1/page"):
+        answer = web.test_client().get(path)
+        assert (answer.status_code, answer.mimetype, answer.headers["Retry-After"]) == (503, "text/html", "5")
+        assert 'data-retry="/healthz"' in answer.text
+        assert str(tmp_path) not in answer.text
+    away.close()
 
 
 class TestLog:
