@@ -165,6 +165,11 @@ class TestChanges:
     def test_who_may_not_change_sees_no_button(self, make_client: MakeClient, state: TaskState) -> None:
         task = make_task()
         client = make_client(may_change=lambda: False)
+        failed = state.start(jobs.fail.s())
+        assert "Traceback" in make_client().get(f"/tasks/{failed.id}/page").text
+        assert "Traceback" not in client.get(f"/tasks/{failed.id}/page").text
+        assert "Traceback" in make_client().get(f"/tasks/{failed.id}/executions").text
+        assert "raceback" not in client.get(f"/tasks/{failed.id}/executions").text
         for path in ("/", f"/tasks/{task.id}/page"):
             assert "Cancel" not in client.get(path).text
         assert client.post("/cancel", data={"task": task.id}, headers=FORM).status_code == 403

@@ -118,14 +118,17 @@ class Tasks:
         return _json({"log": whole[after:], "offset": len(whole), "finished": seen.finished})
 
     def executions(self, task_id: int) -> Any:
-        """Show the Celery messages of a task: attempts, times, workers, failures."""
+        """Show the Celery messages of a task: attempts, times, workers, failures; tracebacks to who may change it."""
         state = self._site.taskstate()
         with state.sessions.explaining(), state.database.reading() as connection:
             seen = wait.glance(connection, task_id) if task_id <= LARGEST_ID else None
             found = rows_executions.executions(connection, task_id) if seen is not None else []
         if seen is None:
             not_found()
-        return _json({"executions": [execution_json(execution) for execution in found]})
+        # It shows code and paths, which are not for everybody who may look at a task.
+        hidden = () if self._site.access.may_change_now() else ("traceback",)
+        told = [execution_json(execution) for execution in found]
+        return _json({"executions": [{k: v for k, v in one.items() if k not in hidden} for one in told]})
 
     def cancel(self, told: dict[str, Any], task_id: int) -> Any:
         """End a task as an error, and let workers drop what of it has not begun."""
