@@ -393,7 +393,7 @@ class TestSetUp:
         def refuse(*_: Any) -> None:
             raise OSError(f"cannot reach {DEAD_BROKER}")
 
-        monkeypatch.setattr("qhana_taskstate.cli.operations.schema.check", refuse)
+        monkeypatch.setattr("qhana_taskstate.cli.context.schema.check", refuse)
 
         assert failed(run("list")).endswith("cannot reach redis://:***@127.0.0.1:1/0")
 

@@ -137,6 +137,7 @@ def test_two_upgrades_at_once_both_succeed(
         assert differences(connection) == []
 
 
+@pytest.mark.servers
 def test_two_processes_can_upgrade_at_once(bare_database: Database, taskstate_database_url: str) -> None:
     program = (
         "import sys; from qhana_taskstate.database import schema; "

@@ -351,6 +351,7 @@ class TestTwoProcesses:
         assert errors == [None, None, None]
         assert as_stored(elsewhere, task_id) == {"a": 15, "b": 15, "c": 15}
 
+    @pytest.mark.servers
     def test_processes_that_count_different_keys_lose_nothing(
         self, current: Session, task: ProcessingTask, elsewhere: MakeSession, taskstate_database_url: str
     ) -> None:
