@@ -677,7 +677,7 @@ class TaskState:
     ) -> TaskRef | None:
         """Find or make the task of a plugin task's message that carries none; for the signal handlers.
 
-        A `db_id` keyword names it; otherwise the message becomes a job of its own. None while the thread has an open
+        A `db_id` keyword names it; otherwise the message becomes a task of its own. None while the thread has an open
         write on SQLite: our own connection would wait for it. The worker then adopts the message.
         """
         if self.tracker.must_not_write() or holds_own_lock(self.database):
@@ -709,7 +709,7 @@ class TaskState:
         if adopted.joined:
             logger.warning(
                 "%s was sent again with the Celery id %r of task %s, which is still open, and belongs to that task; "
-                "give work that is to be a job of its own another task_id",
+                "give work that is to be a task of its own another task_id",
                 name,
                 key.celery_id,
                 adopted.ref.task_id,

@@ -62,7 +62,7 @@ def doctor_(ctx: click.Context, /, timeout: float, no_probe: bool, as_json: bool
     """Examine the set-up, and say what to change. Exit code 1 if something is wrong.
 
     It looks at the tables, the clocks of workers and database, time limits, late acknowledgement, who consumes the
-    queue of the webhooks, signs of life, late notifications and forgotten tasks, and sends a small canvas through the
+    queue of the webhooks, signs of life, late deliveries and forgotten tasks, and sends a small canvas through the
     broker and back. With --json an array of objects.
     """
     findings = examine.Doctor(taskstate_of(ctx, ready=False), timeout=timeout, sends_probe=not no_probe).examine()

@@ -1,4 +1,4 @@
-"""The plain Celery way: `db_id`, a job of its own, tokens, `detached` and `bound`."""
+"""The plain Celery way: `db_id`, a task of its own, tokens, `detached` and `bound`."""
 
 from __future__ import annotations
 

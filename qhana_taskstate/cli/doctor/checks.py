@@ -219,10 +219,10 @@ def check_deliveries(due: datetime | None, moment: datetime) -> Finding:
         return Finding(
             "deliveries",
             False,
-            f"the oldest notification waits since {due:%Y-%m-%d %H:%M:%S} UTC",
+            f"the oldest delivery waits since {due:%Y-%m-%d %H:%M:%S} UTC",
             "see that a worker consumes the webhook queue, and what the receivers answer",
         )
-    return Finding("deliveries", True, "no notification is late")
+    return Finding("deliveries", True, "no delivery is late")
 
 
 def check_silence(task_ids: Collection[int]) -> Finding:

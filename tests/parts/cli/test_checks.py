@@ -105,7 +105,7 @@ def test_upkeep_that_nobody_does_is_told() -> None:
     assert "2026-05-18" in told(checks.check_upkeep(NOW - timedelta(seconds=11), NOW, 5, idle=False))
 
 
-def test_late_notification_is_told() -> None:
+def test_late_delivery_is_told() -> None:
     assert checks.check_deliveries(None, NOW).ok
     assert checks.check_deliveries(NOW - timedelta(seconds=299), NOW).ok
     assert "since" in told(checks.check_deliveries(NOW - timedelta(seconds=301), NOW))
