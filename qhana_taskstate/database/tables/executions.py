@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Float, Index, Integer, String, Table
+from sqlalchemy import Boolean, Column, Float, Index, Integer, String, Table, and_
 
 from ...clock import now
 from .base import ID, LONG_TEXT, NAME, UtcTime, metadata
@@ -70,6 +70,17 @@ Index(
     execution_table.c.published_at,
     postgresql_where=execution_table.c.closed_at.is_(None),
     sqlite_where=execution_table.c.closed_at.is_(None),
+)
+
+
+#: The look for what runs on one machine, or in one process; what waits in a queue is not among it.
+Index(
+    "ix_taskstate_execution_host",
+    execution_table.c.closed_at,
+    execution_table.c.host,
+    execution_table.c.pid,
+    postgresql_where=and_(execution_table.c.closed_at.is_(None), execution_table.c.host.is_not(None)),
+    sqlite_where=and_(execution_table.c.closed_at.is_(None), execution_table.c.host.is_not(None)),
 )
 
 

@@ -52,7 +52,13 @@ def running(connection: Connection, *conditions: ColumnElement[bool]) -> list[Le
     rows = connection.execute(
         select(execution_table, job_table.c.token)
         .join(job_table, job_table.c.task_id == execution_table.c.task_id)
-        .where(is_running(), execution_table.c.heartbeat_at.is_not(None), *conditions)
+        # All that run have a host; said so that an index finds them among what waits.
+        .where(
+            is_running(),
+            execution_table.c.heartbeat_at.is_not(None),
+            execution_table.c.host.is_not(None),
+            *conditions,
+        )
     )
     return [
         Lease(

@@ -428,3 +428,30 @@ def test_automatic_pruning_is_one_of_the_chores(
 
     assert settled is not None
     assert settled.pruned == 1
+
+
+def test_process_settles_what_is_said_to_run_in_it_and_does_not(
+    current: Session, database: Database, make_upkeep: Callable[..., Upkeep]
+) -> None:
+    upkeep = make_upkeep(heartbeat_seconds=1, lost_after_seconds=5)
+    ref = queued(current, database, "left", "runs", "fresh", "elsewhere")
+    with database.transaction() as connection:
+        for name in ("left", "runs", "fresh", "elsewhere"):
+            runner = begin.Runner(worker="w", host="here", pid=8 if name == "elsewhere" else 7, pid_started=1.0)
+            begin.begin(connection, ref, ExecutionKey(name), name="plugin.work", runner=runner)
+        silent = update(execution_table).where(execution_table.c.celery_id != "fresh")
+        connection.execute(silent.values(heartbeat_at=now() - timedelta(seconds=6)))
+
+    settled = upkeep.settle_own("here", 7, 1.0, lambda _, key: key.celery_id == "runs")
+
+    assert settled == 1
+    states = {name: state_of(database, name) for name in ("left", "runs", "fresh", "elsewhere")}
+    assert states == {"left": "LOST", "runs": "RUNNING", "fresh": "RUNNING", "elsewhere": "RUNNING"}
+    task = ProcessingTask.get_by_id(ref.task_id)
+    assert task is not None
+    assert task.status == "ERROR"
+    assert "its process lives, but does not run it any more" in task.task_log
+
+
+def test_process_whose_start_cannot_be_told_settles_nothing(make_upkeep: Callable[..., Upkeep]) -> None:
+    assert make_upkeep().settle_own("here", 7, None, lambda *_: False) == 0
