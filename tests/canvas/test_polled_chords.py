@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from celery import chain, chord
 from celery.exceptions import ChordError
-from sqlalchemy import select
+from sqlalchemy import func, select
 
-from qhana_taskstate import TaskState
+from qhana_taskstate import ProcessingTask, TaskState
 from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.testing.plugin import StartWorker
+from qhana_taskstate.testing.postgres_server import PostgresServer
 from tests.apps.factory import close_state, make_app
 from tests.apps.jobs import fail_later, say, wait_for_file
 from tests.waiting import wait_until
@@ -21,7 +22,7 @@ from tests.waiting import wait_until
 Started = tuple[TaskState, Path]
 
 
-@pytest.fixture(params=["database", "files"])
+@pytest.fixture(params=["sqlite", "postgresql", "files"])
 def polled(
     request: pytest.FixtureRequest,
     migrated_database_url: str,
@@ -31,7 +32,12 @@ def polled(
 ) -> Iterator[Started]:
     """A worker whose result backend is polled, and the client's side of it."""
     (tmp_path / "results").mkdir()
-    backend = f"db+sqlite:///{tmp_path}/results.db" if request.param == "database" else f"file://{tmp_path}/results"
+    backend = {"sqlite": f"db+sqlite:///{tmp_path}/results.db", "files": f"file://{tmp_path}/results"}.get(
+        request.param
+    )
+    if backend is None:
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        backend = f"db+{server.create_database()}"
     app, state = make_app(broker_url, backend, migrated_database_url)
     app.set_current()
     start_worker("tests.apps.worker:app", env={"CELERY_RESULT_BACKEND": backend}, concurrency=2)
@@ -95,3 +101,43 @@ def test_unlock_ends_with_its_task_and_everybody_gets_an_answer(
         ids = list(connection.execute(names).scalars())
     for celery_id in ids:
         wait_until("a member has an answer", lambda celery_id=celery_id: state.app.AsyncResult(celery_id).ready())  # type: ignore[misc]
+
+
+@pytest.mark.databases("sqlite")
+def test_waiting_for_a_header_that_runs_leaves_no_row_a_second_behind(polled: Started) -> None:
+    state, folder = polled
+    go = folder / "go"
+    task = state.start(chord([wait_for_file.s(str(go)), say.s("b")], say.si("body")))
+
+    def attempts() -> int:
+        with state.database.reading() as connection:
+            columns = execution_table.c
+            newest = select(func.max(columns.retries)).where(
+                columns.task_id == task.id, columns.name == "celery.chord_unlock"
+            )
+            return int(connection.execute(newest).scalar_one() or 0)
+
+    wait_until("it asked several times", lambda: attempts() >= 3, timeout=20)
+    assert len(unlocks(state, task.id)) <= 3
+    go.touch()
+
+    assert state.wait(task.id, timeout=30).status == "SUCCESS"
+    assert len(unlocks(state, task.id)) <= 3
+
+
+@pytest.mark.databases("sqlite")
+def test_chord_that_the_result_backend_refuses_leaves_nothing_pending(
+    migrated_database_url: str, broker_url: str
+) -> None:
+    app, state = make_app(broker_url, "rpc://", migrated_database_url)
+    app.set_current()
+
+    with pytest.raises(NotImplementedError):
+        state.start(chord([say.s("a"), say.s("b")], say.si("body")))
+
+    task_id = state.session.execute(select(ProcessingTask.id)).scalar_one()
+    task = ProcessingTask.get_by_id(task_id)
+    assert task is not None
+    assert task.status == "ERROR"
+    assert "does not support chords" in task.task_log
+    close_state(state)

@@ -17,7 +17,7 @@ from ...database.tables.executions import execution_table, message_table
 from ...database.tables.jobs import job_table
 from ...database.tables.runner import task_table
 from ...facts import ExecutionKey, Failure, Progress, Publication, TaskRef
-from ...states import FAILED_STATES, ExecutionState, TaskStatus
+from ...states import CHORD_UNLOCK, FAILED_STATES, ExecutionState, TaskStatus
 from ...texts import LONGEST_TEXT, cut
 from ..ending.end import DECIDE, SHOW_SUCCESS
 from ..ending.outcome import Outcome
@@ -199,6 +199,8 @@ def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
     if closing.kept:
         connection.execute(delete(message_table).where(is_of_key(message_table, task_id, key)))
     if connection.execute(_CLOSE, {**named(task_id, key), **facts}).rowcount:
+        if closing.name == CHORD_UNLOCK and closing.state == ExecutionState.RETRY:
+            _forget_earlier_attempts(connection, task_id, key)
         return True
     row = {
         **key_columns(task_id, key),
@@ -208,6 +210,19 @@ def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
         **facts,
     }
     return insert_absent(connection, execution_table, [row]) > 0
+
+
+def _forget_earlier_attempts(connection: Connection, task_id: int, key: ExecutionKey) -> None:
+    """Leave no row a second behind while Celery asks by retries whether the header of a chord is ready."""
+    columns = execution_table.c
+    connection.execute(
+        delete(execution_table).where(
+            columns.task_id == task_id,
+            columns.celery_id == key.celery_id,
+            columns.retries < key.retries,
+            columns.state == ExecutionState.RETRY.value,
+        )
+    )
 
 
 def _facts_of_close(closing: Closing, moment: datetime) -> dict[str, Any]:
