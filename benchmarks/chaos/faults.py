@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import create_engine, text
@@ -78,13 +79,16 @@ _KINDS: Final[dict[str, tuple[int, frozenset[str]]]] = {
     "client killed": (2, frozenset({CLIENT})),
     "client killed inside start": (4, frozenset({CLIENT})),
     "receiver refuses": (2, frozenset({RECEIVER})),
-    "result backend away": (3, frozenset({RESULTS})),
-    # A child that has nothing to do ends by it.
-    "soft limit strikes": (6, frozenset({LIMIT, KILL})),
+    "result backend stopped": (2, frozenset({RESULTS})),
+    "result backend killed": (2, frozenset({RESULTS})),
+    "soft limit strikes": (6, frozenset({LIMIT})),
 }
 
 #: Seconds for which a cut that waits for the next statement may strike.
 _CUT_SECONDS: Final = 5.0
+
+#: Within how many seconds a child ends that a soft limit struck while it ran nothing.
+_ENDING: Final = 3.0
 
 #: Shortest and longest time in seconds that something is down.
 _DOWN: Final = (0.2, 5.0)
@@ -130,7 +134,14 @@ class Striker:
             time.sleep(0.05)
         self.revive()
 
+    def _note_ended_by_limits(self) -> None:
+        """Let a limit that ended its child excuse what a kill does; only a child that ran nothing ends by one."""
+        for fault in self.faults:
+            if LIMIT in fault.groups and time.time() - fault.at < _ENDING and not any(map(_runs, fault.pids)):
+                fault.groups |= {KILL}
+
     def _recover(self) -> None:
+        self._note_ended_by_limits()
         while self._later and self._later[0].moment <= time.time():
             heapq.heappop(self._later).work()
 
@@ -185,7 +196,7 @@ class Striker:
         if name.startswith("Redis"):
             return site.redis, lambda: self._stop_redis(keeps="without" not in name)
         if name.startswith("result"):
-            return site.results, self._stop_results
+            return site.results, lambda: self._stop_results(kills="killed" in name)
         if name.startswith("connections"):
             return site.proxy, lambda: self._cut(name, fault)
         if name.startswith("rows"):
@@ -257,10 +268,11 @@ class Striker:
             redis.wipe()
         return redis.start
 
-    def _stop_results(self) -> Callable[[], None]:
-        # Not killed: without the count of its header no body of a chord would ever be sent.
-        self._site.results.stop()
-        return self._site.results.start
+    def _stop_results(self, *, kills: bool) -> Callable[[], None]:
+        # Its data stay: without the count of its header no body of a chord would ever be sent.
+        results = self._site.results
+        results.kill() if kills else results.stop()
+        return results.start
 
     def _cut(self, name: str, fault: Fault) -> None:
         fault.until = time.time() + _CUT_SECONDS
@@ -290,6 +302,14 @@ def _close(connection: object) -> None:
     # The database may have gone away meanwhile.
     with suppress(Exception):
         connection.close()  # type: ignore[attr-defined]  # a connection of SQLAlchemy
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 def _send(pid: int, number: signal.Signals) -> None:

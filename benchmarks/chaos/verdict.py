@@ -22,8 +22,6 @@ _UNREACHABLE: Final = frozenset({BROKER, DATABASE})
 _EXCUSES: Final = {
     "WorkerLostError": frozenset({KILL}),
     "SoftTimeLimitExceeded": frozenset({LIMIT}),
-    # It struck in Celery's own code, after the body and before anybody was told.
-    "FactLostError": frozenset({LIMIT}),
     "BackendStoreError": frozenset({RESULTS}),
     "MessageLostError": _LOST | {BROKER},
     "OperationalError": _UNREACHABLE,
