@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -75,6 +77,22 @@ def test_new_message_with_the_id_of_an_open_task_belongs_to_it_and_is_told(
 
     assert executions(queued) == [(task_id, 0, "QUEUED"), (task_id, 1, "QUEUED")]
     assert f"{ID!r} of task {task_id}" in caplog.text
+
+
+def test_two_first_messages_with_one_id_at_the_same_moment_are_both_known(queued: TaskState) -> None:
+    both_ready = threading.Barrier(2)
+
+    def publish(word: str) -> None:
+        both_ready.wait(10)
+        say.apply_async((word,), task_id=ID)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(publish, ("one", "other")))
+
+    rows = executions(queued)
+    # Of one task, if one of them came first; else of two.
+    assert len(rows) == len(set(rows)) == 2
+    assert found(queued) in {task_id for task_id, _, _ in rows}
 
 
 def test_id_used_again_by_start_is_a_new_job_that_find_gives(queued: TaskState) -> None:
