@@ -7,15 +7,18 @@ import sys
 import time
 
 import pytest
+from celery import signature
 from sqlalchemy import Connection, update
 
-from qhana_taskstate import TaskState
+from qhana_taskstate import ProcessingTask, TaskState
 from qhana_taskstate.database.tables.upkeep import upkeep_table
 from qhana_taskstate.facts import ExecutionKey
 from qhana_taskstate.liveness.process import is_gone, started_at, this_host
 from qhana_taskstate.store.executions import begin as executions_begin
 from qhana_taskstate.store.task import jobs
 from tests.contract.conftest import make_state as make_state
+from tests.crash.conftest import Site
+from tests.waiting import wait_until
 
 
 def test_process_is_gone_once_it_ended_and_not_where_it_cannot_be_seen() -> None:
@@ -57,3 +60,35 @@ def test_work_of_a_dead_process_is_settled_within_15_seconds(make_state: object,
     assert time.monotonic() - died < 15
     assert task.status == "ERROR"
     assert "its process is dead" in task.task_log
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("observer", ["a process that waits", "the command line", "another worker"])
+def test_worker_killed_with_its_children_is_settled_within_15_seconds_with_the_defaults(
+    site: Site, observer: str
+) -> None:
+    site.environment = {key: value for key, value in site.environment.items() if "URL" in key or "BACKEND" in key}
+    client = TaskState(site.app, database_url=site.environment["TASKSTATE_DATABASE_URL"])
+    worker = site.worker()
+    task_id = client.start(signature("tests.apps.crash.waits", args=(str(site.folder),), app=site.app)).id
+    site.begun()
+    if observer == "another worker":
+        site.worker()
+    worker.kill_tree()
+    died = time.monotonic()
+
+    if observer == "a process that waits":
+        client.wait(task_id, timeout=30)
+    elif observer == "the command line":
+        site.command("wait", str(task_id), "--timeout", "30")
+    else:
+        wait_until("it is settled", lambda: _is_ended(task_id), timeout=30)
+
+    assert time.monotonic() - died < 15
+    assert _is_ended(task_id)
+    client.close()
+
+
+def _is_ended(task_id: int) -> bool:
+    task = ProcessingTask.get_by_id(task_id)
+    return task is not None and task.status == "ERROR"
