@@ -12,6 +12,7 @@ from typing import Any
 
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from ..context.current import current_execution
@@ -19,6 +20,7 @@ from ..context.execution import Execution
 from ..database.sessions.current import current_sessions
 from ..database.sessions.open_writes import has_open_write
 from ..models.changes import events
+from ..recording.exits.interruption import interruption_behind
 from ..states import TaskEvent
 from ..store.log import entries
 from . import chords
@@ -70,7 +72,7 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
         raise
     except BaseException:
         _leave_if_forked(execution)
-        sessions.current.rollback()
+        _roll_back(sessions.current)
         raise
     _leave_if_forked(execution)
     conclude(execution, result)
@@ -83,10 +85,33 @@ def conclude(execution: Execution, result: Any) -> None:
     if isinstance(result, str) and result and not _is_followed(execution.request):
         execution.lines.append(result)
     if not sessions.untouched:
-        session = sessions.current
+        _commit(execution, sessions.current)
+
+
+def _roll_back(session: Session) -> None:
+    """Roll back; what ended the body is not hidden by a connection that cannot.
+
+    A limit may have struck in the middle of a statement, and then the driver can do nothing more with its connection.
+    """
+    try:
+        session.rollback()
+    except Exception as exc:
+        logger.info("a connection is dropped, since it cannot roll back: %s", type(exc).__name__)
+        session.invalidate()
+
+
+def _commit(execution: Execution, session: Session) -> None:
+    in_flight = sys.exc_info()[1]
+    try:
         if has_open_write(session):
             _write_lines(execution, session)
         session.commit()
+    except DBAPIError as exc:
+        interruption = interruption_behind(exc, in_flight)
+        if interruption is None:
+            raise
+        _roll_back(session)
+        raise interruption from None
 
 
 def _leave_if_forked(execution: Execution) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ..settings.values import Settings
 from .attempts import attempt_write
 from .backlog import Backlog, Fact
 from .chores import Chores
+from .exits.interruption import interruption_behind
 from .pulse import Pulse
 
 logger = logging.getLogger(__name__)
@@ -95,12 +97,17 @@ class Recorder(ABC):
             DatabaseUnavailableError: If it cannot be reached after a few tries.
             sqlalchemy.exc.DBAPIError: If it refuses the work: at once if trying again cannot help, else after a few
                 tries.
+            BaseException: A time limit or a cancellation that struck meanwhile, also where the driver hides it.
         """
+        in_flight = sys.exc_info()[1]
         deadline = time.monotonic() + patience
         for pause in _PAUSES:
             try:
                 return self._try(work, usual, patience)
             except (DBAPIError, DatabaseUnavailableError) as exc:
+                interruption = interruption_behind(exc, in_flight)
+                if interruption is not None:
+                    raise interruption from None
                 if not passes(exc) or time.monotonic() + pause > deadline:
                     raise
                 logger.debug("trying again in %s s: %s", pause, type(exc).__name__)

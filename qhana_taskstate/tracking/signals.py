@@ -273,6 +273,7 @@ def _end(
         acks_late=execution.acks_late,
         eager=bool(execution.request.is_eager),
         in_pool_child=_in_pool_child(),
+        awaited=bool(getattr(execution.request, "chord", None)),
     )
     match decide(left):
         case Close(closed, failure):

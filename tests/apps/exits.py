@@ -46,8 +46,16 @@ def leave(task: Any, way: str) -> Any:
             return None
         case "raise":
             raise ValueError("the cause")
+        case "raise with a broken connection":
+            task.processing_task.data["written"] = True
+            taskstate.session.flush()
+            driver: Any = taskstate.session.connection().connection.driver_connection
+            driver.close()
+            raise ValueError("the cause")
         case "retry":
             raise task.retry(exc=ConnectionError("not yet"), countdown=0, max_retries=1)
+        case "retry later":
+            raise task.retry(exc=ConnectionError("not yet"), countdown=3, max_retries=1)
         case "ignore":
             raise Ignore()
         case "ignore as failed":
@@ -123,14 +131,15 @@ class _Gone:
         self._backend, self._task, self._word = backend, task, word
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("mark_as_done", "mark_as_failure", "mark_as_retry"):
-            return self._fail
         return getattr(self._backend, name)
 
-    def _fail(self, *_: Any, **__: Any) -> None:
+    def mark_as_done(self, *_: Any, **__: Any) -> None:
+        """Do as told."""
         if self._word == "gone":
             raise BackendGoneError("the result backend went away")
         leave(self._task, self._word)
+
+    mark_as_failure = mark_as_retry = mark_as_done
 
 
 @plugin_task(bind=True, base=Hooked)

@@ -5,20 +5,25 @@ The ways out, for each version and pool, and who tells of them: docs/adr/0014-wa
 
 from __future__ import annotations
 
+import itertools
 import sys
 import traceback as traceback_module
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from ...facts import Failure
 from ...failures import message_of, summary_of, without_statements
 from ...states import FAILED_STATES, ExecutionState
+from .contexts import contexts
 from .traceback import beginning_at_plugin
+
+#: The module of Celery's tracer.
+_TRACER: Final = "celery.app.trace"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,7 @@ class Exit:
         acks_late: Whether the broker keeps the message until the end.
         eager: Whether it ran without a message.
         in_pool_child: Whether its process has a parent that reports what ends it (prefork).
+        awaited: Whether it is a member of a chord's header, whose body waits for its result.
     """
 
     state: str | None
@@ -46,6 +52,7 @@ class Exit:
     acks_late: bool = False
     eager: bool = False
     in_pool_child: bool = False
+    awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +130,24 @@ def _returned(left: Exit) -> Close | Leave:
         return Close(ExecutionState.SUCCESS)
     if left.in_pool_child and _ends_a_process(left.in_flight):
         return Leave()
-    # The body returned, but publishing what comes next, or storing the result, failed: no `task_success` and no
+    if not left.awaited and _only_the_result_is_missing(left.in_flight):
+        return Close(ExecutionState.SUCCESS)
+    # The body returned, but publishing what comes next failed, or a limit struck meanwhile: no `task_success` and no
     # `task_failure` are sent then, and what follows may never run.
     return Close(ExecutionState.FAILURE, failure_in_flight(left.in_flight) if left.in_flight is not None else None)
+
+
+def _only_the_result_is_missing(in_flight: BaseException | None) -> bool:
+    """Tell whether the result backend failed to store a success; what follows was published before (`build_tracer`)."""
+    if not isinstance(in_flight, Exception) or isinstance(in_flight, SoftTimeLimitExceeded):
+        return False
+    frames = [found.tb_frame for found in _frames(in_flight.__traceback__)]
+    called = [
+        following.f_code.co_name
+        for frame, following in itertools.pairwise(frames)
+        if frame.f_globals.get("__name__") == _TRACER
+    ]
+    return bool(called) and called[-1] == "mark_as_done"
 
 
 def _interrupted(left: Exit) -> Close | Leave:
@@ -173,24 +195,15 @@ def failure_in_flight(exception: BaseException) -> Failure:
 
 def _raised(exception: BaseException) -> list[BaseException]:
     """Return what came out of the tracer and, last, what came out of the body, if that is another one."""
-    chain = list(_contexts(exception))
+    chain = list(contexts(exception))
     place = next((place for place, found in enumerate(chain) if not _was_raised_by_celery(found)), 0)
     return chain[: place + 1]
-
-
-def _contexts(exception: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    found: BaseException | None = exception
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        yield found
-        found = found.__context__
 
 
 def _was_raised_by_celery(exception: BaseException) -> bool:
     """Tell whether an exception came out of what the tracer does about the end of a body, not out of the body."""
     frames = [found.tb_frame for found in _frames(exception.__traceback__)]
-    inside = [frame.f_globals.get("__name__") == "celery.app.trace" for frame in frames]
+    inside = [frame.f_globals.get("__name__") == _TRACER for frame in frames]
     if True not in inside:
         # It did not pass the tracer: it was raised and dealt with further in.
         return True
