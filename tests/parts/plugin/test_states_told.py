@@ -18,7 +18,7 @@ def plain() -> Any:
     """A task that is no plugin task."""
     app = Celery("plain", broker="memory://", backend="cache+memory://", set_as_current=False)
 
-    @app.task(name="unit.plain")
+    @app.task(name="unit.plain", shared=False)
     def work() -> None:
         """Do nothing."""
 
