@@ -72,7 +72,7 @@ def test_ci_runs_the_second_command_of_the_readme() -> None:
     assert blocks[1] == ("test", commands[0])
 
 
-@pytest.mark.parametrize("name", ["run", "versions"])
+@pytest.mark.parametrize("name", ["quick", "run", "versions"])
 def test_scripts_of_ci_are_valid_shell(name: str) -> None:
     script = ROOT / ".ci" / name
     assert script.stat().st_mode & 0o111
