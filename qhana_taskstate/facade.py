@@ -623,10 +623,12 @@ class TaskState:
             ArgumentsError: If the `task_href` is no text.
             TextTooLongError: If a URL is longer than its column.
             SettingsError: If there is no `task_href` and no public URL.
+            OwnTransactionError: If on SQLite it would wait for an open transaction of this thread.
         """
         subscriber = Subscriber(webhook_href=webhook_href, task_href=task_href, event=event)
         submitter = Submitter(self.app, self.tracker)
         submitter.check_subscriber(subscriber)
+        refuse_own_lock(self.database, self.session)
         row = self._get(_id_of(task))
         try:
             subscription = submitter.subscribe(self.session, row, subscriber)
@@ -652,12 +654,14 @@ class TaskState:
             TaskNotFoundError: If this can be no task.
             WebhookTargetError: If the URL is no text.
             EventError: If the event is none of the three.
+            OwnTransactionError: If on SQLite it would wait for an open transaction of this thread.
         """
         check_known_webhook(webhook_href)
         if event is not ...:
             check_event(event)
         statement = delete(TaskUpdateSubscription).where(is_of_subscriber(_id_of(task), webhook_href, event))
         # One statement, so that of two callers at once each removes its own.
+        refuse_own_lock(self.database, self.session)
         removed = cast("CursorResult[Any]", self.session.execute(statement))
         self.session.commit()
         return removed.rowcount

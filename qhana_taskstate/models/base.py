@@ -76,6 +76,7 @@ class Saved:
             NotConfiguredError: If there is no `TaskState` in this process.
             SchemaError: If the tables are missing or too old.
             DatabaseUnavailableError: If the database cannot be reached.
+            OwnTransactionError: If on SQLite the commit would wait for a transaction that this thread has open.
         """
         session = self._session()
         session.add(self)

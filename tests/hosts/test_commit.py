@@ -151,7 +151,7 @@ def test_work_asked_for_in_a_plugin_task_is_started_after_its_commit(eager: Task
 
 
 @pytest.mark.databases("sqlite")
-@pytest.mark.parametrize("call", ["start", "finish", "cancel"])
+@pytest.mark.parametrize("call", ["start", "finish", "cancel", "save", "log", "subscribe", "unsubscribe"])
 def test_write_that_would_wait_for_its_own_thread_is_refused_at_once(
     queued: TaskState, engine: Engine, call: str
 ) -> None:
@@ -163,14 +163,34 @@ def test_write_that_would_wait_for_its_own_thread_is_refused_at_once(
         with pytest.raises(OwnTransactionError, match="start_on_commit"):
             if call == "start":
                 queued.start(say.s())
+            elif call == "save":
+                ProcessingTask("another").save(commit=True)
+            elif call == "log":
+                task.add_task_log_entry("a line", commit=True)
+            elif call in ("subscribe", "unsubscribe"):
+                getattr(queued, call)(
+                    task, "https://me.example/hook", **({"task_href": "t"} if call == "subscribe" else {})
+                )
             else:
                 getattr(queued, call)(task.id)
         # A message that belongs to nobody yet is sent all the same; a worker takes it up.
         say.delay()
         assert time.monotonic() - began < 3
         session.commit()
+    queued.session.rollback()
     assert _count(queued) == 1
     assert queued.cancel(task.id)
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("end", ["close", "rollback", "commit"])
+def test_transaction_that_has_ended_keeps_nobody_waiting(queued: TaskState, engine: Engine, end: str) -> None:
+    with Session(engine) as session:
+        session.add(Order(id=1))
+        session.flush()
+        getattr(session, end)()
+        ProcessingTask("another").save(commit=True)
+        assert queued.start(say.s()).status == "PENDING"
 
 
 @pytest.mark.databases("postgresql")

@@ -7,7 +7,7 @@ import weakref
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
 _WRITES = "qhana_taskstate_open_write"
 
@@ -15,6 +15,11 @@ _WRITES = "qhana_taskstate_open_write"
 def has_open_write(session: Session) -> bool:
     """Tell whether a session holds, or is about to make, a write that was not committed."""
     return bool(session.new or session.dirty or session.deleted or session.info.get(_WRITES))
+
+
+def has_written(session: Session) -> bool:
+    """Tell whether a session has written something that was not committed, and so holds what locks it took."""
+    return _WRITES in session.info
 
 
 #: Every session of this process, ours or the host's, that holds a write which was not committed.
@@ -44,6 +49,12 @@ def _forget_write(session: Session, *_: Any) -> None:
         _writing.discard(session)
 
 
+def _forget_closed(session: Session, transaction: SessionTransaction) -> None:
+    # `Session.close` rolls back without a word of it.
+    if transaction.parent is None:
+        _forget_write(session)
+
+
 # On the class, so that a host's session is seen too; the handlers only set a mark.
 event.listen(Session, "after_flush", note_write)
 
@@ -55,3 +66,6 @@ event.listen(Session, "after_commit", _forget_write)
 
 
 event.listen(Session, "after_rollback", _forget_write)
+
+
+event.listen(Session, "after_transaction_end", _forget_closed)

@@ -6,13 +6,14 @@ import time
 from os.path import realpath
 from typing import Final
 
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ...errors import OwnTransactionError
 from ..engine import Database
-from .django_host import open_transaction_on_file
-from .open_writes import has_open_write, sessions_writing_here
+from .django_host import open_transaction, open_transaction_on_file
+from .open_writes import has_written, sessions_writing_here
 
 #: Seconds for which somebody else may hold the lock that a transaction of this thread may hold.
 _PATIENCE_SECONDS: Final = 0.3
@@ -29,14 +30,24 @@ def refuse_own_lock(database: Database, session: Session | None) -> None:
     Raises:
         OwnTransactionError: If this thread holds the write lock of the file through another connection.
     """
-    path = _file_of(database)
-    if path is None or (session is not None and has_open_write(session)):
+    if database.dialect != "sqlite" or (session is not None and has_written(session)):
         return
-    for other in sessions_writing_here():
-        if other is not session and _writes_to(other, path):
-            raise OwnTransactionError(database.name)
+    others = [other for other in sessions_writing_here() if other is not session]
+    if not others and open_transaction() is None:
+        return
+    path = _file_of(database)
+    if path is None:
+        return
+    if any(_writes_to(other, path) for other in others):
+        raise OwnTransactionError(database.name)
     if open_transaction_on_file(path) is not None and not _can_write(database):
         raise OwnTransactionError(database.name)
+
+
+def guard(session: Session, database: Database) -> None:
+    """Let a session of ours raise `OwnTransactionError` before it flushes, rather than wait in vain."""
+    if database.dialect == "sqlite":
+        event.listen(session, "before_flush", lambda flushed, *_: refuse_own_lock(database, flushed))
 
 
 def holds_own_lock(database: Database) -> bool:
@@ -49,10 +60,7 @@ def holds_own_lock(database: Database) -> bool:
 
 
 def _file_of(database: Database) -> str | None:
-    if database.dialect != "sqlite":
-        return None
-    name = database.file
-    return realpath(name) if name else None
+    return realpath(database.file) if database.file else None
 
 
 def _writes_to(session: Session, path: str) -> bool:

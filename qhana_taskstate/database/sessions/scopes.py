@@ -19,6 +19,7 @@ from ...errors import ForkedSessionError
 from ...settings.values import Settings
 from ..engine import Database
 from .open_writes import has_open_write
+from .own_locks import guard
 
 
 class Scope:
@@ -87,6 +88,7 @@ class Sessions:
     def new_session(self) -> Session:
         """Make a session of ours. It keeps loaded values after a commit; `get_by_id` reads anew."""
         session = Session(self.database.engine, expire_on_commit=False)
+        guard(session, self.database)
         _ours.add(session)
         return session
 
