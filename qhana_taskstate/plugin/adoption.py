@@ -1,4 +1,4 @@
-"""Whose job a plugin task's message is that carries no task: a new one's, or that of the task which has its id."""
+"""Which task a message of a plugin task belongs to that names none: a new one, or the one that has its id."""
 
 from __future__ import annotations
 

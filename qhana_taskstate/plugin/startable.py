@@ -31,10 +31,10 @@ if TYPE_CHECKING:
             """Call the function; a coroutine function gives a coroutine."""
 
         def start(self, *args: P.args, **kwargs: P.kwargs) -> ProcessingTask:
-            """Start it as a new job."""
+            """Start it as a new task."""
 
         def start_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> ProcessingTask | None:
-            """Start it as a new job once the open transaction of the host is committed."""
+            """Start it as a new task once the open transaction of the host is committed."""
 
         def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
             """Send it, as Celery does."""
