@@ -705,6 +705,7 @@ class TaskState:
                 name,
                 publication,
                 task_id,
+                finishes=False if task_id is not None and not self.settings.db_id_finishes else None,
                 redelivered=redelivered,
                 deadline_seconds=self.settings.publish_deadline_seconds,
             )

@@ -32,6 +32,7 @@ def adopt(
     publication: Publication,
     task_id: int | None,
     *,
+    finishes: bool | None = None,
     redelivered: bool,
     deadline_seconds: float,
 ) -> Adopted:
@@ -47,6 +48,7 @@ def adopt(
         name: Name of the Celery task.
         publication: The message; its key may be changed.
         task_id: The task that the message names by `db_id`; None if it names none.
+        finishes: As for `take_up`, of the task that the message names.
         redelivered: Whether the broker says that it delivers the message again, so that it may be known already.
         deadline_seconds: As for `store.register`.
     """
@@ -55,7 +57,7 @@ def adopt(
         known = None
     job = jobs.lock_job(connection, known.task_id) if known is not None else None
     if job is None or not (redelivered or (job.end_status is None and jobs.has_task(connection, job.ref.task_id))):
-        ref, joined = jobs.take_up(connection, task_id or jobs.add_task(connection, name)).ref, False
+        ref, joined = jobs.take_up(connection, task_id or jobs.add_task(connection, name), finishes=finishes).ref, False
     else:
         ref, joined = job.ref, False
         if not redelivered and registration.is_registered(connection, ref.task_id, publication.key):

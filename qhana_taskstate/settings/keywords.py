@@ -19,6 +19,7 @@ class SettingKeywords(TypedDict, total=False):
     log_column_bytes: int
     capture_log_level: int | str | None
     track: str | Iterable[str] | None
+    db_id_finishes: bool
     canvas_progress: bool
     hold_seconds: float
     keep_facts_seconds: float
@@ -26,6 +27,7 @@ class SettingKeywords(TypedDict, total=False):
     missing_after_seconds: float
     prune_after_seconds: float | None
     max_redeliveries: int
+    webhooks: bool
     webhook_secrets: Iterable[str]
     webhook_allowed_networks: Iterable[str]
     webhook_retry_schedule: Iterable[float]

@@ -53,6 +53,8 @@ class Settings:
         capture_log_level: Records of the `logging` module from this level on, emitted inside an execution, go
             into the task's log. None captures nothing.
         track: Tasks that are tracked without the decorator: names with wildcards, `!` leaves some out.
+        db_id_finishes: False makes a task open-ended when work arrives for it by `db_id`: it ends by `finish`, a status
+            set by hand, a failure, or `cancel`.
         canvas_progress: A task of several executions shows how many of them are done; False shows what the last of
             them reported.
         hold_seconds: A submission that was not heard of for so long counts as dead.
@@ -61,6 +63,7 @@ class Settings:
         missing_after_seconds: A message not begun so long after its publication is looked for in the broker.
         prune_after_seconds: Tasks that finished so long ago are removed; None removes none by itself.
         max_redeliveries: How often the broker may deliver one message again after it lost its worker.
+        webhooks: Whether subscribers are told; False where the host does so itself.
         webhook_secrets: Standard Webhooks secrets; the first signs first.
         webhook_allowed_networks: CIDRs and host names that a webhook may reach beyond public addresses.
         webhook_retry_schedule: Seconds to wait before each further attempt of a delivery; empty: one attempt.
@@ -82,6 +85,7 @@ class Settings:
     log_column_bytes: int = _setting(60 * 1024, count)
     capture_log_level: int | None = _setting(None, log_level)
     track: tuple[str, ...] = _setting((), task_names)
+    db_id_finishes: bool = _setting(True, switch)
     canvas_progress: bool = _setting(True, switch)
     hold_seconds: float = _setting(35.0, seconds)
     keep_facts_seconds: float = _setting(600.0, seconds)
@@ -89,6 +93,7 @@ class Settings:
     missing_after_seconds: float = _setting(300.0, seconds)
     prune_after_seconds: float | None = _setting(None, optional_seconds)
     max_redeliveries: int = _setting(5, count)
+    webhooks: bool = _setting(True, switch)
     webhook_secrets: tuple[str, ...] = _setting((), secrets_of, secret=True)
     webhook_allowed_networks: tuple[str, ...] = _setting((), allowed_networks)
     webhook_retry_schedule: tuple[float, ...] = _setting(

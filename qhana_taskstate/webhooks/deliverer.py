@@ -104,12 +104,14 @@ class Deliverer:
         """Make the calls that are due, until none is or the time of a run is over.
 
         Returns:
-            How many calls were made.
+            How many calls were made; none where the setting `webhooks` is off.
 
         Raises:
             DatabaseUnavailableError: If the database cannot be reached; what was claimed is due again later.
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
+        if not self._settings.webhooks:
+            return 0
         self._clock = None
         # First: what is owed after this needs a message of its own.
         self._write(webhooks_wake.note_woken)
@@ -167,6 +169,8 @@ class Deliverer:
 
     def wake_if_owed(self) -> None:
         """As `wake`, but only if there is something to do now; one cheap query if there is not."""
+        if not self._settings.webhooks:
+            return
         with self._database.reading() as connection:
             owed = webhooks_claim.is_owed(connection, database_time(connection))
         if owed:
