@@ -21,7 +21,7 @@ _entries: list[_Entry] = []
 _of_app: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
-def register(app: object, state: Any, current_app: Callable[[], object]) -> None:
+def register(app: Any, state: Any, current_app: Callable[[], object]) -> None:
     """Make a `TaskState` the one of an app from now on.
 
     Args:
@@ -29,13 +29,13 @@ def register(app: object, state: Any, current_app: Callable[[], object]) -> None
         state: The `TaskState`.
         current_app: Returns the app that is Celery's current one in the calling thread.
     """
-    real = _real(app)
-    _of_app[real] = state
+    unwrap = getattr(app, "_get_current_object", None)
+    _of_app[app if unwrap is None else unwrap()] = state
     _entries[:] = [entry for entry in _entries if entry.state is not state]
     _entries.append(_Entry(state, current_app))
 
 
-def find(app: object = None) -> Any | None:
+def find(app: Any = None) -> Any | None:
     """Return the `TaskState` of an app, else that of the process; None if there is none.
 
     Args:
@@ -43,19 +43,15 @@ def find(app: object = None) -> Any | None:
             several.
     """
     if app is not None:
-        return _of_app.get(_real(app))
+        # Celery's `Proxy` stands for apps here and there (celery 5.5 to 5.7).
+        unwrap = getattr(app, "_get_current_object", None)
+        return _of_app.get(app if unwrap is None else unwrap())
     if not _entries:
         return None
     newest = _entries[-1]
     # A thread other than the one that made the app has no current app of its own (celery 5.7, `_tls`).
-    found = _of_app.get(_real(newest.current_app())) if len(_entries) > 1 else None
+    found = find(newest.current_app()) if len(_entries) > 1 else None
     return newest.state if found is None else found
-
-
-def _real(app: Any) -> object:
-    # Celery's `Proxy` stands for apps here and there (celery 5.5 to 5.7).
-    unwrap = getattr(app, "_get_current_object", None)
-    return app if unwrap is None else unwrap()
 
 
 def get() -> Any:

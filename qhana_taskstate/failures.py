@@ -11,7 +11,7 @@ from sqlalchemy.exc import PendingRollbackError, StatementError
 
 from .texts import LONGEST_TEXT, cut
 
-#: How many exceptions of one failure are told at most, and how deep they may be nested.
+#: How many exceptions of one failure are described at most, and how deep they may be nested.
 _MOST_TOLD: Final = 50
 _DEEPEST: Final = 10
 
@@ -36,8 +36,8 @@ def message_of(exception: BaseException) -> str:
         A text of at most about `LONGEST_TEXT` characters, without the name of the error's own class. Notes, members of
         a group and causes have lines of their own.
     """
-    told = "\n".join(_Teller().lines(exception))
-    return cut(told.removeprefix(type(exception).__name__).removeprefix(": "))
+    text = "\n".join(_Teller().lines(exception))
+    return cut(text.removeprefix(type(exception).__name__).removeprefix(": "))
 
 
 def summary_of(exception: BaseException) -> str:

@@ -102,6 +102,21 @@ def check_status(word: str | None) -> str | None:
     )
 
 
+def check_end(word: str) -> TaskStatus:
+    """Check the word for the end that a caller gives a task.
+
+    Returns:
+        SUCCESS or ERROR.
+
+    Raises:
+        StatusError: If it is neither.
+    """
+    checked = check_status(word)
+    if not is_terminal(checked):
+        raise StatusError(f"a task cannot be finished as {word!r}; use 'SUCCESS' or 'ERROR'")
+    return TaskStatus(str(checked))
+
+
 def with_error_word(word: str | None, error_word: str) -> str | None:
     """Replace either word for a failed task by the one that is wanted.
 

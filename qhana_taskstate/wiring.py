@@ -138,7 +138,7 @@ class Parts:
                     self._sender.begin()
                 self.tracker.owe()
         except Exception:
-            # Upkeep wakes the deliveries again; whoever committed must not suffer.
+            # Upkeep wakes the deliveries again; the caller who committed must not suffer.
             logger.exception("the deliveries could not be woken")
 
     def tell_at_exit(self) -> None:
@@ -167,7 +167,7 @@ class Parts:
             )
 
     def close(self) -> None:
-        """End what they do in this process; what still waits to be written or told goes first, for a few seconds."""
+        """End what they do in this process; what waits to be written or delivered goes first, for a few seconds."""
         self.tracker.leave()
         self.tell_at_exit()
         for farewell in (self.tracker.leave, self.tell_at_exit):
@@ -214,18 +214,12 @@ def register_tasks(app: Celery) -> None:
 def select_tasks(app: Celery, given: Given) -> None:
     """Let tasks be tracked without the decorator, as soon as the app is finalised and before one of them runs.
 
-    Wrong settings are told of at first use.
+    Wrong settings are an error at first use.
     """
     try:
         selection.select(app, _read_settings(app, given).track)
     except SettingsError:
         logger.debug("the tasks to track are not known yet", exc_info=True)
-
-
-def warn_of_unmatched(app: Celery, settings: Settings) -> None:
-    """Say in a worker's log what of the setting `track` fits none of its tasks."""
-    for pattern in selection.unmatched(app, settings.track):
-        logger.warning("taskstate_track names %r, but no task of this worker is called so", pattern)
 
 
 def capture_log(settings: Settings) -> None:

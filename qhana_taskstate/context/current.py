@@ -77,7 +77,7 @@ def forget_left() -> None:
 
 
 def reported() -> tuple[TaskRef | None, ExecutionKey] | None:
-    """Return task (None if its message does not say) and key of the execution that is told of outside of the tracer."""
+    """Return task (None if its message does not say) and key of an execution signalled outside of the tracer."""
     return _reported.get()
 
 
@@ -85,6 +85,14 @@ def current_execution() -> Execution | None:
     """Return the tracked execution in which this code runs, if any. None in a process that a plugin has forked."""
     execution = _execution.get()
     return execution if execution is None or execution.pid == os.getpid() else None
+
+
+def execution_of(request: object) -> Execution | None:
+    """Return the tracked execution in which this code runs if it is the one of a request, by identity."""
+    execution = _execution.get()
+    if execution is None or execution.request is not request or execution.pid != os.getpid():
+        return None
+    return execution
 
 
 def current_publisher() -> Publisher | Detached | None:

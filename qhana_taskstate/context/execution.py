@@ -1,4 +1,4 @@
-"""The execution that runs, and the submission that publishes."""
+"""The execution that runs, and the submission that publishes: what is known of them in memory."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class Publisher:
     def take_sent(self) -> list[Publication]:
         """Remove and return the publications that the broker has; the others stay until they are sent."""
         publications = self.publications
+        if not publications:
+            return []
         sent = [publication for publication in publications if publication.sent]
         for publication in sent:
             publications.remove(publication)
@@ -64,7 +66,7 @@ class Submission(Publisher):
 
 @dataclass(eq=False)
 class Execution(Publisher):
-    """One execution that runs in this thread; lives from `task_prerun` to `task_postrun`.
+    """One execution that runs in this thread, from `task_prerun` to `task_postrun`.
 
     Attributes:
         key: Its key.
@@ -78,16 +80,17 @@ class Execution(Publisher):
         closed: Its end is recorded.
         postponed: Its end waits in memory for the database; until then its lease is renewed.
         task_ended: The task had already ended when it began.
-        elsewhere: It runs already in a process that lives: its message was delivered again.
+        elsewhere: It runs already in a process that is alive: its message was delivered again.
         entered: The body was entered; a further call of the function is a plain call.
         begun: That it runs is recorded, or waits for the database.
-        failure: Why it failed, as Celery reported it (a `store.Failure`).
-        told: The failed end that its body stored itself (a `store.Failure`).
+        failure: Why it failed, as Celery reported it (a `facts.Failure`).
+        stored_failure: The failed end that its body stored itself (a `facts.Failure`).
         succeeded: Celery said so: its result is stored and what follows is published.
         limit: A soft time limit that struck in our part, before the body.
         leaves: `task_postrun` was sent.
         ended: What its way out of the tracer means is recorded, or waits for the database.
         outer: The execution inside which it runs eagerly.
+        tracker: Where its facts go.
         leave: Ends its session scope and gives the ContextVars their former values.
     """
 
@@ -106,13 +109,14 @@ class Execution(Publisher):
     postponed: bool = field(kw_only=True, default=False)
     begun: bool = field(kw_only=True, default=False)
     failure: Any = field(kw_only=True, default=None)
-    told: Any = field(kw_only=True, default=None)
+    stored_failure: Any = field(kw_only=True, default=None)
     limit: BaseException | None = field(kw_only=True, default=None)
     leaves: bool = field(kw_only=True, default=False)
     ended: bool = field(kw_only=True, default=False)
     succeeded: bool = field(kw_only=True, default=False)
     leave: Callable[[], None] = field(kw_only=True, default=lambda: None)
     outer: Execution | None = field(kw_only=True, default=None)
+    tracker: Any = field(kw_only=True, default=None)
     #: Ends of eager executions inside this one that could not be written when they came.
     inner: list[Any] = field(kw_only=True, default_factory=list)
     began: float = field(kw_only=True, default_factory=time.monotonic)

@@ -18,7 +18,7 @@ OWN_TASK_PREFIX: Final = "qhana_taskstate."
 def ref_of_request(request: Any) -> TaskRef | None:
     """Find the task of a Celery request.
 
-    The header stands in `request.headers` of `task.request`; without a broker (eager) only there, in the worker's
+    The header is in `request.headers` of `task.request`; without a broker (eager) only there, in the worker's
     own requests in `request_dict` (celery 5.5 to 5.7).
     """
     headers = getattr(request, "headers", None)

@@ -1,4 +1,4 @@
-"""How deep a message is nested, and what follows it."""
+"""How deep a message is nested in replacements, and what follows an execution in its canvas."""
 
 from __future__ import annotations
 

@@ -99,6 +99,10 @@ class Database:
                 ) from None
         else:
             self._url = engine.url
+        #: SQLAlchemy's name of the kind of database: sqlite, postgresql, mysql or mariadb.
+        self.dialect: str = self._url.get_backend_name()
+        #: Whether `batch` can be used; None before the first use.
+        self._batches: bool | None = None
 
     def __repr__(self) -> str:
         return f"<Database {self.name}>"
@@ -108,11 +112,6 @@ class Database:
         """The database without its password, for messages to people."""
         # Drivers take a password in the query too.
         return self._url.set(query={}).render_as_string(hide_password=True)
-
-    @property
-    def dialect(self) -> str:
-        """SQLAlchemy's name of the kind of database: sqlite, postgresql, mysql or mariadb."""
-        return self._url.get_backend_name()
 
     @property
     def file(self) -> str | None:
@@ -240,7 +239,9 @@ class Database:
     @property
     def batches(self) -> bool:
         """Whether `batch` can be used."""
-        return can_batch(self.engine)
+        if self._batches is None:
+            self._batches = can_batch(self.engine)
+        return self._batches
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:

@@ -124,7 +124,8 @@ class Voucher:
     def __init__(self) -> None:
         self._connection: Connection | None = None
         self._has_lock = False
-        self._tried = False
+        #: Whether this process has tried to take the lock.
+        self.tried = False
         self._refused = False
         self._guard = threading.Lock()
         _known.add(self)
@@ -136,9 +137,9 @@ class Voucher:
 
     def stand_first(self, database: Database, key: int | None) -> None:
         """Take the lock if this was never tried; costs a connection then, and nothing later."""
-        if not self._tried:
+        if not self.tried:
             with self._guard:
-                if not self._tried:
+                if not self.tried:
                     self._stand(database, key)
 
     def stand(self, database: Database, key: int | None) -> None:
@@ -159,7 +160,7 @@ class Voucher:
             self._drop()
 
     def _stand(self, database: Database, key: int | None) -> None:
-        self._tried = True
+        self.tried = True
         if self._refused or key is None or database.dialect != "postgresql":
             return
         try:
@@ -214,7 +215,7 @@ class Voucher:
         if self._connection is not None:
             _inherited.append(self._connection)
             _let_go(self._connection)
-        self._connection, self._has_lock, self._tried = None, False, False
+        self._connection, self._has_lock, self.tried = None, False, False
         self._guard = threading.Lock()
 
 

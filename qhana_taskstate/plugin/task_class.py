@@ -1,4 +1,4 @@
-"""The Celery class of plugin tasks."""
+"""The Celery class of plugin tasks: checks arguments, fills in ids, commits before it publishes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..context.execution import Publisher
 from ..database.sessions.current import current_sessions
 from ..errors import ArgumentsError, NotInExecutionError, TaskNotFoundError
 from ..models.task import ProcessingTask
-from ..recording.exits.decision import failure_told
+from ..recording.exits.decision import stored_failure
 from ..store.executions.celery_ids import check_celery_id
 from .arguments import TASK_ID_PARAMETER, bind_arguments
 
@@ -136,7 +136,7 @@ class PluginTask(Task):  # type: ignore[type-arg]  # Celery's class takes type a
 def note_state(task_id: Any, state: Any, meta: Any) -> None:
     execution = current_execution()
     if execution is not None and task_id in (None, execution.key.celery_id):
-        execution.told = failure_told(state, meta)
+        execution.stored_failure = stored_failure(state, meta)
 
 
 def _commit_before_publish(task: Task[Any, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What surrounds the function of a plugin task: its session, its commit, its log entry."""
+"""The unit of work of a plugin function: its session, its commit, its log entry."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session
 
 from ..context.current import current_execution
 from ..context.execution import Execution
-from ..database.sessions.current import current_sessions
 from ..database.sessions.open_writes import has_open_write
 from ..models.changes import events
 from ..recording.exits.interruption import interruption_behind
 from ..states import TaskEvent
 from ..store.log import entries
 from . import chords
+from .arguments import TASK_ID_PARAMETER
 from .coroutines import run_coroutine
 from .task_class import PluginTask
 
@@ -45,7 +45,7 @@ def with_bookkeeping(function: Callable[..., Any]) -> Callable[..., Any]:
 def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run the body of a plugin task as one unit of work.
 
-    The commit stands inside the task's own call, since Celery publishes what comes next right after it (celery
+    The commit is inside the task's own call, since Celery publishes what comes next right after it (celery
     5.5 to 5.7, `build_tracer`): the next execution sees what this one wrote.
     """
     if execution.limit is not None:
@@ -59,29 +59,33 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
         # Its message was delivered again (kombu's visibility timeout, a connection that broke before it was
         # acknowledged): what it did once is not done twice.
         raise Ignore("its message was delivered again; it " + ("runs already" if execution.elsewhere else "has ended"))
-    sessions = current_sessions()
+    sessions = execution.tracker.sessions
     task: PluginTask = execution.task
-    kwargs = task.with_task_id(args[1:] if _is_bound(task) else args, kwargs, execution.ref.task_id)
+    if TASK_ID_PARAMETER in task.plugin_signature.parameters:
+        kwargs = task.with_task_id(args[1:] if _is_bound(task) else args, kwargs, execution.ref.task_id)
     try:
         result = function(*args, **kwargs)
         if inspect.iscoroutine(result):
             result = run_coroutine(result)
     except (Ignore, Retry, Reject):
-        _leave_if_forked(execution)
+        if execution.pid != os.getpid():
+            _end_fork(execution)
         sessions.current.commit()
         raise
     except BaseException:
-        _leave_if_forked(execution)
+        if execution.pid != os.getpid():
+            _end_fork(execution)
         _roll_back(sessions.current)
         raise
-    _leave_if_forked(execution)
+    if execution.pid != os.getpid():
+        _end_fork(execution)
     conclude(execution, result)
     return result
 
 
 def conclude(execution: Execution, result: Any) -> None:
     """Commit what a body that returned has left in its session, with the log entry that it returned."""
-    sessions = current_sessions()
+    sessions = execution.tracker.sessions
     if isinstance(result, str) and result and not _is_followed(execution.request):
         execution.lines.append(result)
     if not sessions.untouched:
@@ -114,19 +118,18 @@ def _commit(execution: Execution, session: Session) -> None:
         raise interruption from None
 
 
-def _leave_if_forked(execution: Execution) -> None:
-    """End a process that the plugin has forked and that came out of its function.
+def _end_fork(execution: Execution) -> None:
+    """End this process, which the plugin has forked and which came out of its function.
 
     Celery would let it acknowledge its parent's message, and write to its parent's sockets.
     """
-    if execution.pid != os.getpid():
-        logger.error(
-            "the process %d, which %s has forked, came out of the plugin function and is ended; end it with os._exit",
-            os.getpid(),
-            execution.name,
-            exc_info=sys.exc_info()[0] is not None,
-        )
-        os._exit(1)
+    logger.error(
+        "the process %d, which %s has forked, came out of the plugin function and is ended; end it with os._exit",
+        os.getpid(),
+        execution.name,
+        exc_info=sys.exc_info()[0] is not None,
+    )
+    os._exit(1)
 
 
 def _write_lines(execution: Execution, session: Session) -> None:

@@ -1,4 +1,4 @@
-"""One try to write a fact."""
+"""One try of the background thread to write something; a fault is noted and tried again later."""
 
 from __future__ import annotations
 

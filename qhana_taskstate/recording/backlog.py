@@ -60,7 +60,7 @@ class Backlog:
 
     Args:
         database: Where facts go.
-        keep_seconds: How long a fact is kept; then only that its execution ended is still told.
+        keep_seconds: How long a fact is kept; then only that its execution ended is still recorded.
     """
 
     def __init__(self, database: Database, keep_seconds: float) -> None:
@@ -70,7 +70,8 @@ class Backlog:
         self._tasks: Counter[int] = Counter()
         self._guard = threading.Lock()
         self._writing = threading.Lock()
-        self._away = False
+        #: Whether the database could not be reached, or lacked the tables, when it was last tried.
+        self.away = False
         self._tried = 0.0
         self._told = -_TELL_SECONDS
         self._lacks_schema = False
@@ -80,13 +81,13 @@ class Backlog:
         return len(self._facts)
 
     @property
-    def away(self) -> bool:
-        """Whether the database could not be reached, or lacked the tables, when it was last tried."""
-        return self._away
+    def idle(self) -> bool:
+        """Whether nothing waits and the database is there, as far as is known."""
+        return not (self.away or self._facts)
 
     def must_wait(self, task_id: int) -> bool:
         """Tell whether a new fact of a task has to wait: behind others of the task, or for the database."""
-        return self._away or bool(self._tasks[task_id])
+        return self.away or bool(self._tasks[task_id])
 
     def add(self, fact: Fact) -> None:
         """Keep a fact until it is written."""
@@ -103,7 +104,7 @@ class Backlog:
         if not is_gone(exc):
             return self._note_if_schema_is_missing(exc)
         self._tried = time.monotonic()
-        self._away = True
+        self.away = True
         if self._tried - self._told >= _TELL_SECONDS:
             self._told = self._tried
             logger.warning(
@@ -137,11 +138,11 @@ class Backlog:
                 _SCHEMA_PAUSE_SECONDS,
                 self._keep_seconds,
             )
-        self._away = self._lacks_schema = True
+        self.away = self._lacks_schema = True
 
     def catch_up_if_due(self) -> None:
         """As `catch_up`, but not more often than once a second. For processes that have no thread for it."""
-        if (self._away or self._facts) and time.monotonic() - self._tried >= _PAUSE_SECONDS:
+        if (self.away or self._facts) and time.monotonic() - self._tried >= _PAUSE_SECONDS:
             self.catch_up()
 
     def catch_up(self) -> bool:
@@ -150,12 +151,12 @@ class Backlog:
         Returns:
             Whether the database can be reached, as far as is known.
         """
-        if not self._away and not self._facts:
+        if not self.away and not self._facts:
             return True
         if self._lacks_schema and time.monotonic() - self._tried < _SCHEMA_PAUSE_SECONDS:
             return False
         if not self._writing.acquire(blocking=False):
-            return not self._away
+            return not self.away
         try:
             self._tried = time.monotonic()
             return self._catch_up()
@@ -175,22 +176,22 @@ class Backlog:
             self.note(exc)
             self._give_up_old()
             return False
-        waited, was_away = len(self._facts), self._away
+        waited, was_away = len(self._facts), self.away
         # From here on new facts are written at once, except those of tasks that have some waiting.
-        self._away = False
+        self.away = False
         blocked: set[int] = set()
         for fact in list(self._facts):
             if fact.task_id in blocked:
                 continue
             if not self._written(fact):
                 blocked.add(fact.task_id)
-            if self._away:
+            if self.away:
                 break
         self._give_up_old()
-        if was_away and not self._away and waited > len(self._facts):
+        if was_away and not self.away and waited > len(self._facts):
             self._told = -_TELL_SECONDS
             logger.warning("the database is back; %d facts that waited were written", waited - len(self._facts))
-        return not self._away
+        return not self.away
 
     def _written(self, fact: Fact) -> bool:
         try:
@@ -253,4 +254,4 @@ class Backlog:
         self._facts, self._tasks = deque(), Counter()
         self._guard, self._writing = threading.Lock(), threading.Lock()
         # The parent has said that tables are missing.
-        self._away = self._lacks_schema
+        self.away = self._lacks_schema

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -38,7 +39,7 @@ def fact_of_begin(
     moment = now()
     request, ref, key = execution.request, execution.ref, execution.key
     values: dict[str, Any] = {
-        "runner": runner(getattr(request, "hostname", None)),
+        "runner": runner(getattr(request, "hostname", None), os.getpid()),
         "acks_late": bool(execution.acks_late),
         "max_retries": execution.max_retries,
     }
@@ -46,15 +47,22 @@ def fact_of_begin(
     def write(connection: Connection) -> Begun:
         parent_id = getattr(request, "parent_id", None)
         return begin(
-            connection, ref, key, name=execution.name, parent_id=parent_id, moment=moment, **values, lives=runs_still
+            connection,
+            ref,
+            key,
+            name=execution.name,
+            parent_id=parent_id,
+            moment=moment,
+            **values,
+            runs_still=runs_still,
         )
 
     def write_usually(batch: Batch) -> Begun | None:
         return begin_usually(batch, ref, key, moment=moment, **values)
 
-    told = f"{execution.name} began at {moment.isoformat()}: {key}"
-    bare = Fact(ref.task_id, told, partial(_begin_barely, execution, moment, runs_still), written)
-    return Fact(ref.task_id, told, write, written, plainer=lambda: bare), write_usually
+    text = f"{execution.name} began at {moment.isoformat()}: {key}"
+    bare = Fact(ref.task_id, text, partial(_begin_barely, execution, moment, runs_still), written)
+    return Fact(ref.task_id, text, write, written, plainer=lambda: bare), write_usually
 
 
 def _begin_barely(
@@ -67,7 +75,7 @@ def _begin_barely(
         execution.key,
         name=in_ascii(execution.name),
         moment=moment,
-        runner=runner(None),
+        runner=runner(None, os.getpid()),
         acks_late=bool(execution.acks_late),
-        lives=runs_still,
+        runs_still=runs_still,
     )

@@ -1,4 +1,4 @@
-"""What the thread of a process takes part in beside its own executions."""
+"""The upkeep that the background thread of a process takes part in, handed in by `wiring`."""
 
 from __future__ import annotations
 

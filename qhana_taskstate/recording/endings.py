@@ -62,12 +62,11 @@ def _plainer_close(execution: Execution, closings: Iterator[Closing], bare: Fact
     return None
 
 
-def usual_close(execution: Execution, closing: Closing) -> Callable[[Batch], Outcome | None] | None:
-    """Return the short way of a close for the usual case, None if this is no usual one."""
+def usual_close(execution: Execution, closing: Closing, batch: Batch) -> Outcome | None:
+    """Write a close by the short way for the usual case; None if this is no usual one, and nothing was written."""
     if not closing.is_usual or execution.inner:
         return None
-    ref = execution.ref
-    return lambda batch: close_usually(batch, ref, closing)
+    return close_usually(batch, execution.ref, closing)
 
 
 def _close_all(execution: Execution, closing: Closing, connection: Connection) -> Outcome:
@@ -122,5 +121,5 @@ def fact_of_close_elsewhere(
         closing = Closing(key=execution_key, name=task_name or "task", state=state, failure=failure)
         return task.task_id, close(connection, task, closing)
 
-    told = f"{name} ended as {state.value}: {key or celery_id}, {failure!r}"
-    return Fact(ref.task_id if ref is not None else _UNKNOWN_TASK, told, write, written)
+    text = f"{name} ended as {state.value}: {key or celery_id}, {failure!r}"
+    return Fact(ref.task_id if ref is not None else _UNKNOWN_TASK, text, write, written)

@@ -1,4 +1,4 @@
-"""What follows an execution in the canvas that it is part of."""
+"""Counts the members of a canvas that are known to follow an execution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ def followers(request: Any) -> int:
     Args:
         request: Celery's request of it. `chain` holds the signatures of the rest (celery 5.5 to 5.7).
     """
-    rest = getattr(request, "chain", None) or ()
+    rest = getattr(request, "chain", None)
+    if not rest:
+        return 0
     return sum(1 for signature in rest for _ in _leaves(signature)) if isinstance(rest, Sequence) else 0
 
 

@@ -64,7 +64,7 @@ class Served(Protocol):
         """Write what an execution reported so far."""
 
     def end_unseen(self, execution: Execution) -> None:
-        """Record the end of an execution that nobody told of."""
+        """Record the end of an execution that Celery did not signal."""
 
 
 class Pulse:
@@ -126,10 +126,10 @@ class Pulse:
         return moment - swept >= pause and moment - tracker.active_at <= _SWEEP * self._settings.lost_after_seconds
 
     def _has_left(self, execution: Execution) -> bool:
-        """Whether an execution left the tracer without anything of ours being told, and Celery had time to tell it."""
+        """Whether an execution left the tracer without a signal that reached us, though Celery had time to send it."""
         if execution.task is None or is_on_stack(execution.task, execution.request):
             return False
-        # Asked afterwards: whoever takes it off the stack has ended it before.
+        # Asked afterwards: what takes it off the stack has ended it before.
         with self._guard:
             left = execution in self._running and not (execution.closed or execution.postponed)
         if left and execution not in self._leaving:

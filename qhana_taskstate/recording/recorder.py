@@ -70,6 +70,8 @@ class Recorder(ABC):
         self.active_at = float("-inf")
         #: The process in which a Celery worker was started, if this is one.
         self.parent_pid = 0
+        #: The entry of Celery's timer there that calls `catch_up`.
+        self.catching_up: Any = None
         self._pulse: Pulse | None = None
         call_in_child(self._forget_parent)
 
@@ -101,28 +103,25 @@ class Recorder(ABC):
         """
         in_flight = sys.exc_info()[1]
         deadline = time.monotonic() + patience
-        for pause in _PAUSES:
+        for pause in (*_PAUSES, None):
             try:
-                return self._try(work, usual, patience)
+                if usual is not None and self.database.batches:
+                    with self.database.batch() as batch:
+                        result = usual(batch)
+                    if result is not None:
+                        return result
+                with self.database.transaction(patience=patience) as connection:
+                    return work(connection)
             except (DBAPIError, DatabaseUnavailableError) as exc:
                 interruption = interruption_behind(exc, in_flight)
                 if interruption is not None:
                     raise interruption from None
-                if not passes(exc) or time.monotonic() + pause > deadline:
+                if pause is None or not passes(exc) or time.monotonic() + pause > deadline:
                     raise
                 logger.debug("trying again in %s s: %s", pause, type(exc).__name__)
                 time.sleep(pause)
                 usual = None
-        return self._try(work, None, patience)
-
-    def _try(self, work: Callable[[Connection], T], usual: Callable[[Batch], T | None] | None, patience: float) -> T:
-        if usual is not None and self.database.batches:
-            with self.database.batch() as batch:
-                result = usual(batch)
-            if result is not None:
-                return result
-        with self.database.transaction(patience=patience) as connection:
-            return work(connection)
+        raise AssertionError("the last try returns or raises")
 
     def record(self, fact: Fact, *, usual: Callable[[Batch], Any] | None = None) -> bool:
         """Write a fact now or, if the database is away or another one of the task waits, later and in order.
@@ -139,9 +138,7 @@ class Recorder(ABC):
         Raises:
             One of `REFUSALS`: If the database is there and refuses it.
         """
-        if not self._has_pulse():
-            self.backlog.catch_up_if_due()
-        if not self.backlog.must_wait(fact.task_id):
+        if self.backlog.idle or not self._must_wait(fact):
             try:
                 result = self.write(fact.write, usual=usual)
             except (SQLAlchemyError, DatabaseUnavailableError, *REFUSALS) as exc:
@@ -165,6 +162,11 @@ class Recorder(ABC):
             # The parent of a prefork pool must have no thread that talks to the database.
             self.pulse()
         return False
+
+    def _must_wait(self, fact: Fact) -> bool:
+        if not self._has_pulse():
+            self.backlog.catch_up_if_due()
+        return self.backlog.must_wait(fact.task_id)
 
     def _has_pulse(self) -> bool:
         return self._pulse is not None and self._pulse.alive
@@ -201,7 +203,7 @@ class Recorder(ABC):
         return self.parent_pid == os.getpid() and not self._has_pulse()
 
     def owe(self) -> None:
-        """Let subscribers be told soon, after a commit that owes them something. Waits for nothing."""
+        """Wake the deliveries soon, after a commit that filled the outbox. Waits for nothing."""
         if self.makes_no_threads:
             attempt_write(self.backlog, self.wake_deliveries)
         else:

@@ -1,4 +1,4 @@
-"""The process that runs executions, as it is written into their rows."""
+"""This process, as it is written into the rows of executions that run in it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from ..liveness.process import started_at, this_host
 from ..store.executions import begin
 
 
-def runner(worker: str | None) -> begin.Runner:
-    """Describe this process."""
-    pid = os.getpid()
+@functools.lru_cache(maxsize=4)
+def runner(worker: str | None, pid: int) -> begin.Runner:
+    """Describe this process.
+
+    Args:
+        worker: Host name of the Celery worker.
+        pid: This process's id; a forked child asks for itself.
+    """
     return begin.Runner(worker=worker, host=this_host(), pid=pid, pid_started=_started_at(pid))
 
 

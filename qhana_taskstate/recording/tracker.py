@@ -88,7 +88,7 @@ class Tracker(Recorder):
         """Renew the lease of an execution and write its reports, until `unwatch`."""
         pulse = self.pulse()
         pulse.add(execution)
-        if self.backlog.away:
+        if self.backlog.away or pulse.voucher.tried:
             return
         # Before the task runs: from its first line on, it may keep every other thread from running.
         pulse.voucher.stand_first(self.database, own_key())
@@ -120,6 +120,7 @@ class Tracker(Recorder):
             # Left to the end of the execution inside which it ran eagerly.
             execution.outer.inner.append(closing_of(execution, state, failure, self.settings))
             execution.closed = True
+            self.unwatch(execution)
             return
         with execution.writing:
             if execution.postponed:
@@ -128,9 +129,9 @@ class Tracker(Recorder):
             fact = fact_of_close(execution, closing, partial(self._closed, execution))
             try:
                 execution.postponed = True
-                self.record(fact, usual=usual_close(execution, closing))
+                self.record(fact, usual=partial(usual_close, execution, closing))
             except REFUSALS as exc:
-                # The database is there and refuses these very values: without them at least the end is told.
+                # The database is there and refuses these very values: without them at least the end is recorded.
                 logger.exception("the end of %s could not be recorded: %r", execution.name, closing)
                 logger.debug("refused: %s", type(exc).__name__)
                 self._close_bare(execution, fact)
@@ -160,7 +161,8 @@ class Tracker(Recorder):
         self.unwatch(execution)
         if outcome.members_open and self.settings.canvas_progress:
             self.pulse().note_canvas(execution.ref.task_id)
-        self.finish_showing(execution.ref.task_id, outcome)
+        if not outcome.shown:
+            self.finish_showing(execution.ref.task_id, outcome)
 
     def close_elsewhere(
         self,
@@ -235,7 +237,7 @@ class Tracker(Recorder):
 
     def _report(self, execution: Execution, reports: Reports) -> bool:
         """Write reports, or what the database takes of them; returns whether the row of the task shows them."""
-        for told in chain((reports,), plainer_reports(reports)):
+        for some in chain((reports,), plainer_reports(reports)):
             try:
                 # A plugin with an open write on SQLite must not wait for this thread, which waits for that write.
                 with self.database.transaction(patience=IMPATIENT_SECONDS) as connection:
@@ -243,9 +245,9 @@ class Tracker(Recorder):
                         connection,
                         execution.ref,
                         execution.key,
-                        lines=told.lines,
-                        progress=told.progress,
-                        publications=told.publications,
+                        lines=some.lines,
+                        progress=some.progress,
+                        publications=some.publications,
                         counts_members=self.settings.canvas_progress,
                         to_come=followers(execution.request),
                         deadline_seconds=self.settings.publish_deadline_seconds,
@@ -254,7 +256,7 @@ class Tracker(Recorder):
                 if self.backlog.note(exc) or passes(exc):
                     raise
                 logger.warning(
-                    "the database refuses what %s reports (%s): %r", execution.name, type(exc).__name__, told
+                    "the database refuses what %s reports (%s): %r", execution.name, type(exc).__name__, some
                 )
         return True
 

@@ -1,1 +1,1 @@
-"""From what Celery says to facts that are recorded."""
+"""Turns what Celery says into facts, and starts work."""

@@ -1,11 +1,26 @@
-"""Handlers of signals that tell of workers and their processes."""
+"""Handlers of signals about workers and their processes, and what they do."""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import os
+from typing import Any, Final
 
-from ..errors import SettingsError
-from .listener import find, never_fails
+from sqlalchemy.exc import DBAPIError
+
+from ..broker import workers
+from ..database import schema
+from ..errors import DatabaseUnavailableError, SchemaError, SettingsError
+from ..plugin import chords
+from ..recording.tracker import Tracker
+from . import worker_requests
+from .listener import Listener, find, never_fails
+from .selection import warn_of_unmatched
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two tries of a prefork pool's parent to write what waits.
+_CATCH_UP_SECONDS: Final = 1.0
 
 
 @never_fails
@@ -14,17 +29,44 @@ def on_worker_init(sender: Any, **_: Any) -> None:
     listener = find(sender.app)
     if listener is not None:
         try:
-            listener.on_worker_start()
+            prepare_worker(listener)
         except SettingsError as exc:
             raise SystemExit(f"the worker does not start: {exc}") from exc
 
 
+def prepare_worker(listener: Listener) -> None:
+    """Check the schema of the database, and log what is wrong with it; install what has to be there before the pool."""
+    tracker = listener.tracker
+    tracker.parent_pid = os.getpid()
+    warn_of_unmatched(listener.app, tracker.settings.track)
+    try:
+        schema.check(tracker.database)
+    except DatabaseUnavailableError as exc:
+        logger.critical(
+            "the worker starts without its database; what it has to say waits for %g s at most: %s",
+            tracker.settings.keep_facts_seconds,
+            exc,
+        )
+    except SchemaError as exc:
+        tracker.backlog.note_missing_schema(exc)
+    except DBAPIError as exc:
+        logger.critical("task states cannot be recorded: %s", exc)
+    finally:
+        # Nothing of ours may be open when pool children are forked.
+        tracker.database.close()
+    worker_requests.install(listener.app)
+    chords.install(listener.app)
+    workers.install()
+
+
 @never_fails
 def on_worker_process_init(sender: Any = None, **_: Any) -> None:
-    """Give a pool child connections of its own."""
+    """Give a child of a prefork pool connections of its own, and let it take part in upkeep."""
     listener = find(None)
     if listener is not None:
-        listener.on_pool_process_start()
+        # One task at a time: beside it, the thread that renews leases has a connection of its own.
+        listener.tracker.database.keep_connections(1)
+        listener.tracker.serve_upkeep()
 
 
 @never_fails
@@ -37,14 +79,23 @@ def on_worker_ready(sender: Any, **_: Any) -> None:
     if listener is None:
         return
     if type(sender.pool).__module__.endswith("prefork"):
-        listener.on_parent_ready(sender.timer)
+        _catch_up_from_event_loop(listener.tracker, sender.timer)
     else:
-        listener.on_ready()
+        listener.tracker.serve_upkeep()
+
+
+def _catch_up_from_event_loop(tracker: Tracker, timer: Any) -> None:
+    """Write what waits for the database from the event loop of a prefork pool's parent.
+
+    Celery says that it is ready again after each reconnection, and may have emptied the timer before.
+    """
+    if tracker.catching_up is None or tracker.catching_up.canceled:
+        tracker.catching_up = timer.call_repeatedly(_CATCH_UP_SECONDS, tracker.catch_up)
 
 
 @never_fails
 def on_leaving(sender: Any = None, **_: Any) -> None:
-    """Let a process that ends say what it still has to say."""
+    """Write what waits for the database before this process ends."""
     listener = find(None)
     if listener is not None:
-        listener.on_leaving()
+        listener.leave()

@@ -1,10 +1,10 @@
-"""Who listens to a signal, and what happens when a handler fails."""
+"""The `TaskState` that handlers of signals record for, and what happens when a handler fails."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from celery import Celery
@@ -14,7 +14,6 @@ from sqlalchemy.exc import DBAPIError
 from .. import current
 from ..context.current import current_execution
 from ..errors import DatabaseUnavailableError, SchemaError
-from ..facts import Publication, TaskRef
 from ..recording.tracker import Tracker
 
 logger = logging.getLogger(__name__)
@@ -31,31 +30,12 @@ class Listener(Protocol):
     def tracker(self) -> Tracker:
         """Where facts go."""
 
-    def adopt(
-        self, name: str, kwargs: Mapping[str, Any], publication: Publication, *, redelivered: bool
-    ) -> TaskRef | None:
-        """Find or make the task that a plugin task's message belongs to by itself; None if that is not known yet."""
-
-    def on_worker_start(self) -> None:
-        """Check the schema and say what to do if it does not fit."""
-
-    def on_pool_process_start(self) -> None:
-        """Forget connections of the parent process, and take part in upkeep."""
-
-    def on_ready(self) -> None:
-        """Take part in upkeep from this process."""
-
-    def on_parent_ready(self, timer: Any) -> None:
-        """Let the event loop of a prefork pool's parent write what waits for the database."""
-
-    def on_leaving(self) -> None:
-        """Write what waits for the database before this process ends."""
+    def leave(self) -> None:
+        """Write what waits for the database, and send what is owed, before this process ends."""
 
 
-def find(app: Celery | None) -> Listener | None:
-    """Return the listener of an app, or of the process for None; None where there is none."""
-    found: Listener | None = current.find(app)
-    return found
+#: Returns the listener of an app, or of the process for None; None where there is none.
+find: Callable[[Celery | None], Listener | None] = current.find
 
 
 def never_fails(handler: Callable[..., None]) -> Callable[..., None]:
@@ -116,10 +96,9 @@ def _is_noted(exc: Exception) -> bool:
 
 
 def end_bare() -> None:
-    """Let it at least be told that an execution ended, if it has; a running one is left to its `task_postrun`."""
+    """Record at least that an execution ended, if it has; a running one is left to its `task_postrun`."""
     execution = current_execution()
     if execution is not None and execution.leaves:
-        listener = find(execution.task.app)
-        if listener is not None and execution.known:
-            listener.tracker.end_unseen(execution)
+        if execution.known:
+            execution.tracker.end_unseen(execution)
         execution.leave()

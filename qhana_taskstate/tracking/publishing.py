@@ -1,4 +1,4 @@
-"""Handlers of signals that tell of published messages."""
+"""Handlers of signals about published messages: the header that makes them belong, their registration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..context.header import HEADER, OWN_TASK_PREFIX
 from ..context.nesting import nesting_of
 from ..facts import ExecutionKey, Publication, TaskRef
 from ..plugin.task_class import find_plugin_task, resent
-from .adopting import adopt
+from .adoption import adopt
 from .listener import find, never_fails
 from .selection import select_one
 
@@ -104,7 +104,8 @@ def _adopt_at_publish(name: str, headers: dict[str, Any], body: Any, publication
     if task is None:
         return
     args, kwargs = body[:2] if isinstance(body, (tuple, list)) and len(body) > 1 else ((), {})
-    ref = adopt(listener, task, args, kwargs if isinstance(kwargs, Mapping) else {}, publication, redelivered=False)
+    kwargs = kwargs if isinstance(kwargs, Mapping) else {}
+    ref = adopt(listener.tracker, task, args, kwargs, publication, redelivered=False)
     if ref is not None:
         headers[HEADER] = ref.encode()
         headers["replaced_task_nesting"] = publication.key.nesting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,6 +13,8 @@ from celery import Celery
 from ..context.header import OWN_TASK_PREFIX
 from ..plugin.task_class import PluginTask, is_plugin_task
 from ..plugin.unit_of_work import with_bookkeeping
+
+logger = logging.getLogger(__name__)
 
 #: Names of the tasks that Celery itself brings (celery 5.5 to 5.7, `app/builtins.py`).
 _CELERYS_PREFIX = "celery."
@@ -33,9 +36,11 @@ def is_selected(name: str, patterns: Sequence[str]) -> bool:
     return not wanted or any(fnmatchcase(name, pattern) for pattern in wanted)
 
 
-def unmatched(app: Celery, patterns: Sequence[str]) -> list[str]:
-    """Return the patterns that fit no task of an app: most likely they are misspelt."""
-    return [pattern for pattern in patterns if not any(fnmatchcase(name, pattern.lstrip("!")) for name in app.tasks)]
+def warn_of_unmatched(app: Celery, patterns: Sequence[str]) -> None:
+    """Log which patterns fit no task of an app: most likely they are misspelt."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern.lstrip("!")) for name in app.tasks):
+            logger.warning("taskstate_track names %r, but no task of this worker is called so", pattern)
 
 
 def select(app: Celery, patterns: Sequence[str]) -> None:

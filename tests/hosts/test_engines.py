@@ -14,6 +14,7 @@ from sqlalchemy import Engine, StaticPool, create_engine, text
 
 from qhana_taskstate import ProcessingTask, SettingsError, TaskState
 from qhana_taskstate.testing.plugin import StartWorker
+from qhana_taskstate.tracking.lifecycle import prepare_worker
 from tests.apps.factory import close_state
 from tests.apps.jobs import say
 from tests.contract.conftest import MakeState
@@ -59,7 +60,7 @@ def test_engine_is_found_at_first_use_inside_a_context(host: Host, tmp_path: Pat
 
 def test_engine_of_the_only_app_is_found_outside_of_a_context_too(host: Host, tmp_path: Path) -> None:
     app = host.create_app(f"sqlite:///{tmp_path / 'app.db'}")
-    host.state.on_worker_start()
+    prepare_worker(host.state)
     with app.app_context():
         assert host.state.database.engine is host.db.engine
 
@@ -97,7 +98,7 @@ def test_engine_of_the_host_keeps_its_connections_when_a_worker_starts(make_stat
         connection.execute(text("CREATE TABLE hosts (id INTEGER)"))
     state = make_state(engine=engine)
     state.upgrade()
-    state.on_worker_start()
+    prepare_worker(state)
     state.tracker.catch_up()
 
     with engine.begin() as connection:

@@ -24,7 +24,7 @@ from ...reading.tasks import silent_task_ids
 from ...states import ExecutionState
 from ...store.log import entries
 from ...store.task import removal
-from ...tracking.submission.submit import Submitter
+from ...tracking.submission.publish import probe_broker
 from ...upkeep import leader
 from .checks import (
     CLOCK_TOLERANCE_SECONDS,
@@ -133,7 +133,7 @@ class Doctor:
 
     def _examine_workers(self) -> Iterator[Finding]:
         state = self._state
-        Submitter(state.app, state.tracker).probe_broker()
+        probe_broker(state.app)
         inspection = state.app.control.inspect(timeout=self._timeout)
         consumed = {
             worker: {queue["name"] for queue in queues} for worker, queues in (inspection.active_queues() or {}).items()

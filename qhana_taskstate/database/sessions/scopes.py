@@ -104,6 +104,10 @@ class Sessions:
     @property
     def untouched(self) -> bool:
         """Whether nobody has asked for the current session yet, so that there is nothing in it."""
+        scope = _scope.get()
+        if self._host is None and scope is not None and scope.sessions is self:
+            # Of every execution: without a further call.
+            return scope._session is None
         return self._host_here() is None and not self._current_scope().started
 
     def open_write(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from sqlalchemy import Dialect, Integer, Text, TypeDecorator
+from sqlalchemy import ColumnElement, Dialect, Integer, Text, TypeDecorator
 from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.types import TypeEngine
 
@@ -98,6 +98,17 @@ class Count(TypeDecorator[int]):
         if value is None or (type(value) is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER):
             return value
         return nearest_count(value)
+
+
+def bare_type(column: ColumnElement[Any]) -> TypeEngine[Any]:
+    """Return the database's own type of a column, for a value that is already what the column holds.
+
+    The types above look at each value that is bound or read, which the statements of every execution need not pay for.
+    """
+    found: TypeEngine[Any] = column.type
+    while isinstance(found, TypeDecorator):
+        found = found.impl_instance
+    return found
 
 
 def nearest_count(value: object) -> int | None:

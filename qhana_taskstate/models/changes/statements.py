@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import BindParameter, Connection, Result, event, false, select, update
+from sqlalchemy import BindParameter, Connection, Result, event, select
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from ...clock import now
@@ -18,6 +18,7 @@ from ...database.tables.runner import task_table
 from ...states import TaskEvent, check_status, is_terminal
 from ...store.ending import end
 from ...store.task import outbox as task_outbox
+from ...store.task.locks import lock_database
 from . import events as changes_events
 from . import shown_steps
 
@@ -193,9 +194,7 @@ def _connection(state: ORMExecuteState) -> Connection:
     session = state.session
     connection = session.connection(bind_arguments=dict(state.bind_arguments))
     note_write(session)
-    if connection.dialect.name == "sqlite":
-        # Takes the write lock, so that what is read next stays true.
-        connection.execute(update(task_table).where(false()).values(current_step=0))
+    lock_database(connection)
     return connection
 
 

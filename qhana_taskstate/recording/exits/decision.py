@@ -28,7 +28,7 @@ _TRACER: Final = "celery.app.trace"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """All that was told of one execution between `task_prerun` and `task_postrun`.
+    """All that is known of one execution between `task_prerun` and `task_postrun`.
 
     Attributes:
         state: Celery's word in `task_postrun`; None if the body, or what Celery does about its end, was interrupted.
@@ -36,7 +36,7 @@ class Exit:
         in_flight: The exception that goes through the tracer while `task_postrun` is sent.
         succeeded: Whether `task_success` was sent.
         failure: What `task_failure` said.
-        told: What the body itself stored as its failed end (`update_state`).
+        stored: What the body itself stored as its failed end (`update_state`).
         acks_late: Whether the broker keeps the message until the end.
         eager: Whether it ran without a message.
         in_pool_child: Whether its process has a parent that reports what ends it (prefork).
@@ -48,7 +48,7 @@ class Exit:
     in_flight: BaseException | None = None
     succeeded: bool = False
     failure: Failure | None = None
-    told: Failure | None = None
+    stored: Failure | None = None
     acks_late: bool = False
     eager: bool = False
     in_pool_child: bool = False
@@ -82,7 +82,7 @@ def decide(left: Exit) -> Close | HandBack | Leave:
     """Tell what an execution's way out of the tracer means (celery 5.5 to 5.7).
 
     Args:
-        left: What was told of it.
+        left: What is known of it.
     """
     rejected = left.in_flight if isinstance(left.in_flight, Reject) else left.retval
     if isinstance(rejected, Reject):
@@ -95,7 +95,7 @@ def decide(left: Exit) -> Close | HandBack | Leave:
         case ExecutionState.FAILURE:
             return Close(ExecutionState.FAILURE, left.failure or failure_of(left.retval))
         case ExecutionState.IGNORED:
-            return Close(ExecutionState.FAILURE, left.told) if left.told else Close(ExecutionState.IGNORED)
+            return Close(ExecutionState.FAILURE, left.stored) if left.stored else Close(ExecutionState.IGNORED)
     return _interrupted(left)
 
 
@@ -236,8 +236,8 @@ def failure_of(exception: BaseException | None, traceback: Any = None, einfo: An
     if isinstance(cause, UnpickleableExceptionWrapper):
         raised = sys.exc_info()[1]
         if raised is None or type(raised).__name__ != cause.exc_cls_name:
-            told = ", ".join(_text(argument) for argument in cause.exc_args or ())
-            return Failure(type=str(cause.exc_cls_name), message=told, traceback=traceback_text)
+            message = ", ".join(_text(argument) for argument in cause.exc_args or ())
+            return Failure(type=str(cause.exc_cls_name), message=message, traceback=traceback_text)
         # Celery hands on what it made of it, which has no notes and no causes, while the error itself is handled.
         cause = raised
     message = message_of(cause) if isinstance(cause, BaseException) else _text(cause)
@@ -250,7 +250,7 @@ def runs_again_after_timeout(task: Any) -> bool:
     return bool(task.acks_late) and not acknowledges
 
 
-def failure_told(state: str | None, meta: Any) -> Failure | None:
+def stored_failure(state: str | None, meta: Any) -> Failure | None:
     """Describe the failed end that a body stored itself, with `update_state(state="FAILURE", meta=…)`.
 
     Args:

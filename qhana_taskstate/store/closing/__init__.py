@@ -1,1 +1,1 @@
-"""Writes that may bring a task to its end."""
+"""Writes after which a task may have ended: a close, the release of a hold, a loss."""

@@ -1,4 +1,4 @@
-"""The end of an execution, and of its task if nothing else is open."""
+"""Closes an execution, and ends its task if nothing else is open."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from ...database.tables.base import NAME_LENGTH
 from ...database.tables.executions import execution_table, message_table
 from ...database.tables.jobs import job_table
 from ...database.tables.runner import task_table
+from ...database.tables.types import bare_type
 from ...facts import ExecutionKey, Failure, Progress, Publication, TaskRef
-from ...states import CHORD_UNLOCK, FAILED_STATES, ExecutionState, TaskStatus
-from ...texts import LONGEST_TEXT, cut
+from ...states import CHORD_UNLOCK, ExecutionState, TaskStatus
+from ...texts import LONGEST_TEXT, clean, cut
 from ..ending.end import DECIDE, SHOW_SUCCESS
 from ..ending.outcome import Outcome
-from ..ending.remaining import NOTHING_OPEN, SEVERAL, look_at, look_at_task
+from ..ending.remaining import NOTHING_LEFT, SEVERAL, look_at, look_at_task
 from ..ending.showing import LOCK_TASK_IF_FREE, finish, is_subscribed
 from ..executions.keys import is_of_key, key_columns, named
 from ..executions.open import THIS, is_of_token
@@ -30,6 +31,7 @@ from ..log import entries
 from ..progress.canvas import Canvas
 from ..progress.shown import canvas_of, set_progress
 from ..task.jobs import LOCK_JOB_BRIEFLY, lock_job
+from .verdict import Asks, Fails, shows_members, verdict_of
 
 #: How many characters of a traceback are kept.
 _LONGEST_TRACEBACK: Final = 16 * LONGEST_TEXT
@@ -72,41 +74,49 @@ class Closing:
         return self.state == ExecutionState.SUCCESS and not brings
 
 
+#: Closes an execution that is open.
 _CLOSE = (
     update(execution_table)
     .where(THIS)
     .values(
         {
-            execution_table.c[name]: bindparam(name, type_=execution_table.c[name].type)
+            execution_table.c[name]: bindparam(name, type_=bare_type(execution_table.c[name]))
             for name in ("state", "closed_at", "error_type", "error", "traceback")
         }
     )
 )
 
 
-# The usual end in two round trips (PostgreSQL). A look does not see what a change in its own statement does, and so
-# leaves that execution out.
+# The short way of a close: two statements that share a round trip, and one more that ends the task (PostgreSQL).
+
+#: Closes the execution, as a part of the next statement.
 _closed = _CLOSE.where(is_of_token).returning(literal(1)).cte("closed")
 
 
+#: Does so, and asks what is left of the task. That does not see what its own statement changes, and so leaves this
+#: execution out.
 _CLOSE_AND_LOOK = look_at(not_(THIS)).add_columns(
     case((is_subscribed, 1), else_=0).label("subscribed"),
     select(func.count()).select_from(_closed).scalar_subquery().label("changed"),
 )
 
 
+#: The row of the task, locked if nobody holds it.
 _free_row = LOCK_TASK_IF_FREE.cte("free_row")
 
 
 _is_free = select(literal(1)).select_from(_free_row).exists()
 
 
+#: Decides the end SUCCESS in the job row, and says whether the row of the task shows it.
 _decided = DECIDE.values({job_table.c.end_copied: _is_free}).returning(literal(1)).cte("decided")
 
 
+#: Shows it there.
 _ended = SHOW_SUCCESS.where(task_table.c.id == _free_row.c.id).returning(literal(1)).cte("ended")
 
 
+#: Ends the task as SUCCESS by both; answers whether its row shows it.
 _END_WELL = select(case((_is_free, 1), else_=0).label("shown")).add_cte(_decided, _ended)
 
 
@@ -120,7 +130,7 @@ def close_usually(batch: Batch, ref: TaskRef, closing: Closing) -> Outcome | Non
     moment = now()
     values = {
         **named(ref.task_id, closing.key),
-        **_facts_of_close(closing, moment),
+        **_values_of_close(closing, moment),
         "of_token": ref.token,
         "end_status": TaskStatus.SUCCESS.value,
         "ended_at": moment,
@@ -163,22 +173,24 @@ def close(connection: Connection, ref: TaskRef, closing: Closing) -> Outcome:
     if closing.publications:
         assert closing.deadline_seconds is not None  # noqa: S101  (both or neither; tells the type checker)
         register(connection, ref.task_id, closing.publications, deadline_seconds=closing.deadline_seconds)
-    lines = [line for line in closing.lines]
+    lines = list(closing.lines)
     if closing.progress is not None:
         set_progress(connection, ref.task_id, closing.key, closing.progress)
-    failed = closing.state in FAILED_STATES
     changed = _close(connection, ref.task_id, closing)
-    if changed and failed and job.end_status is None:
-        lines.append(_failure_entry(closing))
+    ended: TaskStatus | None = None
+    remaining = NOTHING_LEFT
+    match verdict_of(closing.state, closes=changed, has_ended=job.end_status is not None):
+        case Fails():
+            ended = TaskStatus.ERROR
+            lines.append(_failure_entry(closing))
+        case Asks():
+            remaining = look_at_task(connection, job)
+            ended = remaining.ended
     if lines:
         entries.append(connection, ref.task_id, lines, column=False)
-    ended, look = None, NOTHING_OPEN
-    if changed and job.end_status is None:
-        # After a RETRY too: the next attempt often ends before the close of the one that published it.
-        look = NOTHING_OPEN if failed else look_at_task(connection, job)
-        ended = TaskStatus.ERROR if failed else look.ended
     progress: Progress | Canvas | None = closing.progress
-    if closing.counts_members and (progress is not None or (ended == TaskStatus.SUCCESS and look.several)):
+    reports = progress is not None
+    if shows_members(ended, remaining, counts_members=closing.counts_members, reports=reports):
         canvas = canvas_of(connection, ref.task_id, to_come=closing.to_come, ended=ended == TaskStatus.SUCCESS)
         progress = canvas if canvas.is_several else progress
     shown = finish(
@@ -187,18 +199,18 @@ def close(connection: Connection, ref: TaskRef, closing: Closing) -> Outcome:
         ended,
         log=bool(lines),
         progress=progress,
-        # A look that finds the end has found no open step.
+        # What finds the end has found no open step.
         has_no_step=ended == TaskStatus.SUCCESS,
     )
-    return Outcome(changed=changed, ended=ended, members_open=look.open, shown=shown)
+    return Outcome(changed=changed, ended=ended, members_open=remaining.open, shown=shown)
 
 
 def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
-    facts = _facts_of_close(closing, now())
+    values = _values_of_close(closing, now())
     key = closing.key
     if closing.kept:
         connection.execute(delete(message_table).where(is_of_key(message_table, task_id, key)))
-    if connection.execute(_CLOSE, {**named(task_id, key), **facts}).rowcount:
+    if connection.execute(_CLOSE, {**named(task_id, key), **values}).rowcount:
         if closing.name == CHORD_UNLOCK and closing.state == ExecutionState.RETRY:
             _forget_earlier_attempts(connection, task_id, key)
         return True
@@ -207,7 +219,7 @@ def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
         "name": closing.name[:NAME_LENGTH],
         "deliveries": 0,
         "losses": 0,
-        **facts,
+        **values,
     }
     return insert_absent(connection, execution_table, [row]) > 0
 
@@ -225,17 +237,17 @@ def _forget_earlier_attempts(connection: Connection, task_id: int, key: Executio
     )
 
 
-def _facts_of_close(closing: Closing, moment: datetime) -> dict[str, Any]:
+def _values_of_close(closing: Closing, moment: datetime) -> dict[str, Any]:
     failure = closing.failure
     return {
         "state": closing.state.value,
         "closed_at": moment,
-        "error_type": failure and failure.type[:NAME_LENGTH],
-        "error": failure and cut(failure.message),
-        "traceback": failure and failure.traceback and cut(failure.traceback, _LONGEST_TRACEBACK),
+        "error_type": failure and clean(failure.type)[:NAME_LENGTH],
+        "error": failure and clean(cut(failure.message)),
+        "traceback": failure and failure.traceback and clean(cut(failure.traceback, _LONGEST_TRACEBACK)),
     }
 
 
 def _failure_entry(closing: Closing) -> str:
-    told = closing.failure.summary if closing.failure else closing.state.value.lower()
-    return cut(f"{closing.name} failed: {told}")
+    cause = closing.failure.summary if closing.failure else closing.state.value.lower()
+    return cut(f"{closing.name} failed: {cause}")

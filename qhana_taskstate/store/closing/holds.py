@@ -1,4 +1,4 @@
-"""Holds, which keep a task open while a canvas is submitted."""
+"""Holds, which keep a task open while a canvas is submitted: their lease and their release."""
 
 from __future__ import annotations
 

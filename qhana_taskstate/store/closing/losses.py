@@ -1,4 +1,4 @@
-"""Executions that lost their worker or their message."""
+"""Settles executions that lost their worker or their message: handed back, sent again, or LOST."""
 
 from __future__ import annotations
 

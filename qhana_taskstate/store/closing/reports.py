@@ -1,4 +1,4 @@
-"""What a running execution has reported so far."""
+"""Writes what a running execution has reported: log, progress, published messages."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Float, bindparam, case, func, literal, select
 
 from ...database.tables.jobs import job_table
 from ...database.tables.runner import DEFAULT_TARGET, task_table
+from ...database.tables.types import bare_type
 from ...states import ERROR_WORDS, UNKNOWN, TaskEvent, TaskStatus
 from ..task import steps as task_steps
 from ..task.locks import lock_task
@@ -49,26 +50,29 @@ DECIDE = (
     .where(job_table.c.task_id == bindparam("of_task"), job_table.c.end_status.is_(None))
     .values(
         {
-            job_table.c[name]: bindparam(name, type_=job_table.c[name].type)
+            job_table.c[name]: bindparam(name, type_=bare_type(job_table.c[name]))
             for name in ("end_status", "ended_at", "end_copied")
         }
     )
 )
+#: The type of each value that shows an end. Only the word needs care: which word says ERROR is a setting.
+_SHOWN_TYPES = {"task_status": task_table.c.task_status.type, "finished_at": bare_type(task_table.c.finished_at)}
+#: Shows the end in the `ProcessingTask` row, unless that has ended.
 _SHOW = (
     update(task_table)
     .where(task_table.c.id == bindparam("of_task"), task_table.c.finished_at.is_(None))
-    .values(
-        {task_table.c[name]: bindparam(name, type_=task_table.c[name].type) for name in ("task_status", "finished_at")}
-    )
+    .values({task_table.c[name]: bindparam(name, type_=type_) for name, type_ in _SHOWN_TYPES.items()})
 )
 _SHOW_WITH_PROGRESS = _SHOW.values({task_table.c.progress_value: bindparam("progress_value", type_=Float())})
 #: Shows the end SUCCESS in the `ProcessingTask` row, unless that has ended; does in SQL what `progress_at_end` does.
 SHOW_SUCCESS = _SHOW.values(
     {
+        # This word is the same whatever the settings say.
+        task_table.c.task_status: bindparam("task_status", type_=bare_type(task_table.c.task_status)),
         task_table.c.progress_value: case(
             (task_table.c.progress_value.is_(None), None),
             else_=func.coalesce(task_table.c.progress_target, literal(DEFAULT_TARGET, Float)),
-        )
+        ),
     }
 )
 
@@ -92,12 +96,14 @@ def copy_end(
     """Write an end into the `ProcessingTask` row, which the caller has locked; returns what that raises."""
     values = {"of_task": task_id, "task_status": status.value, "finished_at": moment}
     connection.execute(SHOW_SUCCESS if status == TaskStatus.SUCCESS else _SHOW, values)
-    cleared = clear_steps and task_steps.clear(connection, task_id)
-    return _events(cleared_step=cleared)
+    if clear_steps and task_steps.clear(connection, task_id):
+        return set(_END_AND_STEP)
+    return set(_END)
 
 
-def _events(*, cleared_step: bool) -> set[TaskEvent]:
-    return {TaskEvent.STATUS, TaskEvent.DETAILS, *([TaskEvent.STEPS] if cleared_step else [])}
+#: What an end raises, without and with a step that it cleared.
+_END = frozenset({TaskEvent.STATUS, TaskEvent.DETAILS})
+_END_AND_STEP = _END | {TaskEvent.STEPS}
 
 
 _COLUMNS = (
@@ -110,7 +116,9 @@ _COLUMNS = (
 
 def events_of(ending: Ending) -> set[TaskEvent]:
     """Return what an attempt to change the status raises."""
-    return _events(cleared_step=ending.cleared_step) if ending.ended else set()
+    if not ending.ended:
+        return set()
+    return set(_END_AND_STEP if ending.cleared_step else _END)
 
 
 def set_status(connection: Connection, task_id: int, word: str | None) -> Ending | None:

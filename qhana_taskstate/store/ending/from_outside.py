@@ -1,4 +1,4 @@
-"""Ends that come from outside: cancelled, finished by hand, nothing published."""
+"""Ends a task from outside: cancelled, finished by hand, a start that failed; or evaluates it again."""
 
 from __future__ import annotations
 

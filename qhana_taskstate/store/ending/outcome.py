@@ -1,4 +1,4 @@
-"""What a write led to."""
+"""What a write led to, as a value: the end of a task, what is open, what is shown."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Whether anything of a task is still to come."""
+"""Looks what of a task is still to come: open executions, holds, an open step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, bindparam, case, func, literal, or_, select, true, update
 
@@ -32,14 +32,16 @@ def look_at(others: ColumnElement[bool]) -> Any:
     )
 
 
+#: The query for all of its executions.
 _LOOK = look_at(true())
 
 
-SEVERAL = 2
+#: So many members make a task of several.
+SEVERAL: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class Remaining:
     """What is left of a task.
 
     Attributes:
@@ -53,16 +55,17 @@ class _Look:
     ended: TaskStatus | None = None
 
 
-NOTHING_OPEN = _Look(open=False)
+#: Of a task whose end needs no look.
+NOTHING_LEFT: Final = Remaining(open=False)
 
 
-def look_at_task(connection: Connection, job: Job) -> _Look:
+def look_at_task(connection: Connection, job: Job) -> Remaining:
     """Look whether nothing of a task is left to come. The caller holds its job row."""
     row = connection.execute(_LOOK, {"of_task": job.ref.task_id}).one()
     several = row.members >= SEVERAL
     if row.open or not job.had_work or job.open_ended:
-        return _Look(open=bool(row.open), several=several)
+        return Remaining(open=bool(row.open), several=several)
     if row.waiting and not job.parked:
         connection.execute(update(job_table).where(job_table.c.task_id == job.ref.task_id).values(parked=True))
     waits = row.waiting or job.parked
-    return _Look(open=False, several=several, ended=None if waits else TaskStatus.SUCCESS)
+    return Remaining(open=False, several=several, ended=None if waits else TaskStatus.SUCCESS)

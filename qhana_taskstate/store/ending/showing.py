@@ -1,13 +1,14 @@
-"""Copies what was decided to the `ProcessingTask` row, where that is free."""
+"""Decides the end in the job row, and copies it to the `ProcessingTask` row where that is free."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, bindparam, exists, select, update
+from sqlalchemy import Connection, bindparam, exists, select, type_coerce, update
 
 from ...clock import now
 from ...database.dialects import limit_lock_wait
 from ...database.tables.jobs import job_table
 from ...database.tables.runner import subscription_table, task_table
+from ...database.tables.types import bare_type
 from ...facts import Progress
 from ...states import TaskEvent, TaskStatus
 from ..log import entries
@@ -16,18 +17,22 @@ from ..progress.shown import progress_of, show_progress, shown_progress
 from ..task import outbox
 from .end import DECIDE, copy_end
 
+#: Whether anybody is to be notified of changes of the task.
 is_subscribed = exists().where(subscription_table.c.task_id == bindparam("of_task"))
 
 
+#: What the row of the task shows so far.
 _SHOWN = select(
     task_table.c.id,
-    task_table.c.finished_at,
+    type_coerce(task_table.c.finished_at, bare_type(task_table.c.finished_at)).label("finished_at"),
     # Asked along the way, so that a task without subscribers pays nothing.
     is_subscribed.label("subscribed"),
     task_table.c.progress_value,
-    task_table.c.progress_start,
-    task_table.c.progress_target,
-    task_table.c.progress_unit,
+    # As they are: `shown_progress` knows the defaults.
+    *(
+        type_coerce(column, bare_type(column)).label(column.name)
+        for column in (task_table.c.progress_start, task_table.c.progress_target, task_table.c.progress_unit)
+    ),
 ).where(task_table.c.id == bindparam("of_task"))
 
 

@@ -1,4 +1,4 @@
-"""The beginning of an execution."""
+"""Records that an execution begins, or finds that it runs or has ended already."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, update
+from sqlalchemy import Connection, bindparam, func, null, update
 
 from ...clock import now
 from ...database.inserts import insert_absent
@@ -15,8 +15,10 @@ from ...database.pipeline import Batch
 from ...database.tables.base import NAME_LENGTH
 from ...database.tables.executions import execution_table
 from ...database.tables.jobs import job_table
+from ...database.tables.types import bare_type
 from ...facts import ExecutionKey, TaskRef
 from ...states import ExecutionState
+from ...texts import clean
 from ..task.jobs import find_job
 from .celery_ids import column_id
 from .keys import is_of_key, key_columns, named
@@ -41,6 +43,11 @@ class Runner:
     pid: int
     pid_started: float | None
 
+    def __post_init__(self) -> None:
+        """Keep of the names what the columns hold."""
+        object.__setattr__(self, "worker", self.worker and clean(self.worker)[:NAME_LENGTH])
+        object.__setattr__(self, "host", clean(self.host)[:NAME_LENGTH])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
@@ -50,7 +57,7 @@ class Begun:
         known: False if the token belongs to no task, so that nothing was written.
         task_ended: The task had already ended.
         closed: This very execution had already ended (its message was delivered again).
-        running: This very execution runs in a process that lives (its message was delivered again), so that nothing
+        running: This very execution runs in a process that is alive (its message was delivered again), so that nothing
             was written.
     """
 
@@ -60,19 +67,20 @@ class Begun:
     running: bool = False
 
 
+#: Begins an execution that is not closed, whether or not it runs already.
 _BEGIN = (
     update(execution_table)
     .where(THIS)
     .values(
         {
-            execution_table.c[name]: bindparam(name, type_=execution_table.c[name].type)
+            execution_table.c[name]: bindparam(name, type_=bare_type(execution_table.c[name]))
             for name in ("state", "heartbeat_at", "worker", "host", "pid", "pid_started", "acks_late", "max_retries")
         }
         | {
             execution_table.c.started_at: func.coalesce(
-                execution_table.c.started_at, bindparam("moment", type_=execution_table.c.started_at.type)
+                execution_table.c.started_at, bindparam("moment", type_=bare_type(execution_table.c.started_at))
             ),
-            execution_table.c.deadline_at: None,
+            execution_table.c.deadline_at: null(),
             execution_table.c.deliveries: execution_table.c.deliveries + 1,
         }
     )
@@ -82,9 +90,11 @@ _BEGIN = (
 _is_not_running = execution_table.c.state != ExecutionState.RUNNING.value
 
 
+#: Begins one that waits to begin.
 _BEGIN_ANEW = _BEGIN.where(_is_not_running)
 
 
+#: Does so if the token is the task's, and says in the same round trip whether the task has ended (PostgreSQL).
 _BEGIN_OF_TOKEN = _BEGIN_ANEW.where(is_of_token).returning(
     job_table.c.end_status,
     # That it runs is worth no wait for the disk: after a crash of the database its end says so again.
@@ -103,7 +113,7 @@ def begin(
     acks_late: bool = False,
     max_retries: int | None = None,
     moment: datetime | None = None,
-    lives: Callable[[Connection, Lease], bool] | None = None,
+    runs_still: Callable[[Connection, Lease], bool] | None = None,
 ) -> Begun:
     """Record that an execution runs; it is inserted if its publication is not recorded yet, or never was.
 
@@ -117,14 +127,14 @@ def begin(
         acks_late: Whether the broker keeps its message until it ended.
         max_retries: Celery's limit, None for no limit.
         moment: When it began, aware UTC; None is now.
-        lives: Tells whether the process lives that runs this very execution already; it then stays with that one.
+        runs_still: Tells whether the process of a lease still runs this very execution; it then stays with that one.
             None lets it be taken over.
 
     Returns:
         What was found. A closed execution is not opened again.
     """
     moment = moment or now()
-    facts = _facts_of_begin(runner, acks_late, max_retries, moment)
+    facts = _values_of_begin(runner, acks_late, max_retries, moment)
     job = find_job(connection, ref.task_id)
     if job is None or job.ref != ref:
         return Begun(known=False)
@@ -132,8 +142,8 @@ def begin(
     values = {**named(ref.task_id, key), **facts, "moment": moment}
     if connection.execute(_BEGIN_ANEW, values).rowcount:
         return Begun(known=True, task_ended=ended)
-    if lives is not None and any(
-        lives(connection, lease) for lease in running(connection, is_of_key(execution_table, ref.task_id, key))
+    if runs_still is not None and any(
+        runs_still(connection, lease) for lease in running(connection, is_of_key(execution_table, ref.task_id, key))
     ):
         return Begun(known=True, task_ended=ended, running=True)
     inserted = insert_absent(
@@ -162,17 +172,17 @@ def begin(
     return Begun(known=True, task_ended=ended, closed=True)
 
 
-def _facts_of_begin(runner: Runner, acks_late: bool, max_retries: int | None, moment: datetime) -> dict[str, Any]:
+def _values_of_begin(runner: Runner, acks_late: bool, max_retries: int | None, moment: datetime) -> dict[str, Any]:
     return {
         "state": ExecutionState.RUNNING.value,
         "heartbeat_at": moment,
-        "worker": runner.worker and runner.worker[:NAME_LENGTH],
-        "host": runner.host[:NAME_LENGTH],
+        "worker": runner.worker,
+        "host": runner.host,
         "pid": runner.pid,
         "pid_started": runner.pid_started,
         "acks_late": acks_late,
         # Beyond what a column holds (`sys.maxsize`, infinity) it says "for ever", as None does.
-        "max_retries": limit(max_retries),
+        "max_retries": None if max_retries is None else limit(max_retries),
     }
 
 
@@ -191,6 +201,6 @@ def begin_usually(
     Returns:
         None if it is another case; nothing was written then.
     """
-    facts = _facts_of_begin(runner, acks_late, max_retries, moment)
+    facts = _values_of_begin(runner, acks_late, max_retries, moment)
     rows = batch.run(_BEGIN_OF_TOKEN, {**named(ref.task_id, key), **facts, "moment": moment, "of_token": ref.token})
     return Begun(known=True, task_ended=rows[0][0] is not None) if rows else None

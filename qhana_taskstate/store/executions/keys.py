@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, bindparam
+from sqlalchemy import ColumnElement, Integer, String, Table, and_, bindparam
 
 from ...database.tables.executions import execution_table
+from ...database.tables.types import LARGEST_INTEGER, nearest_count
 from ...facts import ExecutionKey, TaskRef
 from .celery_ids import column_id
 
@@ -29,19 +30,20 @@ def is_of_key(table: Table, task_id: int, key: ExecutionKey) -> ColumnElement[bo
 #: The condition for the row of an execution whose key is bound later, by `named`.
 IS_NAMED = and_(
     execution_table.c.task_id == bindparam("of_task"),
-    execution_table.c.celery_id == bindparam("of_celery_id"),
-    execution_table.c.retries == bindparam("of_retries"),
-    execution_table.c.nesting == bindparam("of_nesting"),
+    execution_table.c.celery_id == bindparam("of_celery_id", type_=String()),
+    execution_table.c.retries == bindparam("of_retries", type_=Integer()),
+    execution_table.c.nesting == bindparam("of_nesting", type_=Integer()),
 )
 
 
 def named(task_id: int, key: ExecutionKey) -> dict[str, Any]:
-    """Return the values of `IS_NAMED`."""
+    """Return the values of `IS_NAMED`, as the columns hold them."""
+    retries, nesting = key.retries, key.nesting
     return {
         "of_task": task_id,
         "of_celery_id": column_id(key.celery_id),
-        "of_retries": key.retries,
-        "of_nesting": key.nesting,
+        "of_retries": retries if -LARGEST_INTEGER <= retries <= LARGEST_INTEGER else nearest_count(retries),
+        "of_nesting": nesting if -LARGEST_INTEGER <= nesting <= LARGEST_INTEGER else nearest_count(nesting),
     }
 
 

@@ -1,4 +1,4 @@
-"""The leases of running executions."""
+"""Leases of running executions: renews them, and lists them for those who look for silence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions for an execution that is still open, and for its task's token."""
+"""Conditions of hot statements: an execution that is still open, and its task's token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registers published messages as executions."""
+"""Registers published messages as executions that wait to begin."""
 
 from __future__ import annotations
 
@@ -92,6 +92,9 @@ def is_registered(connection: Connection, task_id: int, key: ExecutionKey) -> bo
 
 
 def limit(max_retries: object) -> int | None:
+    """Return Celery's limit of retries as the column holds it; None for no limit, and for one beyond every count."""
+    if type(max_retries) is int and -LARGEST_INTEGER <= max_retries < LARGEST_INTEGER:
+        return max_retries
     count = nearest_count(max_retries)
     return None if count is None or count >= LARGEST_INTEGER else count
 

@@ -167,7 +167,7 @@ def _newest(connection: Connection | Session, task_id: int, limit: int) -> tuple
 
 
 def _foreign_lines(joined: str, column: str) -> list[str]:
-    """Return the lines of the column that stand in no entry, whatever their order: only a runner wrote those."""
+    """Return the lines of the column that are in no entry, whatever their order: only a runner wrote those."""
     known = Counter(joined.split("\n"))
     foreign = []
     for line in column.split("\n"):

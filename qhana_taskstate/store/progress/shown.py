@@ -1,4 +1,4 @@
-"""The progress of executions, and what of it the task shows."""
+"""Writes the progress of executions, and decides what of it the row of the task shows."""
 
 from __future__ import annotations
 

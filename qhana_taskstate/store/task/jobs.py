@@ -1,10 +1,11 @@
-"""The job row of a task, on which its changes are put in order."""
+"""The job row of a task: the lock that puts its changes in order, and what the tracker knows."""
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
@@ -57,7 +58,7 @@ def new_token() -> str:
 
 def find_job(connection: Connection, task_id: int) -> Job | None:
     """Read the job row of a task without locking it; None where nobody gave the task to us."""
-    return _job(connection, task_id, lock=False)
+    return _job_of(connection.execute(_FIND_JOB, {"of_task": task_id}).one_or_none(), task_id)
 
 
 def lock_job(connection: Connection, task_id: int) -> Job | None:
@@ -66,14 +67,11 @@ def lock_job(connection: Connection, task_id: int) -> Job | None:
     What is looked for afterwards sees all that was committed before the lock was had; looking and locking in one
     statement loses the end when two executions close at the same instant (PostgreSQL, READ COMMITTED).
     """
-    return _job(connection, task_id, lock=True)
+    statement = LOCK_JOB_BRIEFLY if connection.dialect.name == "postgresql" else _LOCK_JOB
+    return _job_of(connection.execute(statement, {"of_task": task_id}).one_or_none(), task_id)
 
 
-def _job(connection: Connection, task_id: int, *, lock: bool) -> Job | None:
-    statement = _FIND_JOB
-    if lock:
-        statement = LOCK_JOB_BRIEFLY if connection.dialect.name == "postgresql" else _LOCK_JOB
-    row = connection.execute(statement, {"of_task": task_id}).one_or_none()
+def _job_of(row: Any, task_id: int) -> Job | None:
     if row is None:
         return None
     return Job(

@@ -1,12 +1,23 @@
-"""The lock of a `ProcessingTask` row."""
+"""The lock of a `ProcessingTask` row.
+
+Sessions of plugins and web routes lock the `ProcessingTask` row first, then the job row, then `Step` rows. The
+tracker's own transactions lock the job row first and never wait for a `ProcessingTask` row after it, so the two
+never wait for each other.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, select, update
+from sqlalchemy import ColumnElement, Connection, Row, false, select, update
 
 from ...database.tables.runner import task_table
+
+
+def lock_database(connection: Connection) -> None:
+    """On SQLite, take the write lock of the database, so that what is read next stays true; nothing elsewhere."""
+    if connection.dialect.name == "sqlite":
+        connection.execute(update(task_table).where(false()).values(current_step=0))
 
 
 def lock_task(connection: Connection, task_id: int, *columns: ColumnElement[Any]) -> Row[Any] | None:

@@ -1,7 +1,7 @@
-"""What subscribers are owed: a row for each change and subscription, written in the transaction of the change.
+"""The outbox: a row for each change and subscription, written in the transaction of the change.
 
 Rows are only inserted here, never looked at: merging while they are written would lose the last change, or let those
-who change a task wait for each other. Core statements on a connection that is handed in; nothing here commits.
+who change a task wait for each other. Nothing here commits.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _owe(events: frozenset[TaskEvent]) -> Any:
 def lock(connection: Connection, task_id: int) -> None:
     """Put a change of a task, made in a session, in order with subscriptions and other ends of it.
 
-    To be called shortly before the session's commit. A share of the job row's lock is enough; whoever ends the task
+    To be called shortly before the session's commit. A share of the job row's lock is enough; what ends the task
     or subscribes to it takes the whole.
     """
     locked = connection.execute(
@@ -128,7 +128,7 @@ def lock_for_subscription(connection: Connection, task_id: int) -> None:
 
 
 def owe_end(connection: Connection, task_id: int) -> bool:
-    """Owe the end of a task that has ended to its subscriptions that were never told anything.
+    """Owe the end of a task that has ended to its subscriptions that no notification was ever owed.
 
     The caller has used `lock_for_subscription` in an earlier statement.
 

@@ -1,4 +1,4 @@
-"""Which rows belong to a task, and their removal."""
+"""Removes a task with all rows that record something of it."""
 
 from __future__ import annotations
 

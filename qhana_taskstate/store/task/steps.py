@@ -1,4 +1,4 @@
-"""The steps of a task: which is open, and who cleared it. Nothing here commits."""
+"""Steps of a task: finds the open one, clears it, notes that the task rests there. Nothing here commits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a canvas consists of. Pure."""
+"""The signatures that a canvas consists of, their ids, names and moments. Pure."""
 
 from __future__ import annotations
 

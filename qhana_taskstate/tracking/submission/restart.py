@@ -1,16 +1,24 @@
-"""Starting the first work of a task again: a canvas as text, and back."""
+"""Restarts the first work of a task: a canvas as text, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from celery import Celery
 from celery.canvas import Signature, maybe_signature
 from kombu import serialization
+from sqlalchemy.orm import Session
 
 from ...broker.kept_messages import as_text, from_text
+from ...database.engine import Database
+from ...errors import NotRestartableError
+from ...models.link import TaskLink
+from ...models.task import ProcessingTask
+from ...plugin.task_class import find_plugin_task
+from ...store.task import first_work
 from ...store.task.first_work import KeptWork
+from .canvas import Leaf
 
 #: Options that name one message, or the moment of one start, and so belong to no other.
 _OF_ONE_START: Final = frozenset(
@@ -30,6 +38,12 @@ _OF_ONE_START: Final = frozenset(
 )
 
 
+def may_be_restarted(app: Celery, leaves: Iterable[Leaf]) -> bool:
+    """Tell whether one member of a canvas is a plugin task declared `restartable=True`."""
+    tasks = (find_plugin_task(app, leaf.signature.task) for leaf in leaves)
+    return any(task is not None and task.restartable for task in tasks)
+
+
 def as_kept(app: Celery, canvas: Signature, options: Mapping[str, Any]) -> KeptWork:
     """Return a canvas and the options of its start as text.
 
@@ -38,9 +52,9 @@ def as_kept(app: Celery, canvas: Signature, options: Mapping[str, Any]) -> KeptW
         canvas: The work, before ids are written into it.
         options: Options of `apply_async`.
     """
-    told = {name: value for name, value in options.items() if name not in _OF_ONE_START}
+    kept = {name: value for name, value in options.items() if name not in _OF_ONE_START}
     content_type, encoding, payload = serialization.dumps(
-        {"canvas": dict(canvas), "options": told}, app.conf.task_serializer
+        {"canvas": dict(canvas), "options": kept}, app.conf.task_serializer
     )
     return KeptWork(content_type, encoding, as_text(payload, encoding))
 
@@ -48,12 +62,12 @@ def as_kept(app: Celery, canvas: Signature, options: Mapping[str, Any]) -> KeptW
 def from_kept(app: Celery, work: KeptWork) -> tuple[Signature, dict[str, Any]]:
     """Return the canvas and the options; of what named the messages of the first start nothing is left."""
     body = from_text(work.body, work.content_encoding)
-    told = serialization.loads(body, work.content_type, work.content_encoding, accept={work.content_type})
-    canvas: Any = maybe_signature(told["canvas"], app=app)
+    read = serialization.loads(body, work.content_type, work.content_encoding, accept={work.content_type})
+    canvas: Any = maybe_signature(read["canvas"], app=app)
     for signature in _all(canvas):
         for name in _OF_ONE_START & set(signature.options):
             del signature.options[name]
-    return canvas, told["options"]
+    return canvas, read["options"]
 
 
 def _all(signature: Any) -> Iterator[Any]:
@@ -71,3 +85,23 @@ def _all(signature: Any) -> Iterator[Any]:
             yield from _all(member)
         if kwargs.get("body"):
             yield from _all(kwargs["body"])
+
+
+def work_of(app: Celery, database: Database, task_id: int) -> tuple[Signature, dict[str, Any]]:
+    """Return the first work of a task, ready to be started, and the options of its start.
+
+    Raises:
+        NotRestartableError: If it was not kept.
+    """
+    kept = database.read(lambda connection: first_work.find(connection, task_id))
+    if kept is None:
+        raise NotRestartableError(task_id)
+    return from_kept(app, kept)
+
+
+def new_task_like(session: Session, old: ProcessingTask, href: str) -> ProcessingTask:
+    """Add a task with the name and parameters of another one to a session, and a link that leads to that one."""
+    new = ProcessingTask(old.task_name, parameters=old.parameters)
+    session.add(new)
+    session.add(TaskLink(new, "restart-of", href))
+    return new

@@ -34,7 +34,7 @@ def _told(task: Any, *arguments: Any, **keywords: Any) -> Any:
         task.update_state(*arguments, **keywords)
     finally:
         leave()
-    return execution.told
+    return execution.stored_failure
 
 
 def test_failed_state_is_told_and_stored(plain: Any) -> None:
@@ -56,7 +56,7 @@ def test_later_state_takes_the_place_of_a_failed_one(plain: Any) -> None:
     plain.update_state("a", "PROGRESS", {})
     leave()
 
-    assert execution.told is None
+    assert execution.stored_failure is None
 
 
 def test_hearing_twice_is_once(plain: Any) -> None:

@@ -1,0 +1,273 @@
+"""`TaskState`: what an application calls. Each method hands over to the part that does the work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar, cast
+
+from celery.local import Proxy
+from sqlalchemy.exc import DBAPIError
+
+from .. import current
+from ..broker.revoking import revoke_for
+from ..context import current as context
+from ..database.sessions.own_locks import refuse_own_lock
+from ..errors import DatabaseUnavailableError
+from ..models.subscription import TaskUpdateSubscription
+from ..models.task import ProcessingTask
+from ..plugin import task_class
+from ..reading import resource, tasks
+from ..reading.wait import wait_for_end
+from ..recording.by_hand import end_by_hand
+from ..states import TaskStatus, check_end
+from ..store.executions import lookup
+from ..tracking.submission import subscriptions
+from ..tracking.submission.subscriber import Subscriber, check_subscriber
+from ..upkeep.pruning import Pruned
+from ..upkeep.round import Settled
+from .assembled import explained
+from .naming import id_of, row_of
+from .starting import Starting
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskState(Starting):
+    """Durable, true task state for one Celery app. Opens no connection before it is used.
+
+    Args:
+        app: The Celery app; or call `init_app` later.
+        session: The session of the host application (a `scoped_session`, or a callable that returns the session),
+            for example Flask-SQLAlchemy's `db.session`; it is then the current session everywhere. Without `engine`
+            and URL its engine is looked up at first use: in an application context, or that of the only Flask app.
+        engine: An engine of the host, instead of `taskstate_database_url`.
+        environment: Where `TASKSTATE_…` names are read from, such as `os.environ`; None reads none.
+        on_outputs_removed: Is called with a list of `RemovedOutput` after old tasks were removed, in the process and
+            thread that removed them; their files are left to the application. Hand what takes long to a Celery task.
+        settings: Settings by keyword, without their prefix; they win over Celery's configuration.
+
+    Raises:
+        SettingsError: If a keyword names no setting. Values are checked at first use.
+    """
+
+    def current(self) -> ProcessingTask:
+        """Return the `ProcessingTask` of the running execution, read anew.
+
+        Raises:
+            NotInExecutionError: If no tracked execution runs here.
+            TaskNotFoundError: If the row was deleted meanwhile.
+        """
+        return task_class.task_of_execution()
+
+    @explained
+    def wait(
+        self, task: ProcessingTask | int | str, timeout: float | None = None, *, or_step: bool = False
+    ) -> ProcessingTask:
+        """Wait until a task has ended.
+
+        Args:
+            task: The task or its id.
+            timeout: Seconds to wait at most; None waits without limit.
+            or_step: Also stop waiting when the task waits at a step for input.
+
+        Returns:
+            The task, read anew.
+
+        Raises:
+            TimeoutError: If it has not ended in time; names the status seen.
+            TaskNotFoundError: If there is no such task.
+        """
+        task_id = id_of(task)
+        upkeep = self.parts.upkeep
+        wait_for_end(
+            self.database,
+            task_id,
+            timeout,
+            or_step=or_step,
+            named=task,
+            look_after=lambda: self.upkeep(force=False),
+            look_after_seconds=upkeep.interval_seconds,
+        )
+        return row_of(task_id)
+
+    @explained
+    def cancel(self, task: ProcessingTask | int | str, terminate: bool = False, reason: str = "") -> bool:
+        """End a task as ERROR, and ask the workers to drop what of it has not begun.
+
+        Args:
+            task: The task or its id.
+            terminate: Also terminate what runs (prefork and gevent pools).
+            reason: Goes into the log.
+
+        Returns:
+            False if the task had already ended.
+
+        Raises:
+            TaskNotFoundError: If there is no such task.
+        """
+        task_id = id_of(task)
+        entry = f"cancelled: {reason}" if reason else "cancelled"
+        if not end_by_hand(self.tracker, task_id, TaskStatus.ERROR, entry, named=task):
+            return False
+        celery_ids = self.database.read(lambda connection: lookup.open_celery_ids(connection, task_id))
+        revoke_for(self.app, task_id, celery_ids, terminate=terminate)
+        return True
+
+    @explained
+    def finish(
+        self, task: ProcessingTask | int | str, log: str | None = None, status: str = TaskStatus.SUCCESS.value
+    ) -> bool:
+        """End a task, whatever of it is open; meant for tasks started with `finishes=False`.
+
+        Args:
+            task: The task or its id.
+            log: A last log entry.
+            status: SUCCESS or ERROR.
+
+        Returns:
+            False if the task had already ended.
+
+        Raises:
+            TaskNotFoundError: If there is no such task.
+            StatusError: If the status is neither.
+        """
+        end = check_end(status)
+        return end_by_hand(self.tracker, id_of(task), end, log, named=task)
+
+    def upkeep(self, *, force: bool = True) -> Settled | None:
+        """Look once for work that was lost, and settle it; workers do so by themselves.
+
+        Silence has to be seen for `taskstate_lost_after_seconds` before it counts, so that one call alone only
+        notes who is silent; call it again and again, every few seconds.
+
+        Args:
+            force: Do it although another process does it already.
+
+        Returns:
+            What was settled; None if another process does it, or if the database cannot be reached now.
+        """
+        try:
+            return self.parts.upkeep.tick(force=force)
+        except (DBAPIError, DatabaseUnavailableError) as exc:
+            logger.warning("upkeep could not look: %s", exc)
+            return None
+
+    @explained
+    def prune(self, older_than: timedelta, *, strangers: bool = False, dry_run: bool = False) -> Pruned:
+        """Remove tasks that finished longer ago, with all their rows; commits every few tasks and waits for nobody.
+
+        One with an open execution, or with deliveries that are still owed, stays. Output files are reported to
+        `on_outputs_removed` and not deleted.
+
+        Args:
+            older_than: Age of their end, by the database's clock.
+            strangers: Also tasks that nobody gave to this package.
+            dry_run: Only count.
+
+        Returns:
+            What was done.
+
+        Raises:
+            DatabaseUnavailableError: If the database cannot be reached.
+        """
+        return self.parts.pruner.prune(older_than, strangers=strangers, dry_run=dry_run)
+
+    @explained
+    def find(self, celery_id: str) -> ProcessingTask | None:
+        """Return the task that a Celery id belongs to, None if no tracked message has that id."""
+        ref = self.database.read(lambda connection: lookup.find_task(connection, str(celery_id)))
+        return None if ref is None else ProcessingTask.get_by_id(ref.task_id)
+
+    @explained
+    def describe(
+        self, task: ProcessingTask | int | str, *, log_bytes: int | None = tasks.DESCRIBED_LOG_BYTES
+    ) -> dict[str, Any]:
+        """Return the JSON of the task resource, as QHAna's task view gives it.
+
+        Args:
+            task: The task or its id.
+            log_bytes: How many bytes of the newest log are in it, so that the answer to each poll stays small. Where
+                that is not all, the first line of the log says how many characters are left out. None gives all of
+                it, as `ProcessingTask.task_log` does.
+
+        Raises:
+            TaskNotFoundError: If there is no such task.
+        """
+        row = row_of(id_of(task), named=task)
+        return resource.describe(row, self.settings, log_bytes=log_bytes)
+
+    @explained
+    def subscribe(
+        self,
+        task: ProcessingTask | int | str,
+        webhook_href: str,
+        task_href: str | None = None,
+        event: str | None = None,
+    ) -> TaskUpdateSubscription:
+        """Subscribe a webhook to a task, and commit. Twice is once, also for two callers at once.
+
+        A task that has ended already owes it one `status`.
+
+        Args:
+            task: The task or its id.
+            webhook_href: Where to call.
+            task_href: What the call names as its source; by default made from `taskstate_public_url`.
+            event: `status`, `steps` or `details`; None for all.
+
+        Raises:
+            TaskNotFoundError: If there is no such task.
+            WebhookTargetError: If the URL is unusable, or leads where webhooks may not go in any case.
+            EventError: If the event is none of the three.
+            ArgumentsError: If the `task_href` is no text.
+            TextTooLongError: If a URL is longer than its column.
+            SettingsError: If there is no `task_href` and no public URL.
+            OwnTransactionError: If on SQLite it would wait for an open transaction of this thread.
+        """
+        subscriber = Subscriber(webhook_href=webhook_href, task_href=task_href, event=event)
+        check_subscriber(subscriber, self.settings)
+        refuse_own_lock(self.database, self.session)
+        row = row_of(id_of(task))
+        return subscriptions.subscribe_and_commit(self.session, row, subscriber, self.settings)
+
+    @explained
+    def unsubscribe(self, task: ProcessingTask | int | str, webhook_href: str, event: Any = ...) -> int:
+        """Remove subscriptions of a webhook to a task, and commit.
+
+        Args:
+            task: The task or its id.
+            webhook_href: The webhook.
+            event: One event, None for the subscriptions to all events; left out, all of that webhook's.
+
+        Returns:
+            How many were removed.
+
+        Raises:
+            TaskNotFoundError: If this can be no task.
+            WebhookTargetError: If the URL is no text.
+            EventError: If the event is none of the three.
+            OwnTransactionError: If on SQLite it would wait for an open transaction of this thread.
+        """
+        subscriptions.check_unsubscribe(webhook_href, event)
+        task_id = id_of(task)
+        refuse_own_lock(self.database, self.session)
+        return subscriptions.unsubscribe_and_commit(self.session, task_id, webhook_href, event)
+
+    @contextmanager
+    def detached(self) -> Iterator[None]:
+        """Let messages published in the block belong to nobody, though the code runs in a tracked execution."""
+        with context.detached():
+            yield
+
+    def bound(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Let a function that a raw thread will run belong to the execution of the caller."""
+        return context.bound(function)
+
+
+#: The process's `TaskState`, in every thread: of the current app, where there are several.
+taskstate: TaskState = cast(TaskState, Proxy(current.get))

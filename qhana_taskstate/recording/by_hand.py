@@ -1,0 +1,37 @@
+"""Ends a task by hand, whatever of it is open: `finish` and `cancel`."""
+
+from __future__ import annotations
+
+from ..database.sessions.own_locks import refuse_own_lock
+from ..errors import TaskNotFoundError
+from ..states import TaskStatus
+from ..store.ending import from_outside
+from ..store.task import jobs
+from .tracker import Tracker
+
+
+def end_by_hand(tracker: Tracker, task_id: int, status: TaskStatus, entry: str | None, *, named: object) -> bool:
+    """End a task, and commit.
+
+    Args:
+        tracker: Where facts go.
+        task_id: Id of the task.
+        status: SUCCESS or ERROR.
+        entry: A last log entry.
+        named: The task as the caller named it, for the error.
+
+    Returns:
+        False if the task had already ended.
+
+    Raises:
+        TaskNotFoundError: If there is no such task.
+    """
+    if tracker.sessions.open_write():
+        # Our own connection would wait for the caller's open transaction, in the same thread.
+        tracker.sessions.current.commit()
+    refuse_own_lock(tracker.database, None)
+    if not tracker.database.read(lambda connection: jobs.has_task(connection, task_id)):
+        raise TaskNotFoundError(named)
+    outcome = tracker.write(lambda connection: from_outside.end(connection, task_id, status, entry=entry))
+    tracker.finish_showing(task_id, outcome)
+    return outcome.ended is not None

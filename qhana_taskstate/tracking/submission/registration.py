@@ -1,0 +1,188 @@
+"""The one commit of `start`: task, first message or hold, answered step, subscription."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from celery import Celery
+from celery.canvas import Signature
+from celery.utils import uuid
+from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.orm import Session
+
+from ...broker.routing import queue_for
+from ...clock import now
+from ...context.execution import Submission
+from ...database.faults import is_gone
+from ...errors import DuplicateExecutionError, StepNotOpenError, TaskFinishedError, TaskNotFoundError
+from ...facts import ExecutionKey, Publication
+from ...models.task import ProcessingTask
+from ...recording.backlog import Fact
+from ...recording.tracker import Tracker
+from ...store.closing import holds
+from ...store.ending import from_outside
+from ...store.ending.outcome import Outcome
+from ...store.executions import registration
+from ...store.task import first_work, jobs, outbox
+from .canvas import first_of_one, is_leaf, moment_of
+from .order import Order
+from .subscriptions import subscribe
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """Work that is committed and not yet published.
+
+    Attributes:
+        submission: Its task, and the message that is registered already.
+        hold_id: What keeps the task open while several messages are published, if it is so.
+    """
+
+    submission: Submission
+    hold_id: str | None
+
+
+def row_to_continue(session: Session, task: ProcessingTask | int | str) -> ProcessingTask:
+    """Return the row of a task that work is started for, read anew in the session.
+
+    Raises:
+        TaskNotFoundError: If there is no such task.
+    """
+    if isinstance(task, ProcessingTask) and (inspect(task).transient or task in session):
+        state = inspect(task)
+        if state.persistent:
+            session.flush()
+            try:
+                session.refresh(task)
+            except InvalidRequestError as exc:
+                raise TaskNotFoundError(state.identity and state.identity[0]) from exc
+        return task
+    # An object of another session is read anew in this one.
+    found = ProcessingTask.get_by_id(task.id if isinstance(task, ProcessingTask) else task)
+    if found is None:
+        raise TaskNotFoundError(task)
+    return found
+
+
+class Registrar:
+    """Writes all that must be there before the first message goes out.
+
+    Args:
+        app: The Celery app.
+        tracker: Where facts go.
+    """
+
+    def __init__(self, app: Celery, tracker: Tracker) -> None:
+        self._app = app
+        self._tracker = tracker
+
+    def commit(self, session: Session, row: ProcessingTask, order: Order) -> Registered:
+        """Write it in the session, and commit at once; rolls back if that fails."""
+        try:
+            _change_row(session, row, order)
+            registered = self._register(session, row, order)
+            if order.subscriber is not None:
+                subscribe(session, row, order.subscriber, self._tracker.settings)
+            try:
+                session.commit()
+            except DBAPIError as exc:
+                if is_gone(exc):
+                    # Nobody knows whether it was committed; if it was, its messages will not come.
+                    self._withdraw(registered)
+                raise
+        except BaseException:
+            session.rollback()
+            raise
+        return registered
+
+    def _register(self, session: Session, row: ProcessingTask, order: Order) -> Registered:
+        job = _take_job(session, row, order)
+        connection = session.connection()
+        for key in order.chosen_keys:
+            if registration.is_registered(connection, row.id, key):
+                raise DuplicateExecutionError(
+                    f"task {row.id} already has an execution with the Celery id {key.celery_id!r}; choose another id"
+                )
+        if order.kept is not None:
+            first_work.keep_first(connection, row.id, order.kept)
+        submission = Submission(job.ref)
+        first = self._only_message(order.canvas)
+        if first is None:
+            return Registered(submission, holds.hold(connection, row.id))
+        submission.registered = self._register_first(connection, row.id, first, order)
+        return Registered(submission, None)
+
+    def _only_message(self, canvas: Signature) -> Signature | None:
+        """Return the signature whose message is the only one that is published, None if several are."""
+        if self._app.conf.task_always_eager:
+            # Without a broker the members of a chain come one after the other, with nothing open in between.
+            return canvas if is_leaf(canvas) else None
+        only: Signature | None = first_of_one(canvas)
+        return only
+
+    def _register_first(self, connection: Connection, task_id: int, first: Signature, order: Order) -> ExecutionKey:
+        chosen = (order.options.get("task_id") if is_leaf(order.canvas) else None) or first.options.get("task_id")
+        celery_id = chosen or uuid()
+        first.set(task_id=celery_id)
+        options = {**first.options, **order.message_options}
+        key = ExecutionKey(celery_id, int(options.get("retries") or 0))
+        queue = None
+        if not self._app.conf.task_always_eager:
+            queue = queue_for(self._app, str(first.task), first.args, first.kwargs, options)
+        publication = Publication(
+            key,
+            str(first.task),
+            None,
+            queue,
+            now(),
+            moment_of(options, "countdown", "eta"),
+            expires=moment_of(options, "expires", "expires"),
+        )
+        seconds = self._tracker.settings.publish_deadline_seconds
+        registration.register(connection, task_id, [publication], deadline_seconds=seconds)
+        return key
+
+    def _withdraw(self, registered: Registered) -> None:
+        """End, once the database is back, a task whose start failed while it was committed."""
+        ref, key = registered.submission.ref, registered.submission.registered
+
+        def work(connection: Connection) -> Outcome:
+            return from_outside.withdraw(connection, ref, key=key, hold_id=registered.hold_id)
+
+        def written(outcome: Outcome) -> None:
+            self._tracker.finish_showing(ref.task_id, outcome)
+
+        self._tracker.backlog.add(Fact(ref.task_id, f"the start of task {ref.task_id} failed", work, written))
+        self._tracker.pulse()
+
+
+def _change_row(session: Session, row: ProcessingTask, order: Order) -> None:
+    if order.answers is not None and not row.clear_previous_step():
+        raise StepNotOpenError(row.id, order.answers, "it was answered before")
+    if order.task_name is not None:
+        row.task_name = order.task_name
+    if order.parameters is not None:
+        row.parameters = order.parameters
+    session.add(row)
+
+
+def _take_job(session: Session, row: ProcessingTask, order: Order) -> jobs.Job:
+    """Write the row, and take up its job.
+
+    Raises:
+        TaskFinishedError: If the task has ended.
+    """
+    is_new = inspect(row).pending
+    session.flush()
+    connection = session.connection()
+    if is_new:
+        job = jobs.take_new(connection, row.id, since=row.started_at, finishes=order.finishes)
+    else:
+        if order.subscriber is not None:
+            # Before the job row: see the order of locks in `store`.
+            outbox.lock_for_subscription(connection, row.id)
+        job = jobs.take_up(connection, row.id, finishes=order.finishes)
+    if job.end_status is not None:
+        raise TaskFinishedError(row.id, job.end_status)
+    return job

@@ -1,0 +1,86 @@
+"""Subscribes webhooks to tasks and unsubscribes them, in a session."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, delete, select
+from sqlalchemy.orm import Session
+
+from ...models.subscription import TaskUpdateSubscription, is_of_subscriber
+from ...models.task import ProcessingTask
+from ...settings.values import Settings
+from ...store.task import outbox
+from .subscriber import Subscriber, check_event, check_known_webhook
+
+
+def subscribe(
+    session: Session, task: ProcessingTask, subscriber: Subscriber, settings: Settings
+) -> TaskUpdateSubscription:
+    """Add a subscription to the session unless the same one is there; does not commit.
+
+    Args:
+        session: The session; flushed, and its transaction holds the task in order until it ends.
+        task: A task that is in the database.
+        subscriber: As `check_subscriber` has accepted it.
+        settings: For the default of the `task_href`.
+    """
+    session.flush()
+    # Before the look: of two callers at once, the second sees what the first has committed.
+    outbox.lock_for_subscription(session.connection(), task.id)
+    task_href = subscriber.task_href
+    if task_href is None:
+        task_href = f"{str(settings.public_url).rstrip('/')}/tasks/{task.id}/"
+    known = session.scalars(
+        select(TaskUpdateSubscription)
+        .where(is_of_subscriber(task, subscriber.webhook_href, subscriber.event))
+        .order_by(TaskUpdateSubscription.id)
+        .limit(1)
+        # Locked, so that it is seen as it is now also in a host's transaction of REPEATABLE READ.
+        .with_for_update(read=True)
+    ).first()
+    if known is not None:
+        return known
+    subscription = TaskUpdateSubscription(
+        task, webhook_href=subscriber.webhook_href, task_href=task_href, event_type=subscriber.event
+    )
+    session.add(subscription)
+    return subscription
+
+
+def subscribe_and_commit(
+    session: Session, task: ProcessingTask, subscriber: Subscriber, settings: Settings
+) -> TaskUpdateSubscription:
+    """As `subscribe`, and commit; rolls back if that fails."""
+    try:
+        subscription = subscribe(session, task, subscriber, settings)
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
+    return subscription
+
+
+def check_unsubscribe(webhook_href: object, event: object) -> None:
+    """Check the arguments of `TaskState.unsubscribe`.
+
+    Raises:
+        WebhookTargetError: If the URL is no text.
+        EventError: If the event is none of the three.
+    """
+    check_known_webhook(webhook_href)
+    if event is not ...:
+        check_event(event)
+
+
+def unsubscribe_and_commit(session: Session, task_id: int, webhook_href: str, event: Any) -> int:
+    """Remove subscriptions of a webhook to a task, and commit; see `TaskState.unsubscribe`.
+
+    Returns:
+        How many were removed.
+    """
+    statement = delete(TaskUpdateSubscription).where(is_of_subscriber(task_id, webhook_href, event))
+    # One statement, so that of two callers at once each removes its own.
+    removed = cast("CursorResult[Any]", session.execute(statement))
+    session.commit()
+    return removed.rowcount
