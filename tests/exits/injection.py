@@ -3,6 +3,9 @@
 The lines are counted by a trace function that is set in `task_prerun` and sees only this package: the n-th line event
 between the begin of `task_prerun` and the end of `task_postrun` raises. The first run of a kind counts and strikes
 nothing, so that all lines are known.
+
+Nothing strikes at a `with` line: Python says it once more as the block is left, before `__exit__` is called, and what
+a trace function raises there keeps the lock of the block locked for ever.
 """
 
 from __future__ import annotations
