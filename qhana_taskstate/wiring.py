@@ -117,8 +117,8 @@ class Parts:
             turn=self.upkeep.tick,
             interval_seconds=self.upkeep.interval_seconds,
             redelivery=self.upkeep.redelivery,
-            give_up=self.upkeep.give_up_poison,
-            settle_own=self.upkeep.settle_own,
+            give_up=self.upkeep.settler.give_up_poison,
+            settle_own=self.upkeep.settler.settle_own,
         )
         self.tracker = Tracker(self.database, self.sessions, self.settings, chores)
         self.deliverer = Deliverer(self.database, self.tracker.write, self.settings, self._send_deliver)

@@ -27,7 +27,7 @@ from ..store.executions import lookup
 from ..tracking.submission import subscriptions
 from ..tracking.submission.subscriber import Subscriber, check_subscriber
 from ..upkeep.pruning import Pruned
-from ..upkeep.round import Settled
+from ..upkeep.settling import Settled
 from .assembled import explained
 from .naming import id_of, row_of
 from .starting import Starting

@@ -24,7 +24,8 @@ from qhana_taskstate.store.executions import begin, registration
 from qhana_taskstate.store.task import jobs
 from qhana_taskstate.upkeep import lost_messages
 from qhana_taskstate.upkeep.pruning import Pruner
-from qhana_taskstate.upkeep.round import Settled, Upkeep
+from qhana_taskstate.upkeep.round import Upkeep
+from qhana_taskstate.upkeep.settling import Settled
 from tests.statements import statements
 from tests.waiting import wait_until
 
@@ -442,7 +443,7 @@ def test_process_settles_what_is_said_to_run_in_it_and_does_not(
         silent = update(execution_table).where(execution_table.c.celery_id != "fresh")
         connection.execute(silent.values(heartbeat_at=now() - timedelta(seconds=6)))
 
-    settled = upkeep.settle_own("here", 7, 1.0, lambda _, key: key.celery_id == "runs")
+    settled = upkeep.settler.settle_own("here", 7, 1.0, lambda _, key: key.celery_id == "runs")
 
     assert settled == 1
     states = {name: state_of(database, name) for name in ("left", "runs", "fresh", "elsewhere")}
@@ -454,4 +455,4 @@ def test_process_settles_what_is_said_to_run_in_it_and_does_not(
 
 
 def test_process_whose_start_cannot_be_told_settles_nothing(make_upkeep: Callable[..., Upkeep]) -> None:
-    assert make_upkeep().settle_own("here", 7, None, lambda *_: False) == 0
+    assert make_upkeep().settler.settle_own("here", 7, None, lambda *_: False) == 0
