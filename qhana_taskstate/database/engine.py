@@ -4,66 +4,39 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError, OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from ..errors import DatabaseUnavailableError, SettingsError
 from ..fork import call_in_child
+from .connections import make_engine, prepare
 from .dialects import LOCK_SECONDS
 from .pipeline import Batch, batch, can_batch
-from .sqlite import (
-    IMMEDIATE,
-    SQLITE_BUSY_SECONDS,
-    begin,
-    begin_before_savepoint,
-    is_in_memory,
-    shared_memory,
-    sqlite_connect,
-)
-from .transactions import ANNOUNCED
+from .sqlite import IMMEDIATE, SQLITE_BUSY_SECONDS, is_in_memory, shared_memory
 
 T = TypeVar("T")
+
+
+#: Where a connection notes that its open transaction is to be announced.
+_ANNOUNCED: Final = "taskstate_announced"
 
 
 #: Seconds that an impatient transaction waits for SQLite's write lock.
 IMPATIENT_SECONDS: Final = 0.1
 
 
-#: Where a pooled connection notes when it was given back.
-_RETURNED: Final = "taskstate_returned"
-
-
-#: How many connections of a pool may be open at once; SQLAlchemy's default.
-_MOST_CONNECTIONS: Final = 15
-
-
-#: A pooled connection that lay idle for more seconds is asked for a sign of life before it is used. Asking at each
-#: use would cost a round trip, and whoever meets a connection that broke just now tries again anyway.
-_IDLE_SECONDS: Final = 3.0
-
-
-#: Seconds for a new connection, and after which a connection whose other end does not even acknowledge is given up.
-_CONNECT_SECONDS, _SILENCE_SECONDS = 3, 8
-
-
 #: What a parent process left in a forked child; kept, since closing it would speak on the parent's sockets.
 _abandoned: Final[list[object]] = []
 
 
-#: Extras of this package that bring a driver.
-_EXTRAS: Final = {
-    "postgresql": ("postgresql", "postgresql+psycopg"),
-    "mysql": ("mysql", "mysql+pymysql"),
-    "mariadb": ("mysql", "mariadb+pymysql"),
-}
+def announce_after_commit(connection: Connection) -> None:
+    """Let the `Database` call its `announce` once the transaction that it opened on this connection is committed."""
+    connection.info[_ANNOUNCED] = True
 
 
 class Database:
@@ -138,39 +111,10 @@ class Database:
             self._engine.dispose(close=False)
         elif self._given is not None and self._pid == 0:
             self._engine = self._given
-            _prepare(self._engine)
+            prepare(self._engine)
         if self._engine is None:
-            self._engine = self._create()
+            self._engine = make_engine(self._url, self.name, kept=self._kept)
         self._pid = os.getpid()
-
-    def _create(self) -> Engine:
-        # The values of a statement have no business in logs: they may be what a user said.
-        options: dict[str, Any] = {"hide_parameters": True}
-        backend = self._url.get_backend_name()
-        if backend == "sqlite":
-            options["connect_args"] = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
-        else:
-            # READ COMMITTED: each statement sees what was committed before it, on which the look for open
-            # executions relies; MariaDB's default would show the state of the transaction's first read.
-            options.update(pool_recycle=1800, isolation_level="READ COMMITTED")
-            if self._kept is not None:
-                # More may be open for a moment, but they are not kept.
-                options.update(pool_size=self._kept, max_overflow=_MOST_CONNECTIONS - self._kept)
-        if backend == "postgresql":
-            options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
-            if self._url.get_driver_name() in {"psycopg", "psycopg2"}:
-                # So that nobody waits for a quarter of an hour on a network that was cut (Linux, tcp_retries2).
-                options["connect_args"]["tcp_user_timeout"] = _SILENCE_SECONDS * 1000
-        elif backend in {"mysql", "mariadb"}:
-            options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS, "charset": "utf8mb4"}
-        try:
-            engine = create_engine(self._url, **options)
-        except (ImportError, NoSuchModuleError) as exc:
-            extra, driver = _EXTRAS.get(backend, ("", ""))
-            hint = f"; pip install 'qhana_taskstate[{extra}]' brings the one for {driver}://" if extra else ""
-            raise SettingsError(f"the driver for {self.name} is not installed: {exc}{hint}") from exc
-        _prepare(engine)
-        return engine
 
     def _forget_parent(self) -> None:
         self._guard = threading.Lock()
@@ -219,7 +163,7 @@ class Database:
         """
         with self._connected(**{IMMEDIATE: SQLITE_BUSY_SECONDS if patience is None else patience}) as connection:
             # The mark lies with the pooled connection, and a transaction that failed leaves it there.
-            connection.info.pop(ANNOUNCED, None)
+            connection.info.pop(_ANNOUNCED, None)
             with connection.begin():
                 if self.dialect in {"mysql", "mariadb"}:
                     connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
@@ -232,7 +176,7 @@ class Database:
                         )
                 else:
                     yield connection
-            announced = connection.info.pop(ANNOUNCED, False)
+            announced = connection.info.pop(_ANNOUNCED, False)
         if announced:
             self.announce()
 
@@ -334,32 +278,3 @@ class Database:
         return DatabaseUnavailableError(
             f"the database {self.name} cannot be reached: {told}; check taskstate_database_url"
         )
-
-
-def _prepare(engine: Engine) -> None:
-    if engine.dialect.name != "sqlite":
-        if not event.contains(engine, "checkin", _note_checkin):
-            event.listen(engine, "checkin", _note_checkin)
-            event.listen(engine, "checkout", partial(_ask_if_idle, engine))
-        return
-    if event.contains(engine, "begin", begin):
-        return
-    event.listen(engine, "connect", sqlite_connect)
-    event.listen(engine, "begin", begin)
-    event.listen(engine, "savepoint", begin_before_savepoint)
-
-
-def _note_checkin(connection: Any, record: ConnectionPoolEntry) -> None:
-    record.info[_RETURNED] = time.monotonic()
-
-
-def _ask_if_idle(engine: Engine, connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:
-    returned = record.info.get(_RETURNED)
-    if returned is None or time.monotonic() - returned < _IDLE_SECONDS:
-        return
-    try:
-        alive = engine.dialect.do_ping(connection)
-    except engine.dialect.loaded_dbapi.Error:
-        alive = False
-    if not alive:
-        raise DisconnectionError("the connection broke while it lay idle")

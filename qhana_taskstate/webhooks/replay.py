@@ -8,9 +8,9 @@ from typing import Final
 
 from sqlalchemy import Connection, exists, literal, or_, select, update
 
+from ..database.engine import announce_after_commit
 from ..database.tables.deliveries import delivery_table, host_table
 from ..database.tables.runner import subscription_table
-from ..database.transactions import announce_after_commit
 from .hosts import host_of
 from .views import was_owed
 

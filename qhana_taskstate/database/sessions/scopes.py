@@ -9,15 +9,16 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import ORMExecuteState, Session, scoped_session
 
-from ...errors import ForkedSessionError
 from ...settings.values import Settings
 from ..engine import Database
+from .flask_scope import close_at_teardown
+from .forked import disown_all, note_own
 from .open_writes import has_open_write
 from .own_locks import guard
 
@@ -89,7 +90,7 @@ class Sessions:
         """Make a session of ours. It keeps loaded values after a commit; `get_by_id` reads anew."""
         session = Session(self.database.engine, expire_on_commit=False)
         guard(session, self.database)
-        _ours.add(session)
+        note_own(session)
         return session
 
     @property
@@ -163,23 +164,8 @@ class Sessions:
         if scope is None:
             scope = Scope(self)
             setattr(flask.g, self._flask_key, scope)
-            self._close_with_flask(flask)
+            close_at_teardown(flask, self._flask_key)
         return scope
-
-    def _close_with_flask(self, flask: Any) -> None:
-        key = self._flask_key
-        functions = flask.current_app.teardown_appcontext_funcs
-        if any(getattr(function, "taskstate_key", None) == key for function in functions):
-            return
-
-        def close_scope(exc: BaseException | None) -> None:
-            scope = flask.g.pop(key, None)
-            if scope is not None:
-                scope.close()
-
-        close_scope.taskstate_key = key  # type: ignore[attr-defined]
-        # Appended by hand: Flask refuses its decorator once the first request was handled (flask 2.3).
-        functions.append(close_scope)
 
     def _thread_scope(self) -> Scope:
         scope: Scope | None = getattr(self._threads, "scope", None)
@@ -277,29 +263,8 @@ _known: weakref.WeakSet[Sessions] = weakref.WeakSet()
 _abandoned: list[object] = []
 
 
-#: Every session that was made here and is in use.
-_ours: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-#: In a session's `info`: it was made by the parent of this process.
-_PARENT: Final = "qhana_taskstate_parent"
-
-
-def _refuse_of_parent(session: Session, *_: Any) -> None:
-    if _PARENT in session.info:
-        raise ForkedSessionError(os.getpid())
-
-
-# Before the first statement of each transaction.
-event.listen(Session, "after_begin", _refuse_of_parent)
-
-
 def _forget_parent() -> None:
-    for session in list(_ours):
-        session.info[_PARENT] = True
-        # It is the parent who goes on with what is open: neither a rollback nor a close may reach it from here.
-        _abandoned.append((session._transaction, session._nested_transaction))
-        session._transaction = session._nested_transaction = None
+    _abandoned.extend(disown_all())
     _abandoned.append(_scope.get())
     _scope.set(None)
     for sessions in list(_known):

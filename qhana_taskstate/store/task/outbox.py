@@ -25,11 +25,11 @@ from sqlalchemy import (
 )
 
 from ...clock import now
+from ...database.engine import announce_after_commit
 from ...database.sessions.current import current_settings
 from ...database.tables.deliveries import change_table, delivery_table
 from ...database.tables.jobs import job_table
 from ...database.tables.runner import subscription_table, task_table
-from ...database.transactions import announce_after_commit
 from ...states import TaskEvent
 from .locks import lock_task
 
