@@ -6,25 +6,21 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, ClassVar, Self, cast
 
-from sqlalchemy import ColumnElement, inspect, select
+from sqlalchemy import ColumnElement, inspect
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.ext.orderinglist import OrderingList, ordering_list
-from sqlalchemy.orm import Mapped, Session, deferred, relationship
-from sqlalchemy.orm.attributes import flag_dirty, set_committed_value
+from sqlalchemy.orm import Mapped, deferred, relationship
+from sqlalchemy.orm.attributes import flag_dirty
 
-from ..context.current import inside_execution_of
-from ..database.sessions.open_writes import note_write
 from ..database.tables.runner import task_table
 from ..errors import TaskFinishedError
-from ..states import UNKNOWN, TaskEvent, TaskStatus
+from ..states import UNKNOWN, TaskStatus
 from ..store.log import entries
-from ..store.task.locks import lock_task
-from ..store.task.steps import clear, has_open, park
 from .base import NEW_DICT, NEW_LIST, NOW, Base, Saved, made, read_anew
-from .changes import events, shown_steps
 from .changes.pending_log import PendingLog
 from .file import TaskFile
 from .link import TaskLink
+from .saved_steps import add_step, assert_cleared, clear_step
 from .step import Step
 from .subscription import TaskUpdateSubscription
 
@@ -231,9 +227,9 @@ class ProcessingTask(Saved, Base):
         """
         step = Step(id=self.id, step_id=step_id, href=href, ui_href=ui_href)
         if inspect(self).persistent:
-            self._add_step(step)
+            add_step(self, self._session(), step)
         else:
-            _assert_cleared(self.steps[-1] if self.steps else None)
+            assert_cleared(self.steps[-1] if self.steps else None)
             if self.is_finished:
                 raise TaskFinishedError(self.id, self.status)
             step.number = len(self.steps)
@@ -242,43 +238,6 @@ class ProcessingTask(Saved, Base):
             self.current_step = step.number
         if commit:
             self.save(commit=True)
-
-    def _add_step(self, step: Step) -> None:
-        session = self._session()
-        undo = None if session.in_transaction() or session.dirty else session.rollback
-        try:
-            session.flush()
-            connection = session.connection()
-            note_write(session)
-            locked = lock_task(connection, step.id, task_table.c.finished_at, task_table.c.task_status)
-            if locked is not None and locked.finished_at is not None:
-                raise TaskFinishedError(step.id, locked.task_status or UNKNOWN)
-            newest = self._reload_steps(session)
-            _assert_cleared(newest)
-        except BaseException:
-            # Nobody but this call opened the transaction: the lock must not outlive it.
-            if undo is not None:
-                undo()
-            raise
-        step.number = 0 if newest is None else newest.number + 1
-        self.steps.append(step)
-        self.multi_step = True
-        self.current_step = step.number
-        session.flush()
-        park(connection, step.id, parked=True)
-
-    def _reload_steps(self, session: Session) -> Step | None:
-        """Read the steps as they are now, and return the newest. Needs the lock of the task's row."""
-        with session.no_autoflush:
-            found = session.scalars(
-                select(Step)
-                .where(Step.id == self.id)
-                .order_by(Step.number)
-                .with_for_update()
-                .execution_options(populate_existing=True)
-            ).all()
-        set_committed_value(self, "steps", found)
-        return found[-1] if found else None
 
     def clear_previous_step(self, commit: bool = False) -> bool:
         """Note that the newest step got its input. It is written at once, in the transaction of the session.
@@ -291,7 +250,7 @@ class ProcessingTask(Saved, Base):
             step.
         """
         if inspect(self).persistent:
-            cleared = self._clear_step()
+            cleared = clear_step(self, self._session())
         else:
             newest = self.steps[-1] if self.steps else None
             cleared = newest is not None and not newest.cleared
@@ -301,32 +260,9 @@ class ProcessingTask(Saved, Base):
             self.save(commit=True)
         return cleared
 
-    def _clear_step(self) -> bool:
-        session = self._session()
-        session.flush()
-        task_id = self.id
-        cleared = False
-        if has_open(session, task_id):
-            connection = session.connection()
-            note_write(session)
-            lock_task(connection, task_id)
-            cleared = clear(connection, task_id, goes_on=inside_execution_of(task_id))
-            if cleared:
-                events.note(session, task_id, TaskEvent.STEPS)
-        # Also if somebody else cleared it since it was loaded.
-        shown_steps.show_cleared(session, task_id, Step)
-        return cleared
-
 
 # Past the declarative class, which would map what it is given.
 type.__setattr__(ProcessingTask, "_log_column", ProcessingTask.__dict__["task_log"])
 
 
 type.__setattr__(ProcessingTask, "task_log", ProcessingTask.__dict__["_whole_log"])
-
-
-def _assert_cleared(newest: Step | None) -> None:
-    if newest is not None and not newest.cleared:
-        raise AssertionError(
-            f"step {newest.step_id!r} still waits for input; call clear_previous_step() before add_next_step()"
-        )
