@@ -7,13 +7,14 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, case, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, case, exists, func, or_, select, update
 
 from ..database.tables.deliveries import change_table, delivery_table, host_table
 from ..database.tables.runner import subscription_table, task_table
 from ..states import UNKNOWN, TaskEvent, TaskStatus, with_error_word
+from .call import Call
+from .collect import EVENTS, forget, of_subscriptions
 from .hosts import blocked, host_of, may_be_called
-from .rows import EVENTS, Call, forget, of_subscriptions
 
 
 def due(
@@ -96,44 +97,48 @@ def claim(
     host = host_of(subscription.webhook_href)
     if not may_be_called(connection, host, moment):
         return None
+    call = _call_of(row, subscription, host, moment, error_word)
+    _lease(connection, call, moment, moment + timedelta(seconds=lease_seconds))
+    return call
+
+
+def _call_of(row: Row[Any], subscription: Row[Any], host: str, moment: datetime, error_word: str) -> Call:
+    """Decide what a call says: the message that failed before, or a new one if something has changed since."""
     goes_on = row.message_id is not None and row.changed_at is None
-    attempt = 1 if row.message_id is None else row.attempts + 1
-    lease = secrets.token_hex(8)
-    until = moment + timedelta(seconds=lease_seconds)
-    message_id = row.message_id if goes_on else f"msg_{secrets.token_hex(16)}"
-    message_at = row.message_at if goes_on else row.changed_at or moment
-    sequence = row.sequence if goes_on else row.sequence + 1
-    connection.execute(
-        update(delivery_table)
-        .where(delivery_table.c.id == row.id)
-        .values(
-            sequence=sequence,
-            changed_at=None,
-            message_id=message_id,
-            message_at=message_at,
-            attempts=attempt,
-            # Found again if whoever makes the call does not come back.
-            due_at=until,
-            lease=lease,
-            leased_until=until,
-            host=host,
-            called_at=moment,
-            dead_at=None,
-        )
-    )
     return Call(
         delivery_id=row.id,
-        lease=lease,
+        lease=secrets.token_hex(8),
         host=host,
         task_id=row.task_id,
         event=TaskEvent(row.event),
         webhook_href=subscription.webhook_href,
         task_href=subscription.task_href,
-        message_id=message_id,
-        sequence=sequence,
-        attempt=attempt,
-        changed_at=message_at,
+        message_id=row.message_id if goes_on else f"msg_{secrets.token_hex(16)}",
+        sequence=row.sequence if goes_on else row.sequence + 1,
+        attempt=1 if row.message_id is None else row.attempts + 1,
+        changed_at=row.message_at if goes_on else row.changed_at or moment,
         status=_wire_status(subscription, error_word),
+    )
+
+
+def _lease(connection: Connection, call: Call, moment: datetime, until: datetime) -> None:
+    connection.execute(
+        update(delivery_table)
+        .where(delivery_table.c.id == call.delivery_id)
+        .values(
+            sequence=call.sequence,
+            changed_at=None,
+            message_id=call.message_id,
+            message_at=call.changed_at,
+            attempts=call.attempt,
+            # Found again if whoever makes the call does not come back.
+            due_at=until,
+            lease=call.lease,
+            leased_until=until,
+            host=call.host,
+            called_at=moment,
+            dead_at=None,
+        )
     )
 
 

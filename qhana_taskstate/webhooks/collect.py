@@ -1,4 +1,4 @@
-"""Merges what subscribers are owed into deliveries."""
+"""The deliveries of a subscription: changes are merged into them, and they are forgotten with it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from sqlalchemy import Connection, Row, bindparam, delete, select, update
 from ..database.inserts import insert_absent
 from ..database.tables.deliveries import change_table, delivery_table
 from ..database.tables.runner import subscription_table
+from ..states import TaskEvent
 from .hosts import host_of
-from .rows import EVENTS, of_subscriptions
+
+#: Of which a subscription has a delivery each.
+EVENTS: Final = tuple(sorted(TaskEvent))
 
 #: How many changes are merged in one transaction.
 _BATCH: Final = 1000
@@ -111,3 +114,20 @@ def _prepare(connection: Connection, subscriptions: Sequence[Row[Any]]) -> None:
             for event in EVENTS
         ]
         insert_absent(connection, delivery_table, rows)
+
+
+def of_subscriptions(subscription_ids: Collection[int]) -> Any:
+    """Return the query for the rows of subscriptions, in the order in which they are locked."""
+    return (
+        select(delivery_table)
+        .where(delivery_table.c.subscription_id.in_(subscription_ids))
+        .order_by(delivery_table.c.subscription_id, delivery_table.c.event)
+    )
+
+
+def forget(connection: Connection, subscription_id: int) -> None:
+    """Remove the deliveries of a subscription that is gone, whose rows the caller has locked.
+
+    Its changes are left to `collect`, which drops them: who holds deliveries must not wait for changes.
+    """
+    connection.execute(delete(delivery_table).where(delivery_table.c.subscription_id == subscription_id))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -22,14 +21,10 @@ from ..database.faults import is_gone
 from ..errors import DatabaseUnavailableError
 from ..settings.values import Settings
 from ..settings.webhook_values import AllowedNetworks
-from . import claim as webhooks_claim
-from . import collect as webhooks_collect
-from . import hosts, settle
-from . import wake as webhooks_wake
-from .http import message
-from .http.answers import Verdict, decide
+from . import claim, collect, hosts, settle, wake
+from .call import Call, make_call
+from .http.answers import Verdict
 from .http.client import Transport
-from .rows import Call
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +51,6 @@ _COLLECT_SECONDS: Final = 0.2
 
 #: Beyond the time for a call: for its way into a thread and its result's way into the database, in seconds.
 _MARGIN_SECONDS: Final = 15.0
-
-#: The longest wait that is left to a countdown of Celery's; what is due later is found by upkeep.
-LONGEST_COUNTDOWN_SECONDS: Final = 10.0
 
 #: After so many seconds a message that should wake the deliveries counts as lost.
 _WAKE_SECONDS: Final = 10.0
@@ -114,7 +106,7 @@ class Deliverer:
             return 0
         self._clock = None
         # First: what is owed after this needs a message of its own.
-        self._write(webhooks_wake.note_woken)
+        self._write(wake.note_woken)
         under_way: dict[Future[Verdict | None], Call] = {}
         try:
             made = self._make_calls(under_way)
@@ -163,7 +155,7 @@ class Deliverer:
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
         # Without a run's patience: whoever commits waits for this.
-        announce = partial(webhooks_wake.announce_wake, lost_after_seconds=_WAKE_SECONDS)
+        announce = partial(wake.announce_wake, lost_after_seconds=_WAKE_SECONDS)
         if self._writer(self._dated(announce)):
             self._send(0.0)
 
@@ -172,26 +164,26 @@ class Deliverer:
         if not self._settings.webhooks:
             return
         with self._database.reading() as connection:
-            owed = webhooks_claim.is_owed(connection, database_time(connection))
+            owed = claim.is_owed(connection, database_time(connection))
         if owed:
             self.wake()
 
     def collect(self, seconds: float) -> None:
         """Merge what changed into the deliveries, for about so many seconds at most: changes may come faster."""
         ends = time.monotonic() + seconds
-        while self._write(webhooks_collect.collect) and time.monotonic() < ends:
+        while self._write(collect.collect) and time.monotonic() < ends:
             pass
 
     def look(self, besides: Collection[int]) -> list[tuple[int, str]]:
         """Collect changes for a while, and return subscriptions to be called now and their hosts, besides some."""
         self.collect(_COLLECT_SECONDS)
         with self._database.reading() as connection:
-            return webhooks_claim.due(connection, self._moment(connection), limit=_CANDIDATES, besides=besides)
+            return claim.due(connection, self._moment(connection), limit=_CANDIDATES, besides=besides)
 
     def claim(self, subscription_id: int) -> Call | None:
         """Take the right to call a subscription, if it may be called now."""
         return self._write(
-            lambda connection, moment: webhooks_claim.claim(
+            lambda connection, moment: claim.claim(
                 connection,
                 subscription_id,
                 moment=moment,
@@ -205,28 +197,7 @@ class Deliverer:
         if time.monotonic() - claimed > _MARGIN_SECONDS / 2:
             # The process stood still: by the time of the answer somebody else may make this call.
             return None
-        try:
-            url = message.call_url(call.webhook_href, call.task_href, call.event.value)
-            body = message.message(
-                task_id=call.task_id,
-                source=call.task_href,
-                event=call.event.value,
-                sequence=call.sequence,
-                status=call.status,
-                timestamp=call.changed_at,
-            )
-            headers = message.headers(call.message_id, datetime.now(UTC), body, self._settings.webhook_secrets)
-        except ValueError as exc:
-            # What another program wrote into the subscription; the calls of others must go on.
-            return Verdict("refused", None, f"no call can be made of it: {type(exc).__name__}")
-        result = self._transport.post(url, headers=headers, body=body)
-        return decide(
-            result,
-            attempt=call.attempt,
-            schedule=self._settings.webhook_retry_schedule,
-            now=datetime.now(UTC),
-            random=random.random,
-        )
+        return make_call(call, self._transport, self._settings)
 
     def _settle_after_a_fault(self, ended: Mapping[Future[Verdict | None], Call]) -> None:
         """Note what calls led to that ended while the run failed, as far as the database takes it: one not noted is
@@ -262,19 +233,7 @@ class Deliverer:
 
     def _go_on_later(self) -> None:
         """Send the message for what is due next, if that is soon; upkeep finds the rest."""
-
-        def look(connection: Connection, moment: datetime) -> float | None:
-            if webhooks_claim.is_owed(connection, moment):
-                return (
-                    0.0 if webhooks_wake.announce_wake(connection, moment, lost_after_seconds=_WAKE_SECONDS) else None
-                )
-            due = webhooks_claim.next_due(connection, moment)
-            if due is None or due - moment > timedelta(seconds=LONGEST_COUNTDOWN_SECONDS):
-                return None
-            sent = webhooks_wake.announce_later_wake(connection, moment, due)
-            return (due - moment).total_seconds() if sent else None
-
-        seconds = self._write(look)
+        seconds = self._write(partial(wake.announce_next, lost_after_seconds=_WAKE_SECONDS))
         if seconds is not None:
             self._send(seconds)
 

@@ -11,9 +11,10 @@ from ..database.tables.base import NAME_LENGTH
 from ..database.tables.deliveries import delivery_table
 from ..database.tables.runner import subscription_table
 from ..states import TaskEvent
+from .call import Call
+from .collect import forget, of_subscriptions
 from .hosts import judge_host
 from .http.answers import Verdict
-from .rows import Call, forget, of_subscriptions
 
 
 def settle(

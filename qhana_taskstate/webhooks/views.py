@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, or_, select
 
@@ -46,6 +46,10 @@ class DeliveryView:
     dead_at: datetime | None
 
 
+#: What a view has from the row as it is.
+_COPIED: Final = tuple(field.name for field in dataclasses.fields(DeliveryView) if field.name in delivery_table.c)
+
+
 def views(
     connection: Connection,
     moment: datetime,
@@ -78,18 +82,9 @@ def views(
     rows = connection.execute(query.order_by(delivery_table.c.id.desc()).limit(limit))
     return [
         DeliveryView(
-            id=row.id,
-            task_id=row.task_id,
-            subscription_id=row.subscription_id,
+            **{name: getattr(row, name) for name in _COPIED},
             webhook_href=row.webhook_href or "",
-            event=row.event,
             state=_state(row, moment),
-            sequence=row.sequence,
-            attempts=row.attempts,
-            due_at=row.due_at,
-            called_at=row.called_at,
-            answer=row.answer,
-            dead_at=row.dead_at,
         )
         for row in rows
     ]

@@ -9,12 +9,17 @@ from sqlalchemy import ColumnElement, Connection, or_, update
 
 from ..database.inserts import insert_absent
 from ..database.tables.upkeep import upkeep_table
+from .claim import is_owed, next_due
 
 #: Names of the rows that say until when a message that wakes the deliveries is on its way, and when one arrives.
 _WAKE: Final = "deliver"
 
 
 _LATER_WAKE: Final = "deliver later"
+
+
+#: The longest wait that is left to a countdown of Celery's; what is due later is found by upkeep.
+LONGEST_COUNTDOWN_SECONDS: Final = 10.0
 
 
 def announce_wake(connection: Connection, moment: datetime, *, lost_after_seconds: float) -> bool:
@@ -36,6 +41,20 @@ def announce_later_wake(connection: Connection, moment: datetime, arrives: datet
     """Note that such a message arrives later, unless another one does before it; see `announce_wake`."""
     other = or_(upkeep_table.c.until <= moment, upkeep_table.c.until > arrives)
     return _note_wake(connection, _LATER_WAKE, arrives, other)
+
+
+def announce_next(connection: Connection, moment: datetime, *, lost_after_seconds: float) -> float | None:
+    """Note the message that wakes the deliveries for what is due next, if that is soon.
+
+    Returns:
+        After how many seconds it is to arrive; None if none is to be sent.
+    """
+    if is_owed(connection, moment):
+        return 0.0 if announce_wake(connection, moment, lost_after_seconds=lost_after_seconds) else None
+    due = next_due(connection, moment)
+    if due is None or due - moment > timedelta(seconds=LONGEST_COUNTDOWN_SECONDS):
+        return None
+    return (due - moment).total_seconds() if announce_later_wake(connection, moment, due) else None
 
 
 def note_woken(connection: Connection, moment: datetime) -> None:

@@ -20,10 +20,10 @@ from qhana_taskstate.database.tables.deliveries import change_table, delivery_ta
 from qhana_taskstate.database.tables.runner import subscription_table, task_table
 from qhana_taskstate.models.subscription import TaskUpdateSubscription
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
+from qhana_taskstate.webhooks import call as webhooks_call
 from qhana_taskstate.webhooks import claim as webhooks_claim
 from qhana_taskstate.webhooks import collect as webhooks_collect
 from qhana_taskstate.webhooks import replay as webhooks_replay
-from qhana_taskstate.webhooks import rows as webhooks_rows
 from qhana_taskstate.webhooks.hosts import CALLS_PER_HOST
 from tests.parts.webhooks.conftest import SECRET, MakeState
 from tests.parts.webhooks.owed import TASK, saved_task, subscribed_task
@@ -722,7 +722,7 @@ def test_answers_of_a_run_that_the_database_fails_are_noted(
         return Reply()
 
     receiver.answer = answer
-    claimed: list[webhooks_rows.Call] = []
+    claimed: list[webhooks_call.Call] = []
     monkeypatch.setattr(webhooks_claim, "claim", fail_at_the_second)
     tasks = [subscribed_task(state, webhook_href=receiver.href(), event="details") for _ in range(12)]
     for task in tasks:
