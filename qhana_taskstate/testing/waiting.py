@@ -24,11 +24,17 @@ def wait_until(what: str, predicate: Callable[[], T], *, timeout: float = 30.0, 
     Raises:
         AssertionError: Nothing came true in time. It names `what` and the last value.
     """
+    value = poll(predicate, timeout=timeout, interval=interval)
+    if not value:
+        raise AssertionError(f"waited {timeout:g} s in vain until {what}; last seen: {value!r}")
+    return value
+
+
+def poll(predicate: Callable[[], T], *, timeout: float, interval: float = 0.02) -> T:
+    """Call `predicate` until its value is true or `timeout` seconds are over; returns the last value."""
     deadline = time.monotonic() + timeout
     while True:
         value = predicate()
-        if value:
+        if value or time.monotonic() >= deadline:
             return value
-        if time.monotonic() >= deadline:
-            raise AssertionError(f"waited {timeout:g} s in vain until {what}; last seen: {value!r}")
         time.sleep(interval)

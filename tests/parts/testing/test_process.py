@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from qhana_taskstate.testing import process as process_module
 from qhana_taskstate.testing.process import LocalProcess, ProcessError, signal_number
+from qhana_taskstate.testing.process import local_process as process_module
 from tests.waiting import wait_until
 
 #: Starts a child, a child that detaches itself, and then waits.

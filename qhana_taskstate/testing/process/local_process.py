@@ -14,89 +14,21 @@ from contextlib import suppress
 from pathlib import Path
 
 from qhana_taskstate.errors import TaskStateError
-from qhana_taskstate.testing import supervisor
+from qhana_taskstate.testing.process import supervisor
+from qhana_taskstate.testing.process.procfs import descendant_pids, listens_on, stands_still, stop
 
 #: How long the supervisor may take to say that the command runs.
 _START_SECONDS = 30.0
-#: The state of a listening socket in /proc/net/tcp.
-_LISTENING = "0A"
 #: How long a whole tree may take to go after it was killed.
 _END_SECONDS = 20.0
 #: How long a whole tree may take to stand still; a process that writes to a slow disk stops only after that.
 _FREEZE_SECONDS = 30.0
 #: How often a tree is looked at until it stands still.
 _FREEZE_POLL_SECONDS = 0.001
-#: States in which nothing runs: stopped, traced, ended.
-_STILL = ("T", "t", "Z", "X", "")
 
 
 class ProcessError(TaskStateError, RuntimeError):
     """A local process could not be started, or is not in the state that the call needs."""
-
-
-def child_pids(pid: int) -> list[int]:
-    """List the direct children of a process, without zombies."""
-    return supervisor.child_pids(pid)
-
-
-def descendant_pids(pid: int) -> list[int]:
-    """List all processes below a process, parents before their children, without zombies."""
-    return supervisor.descendant_pids(pid)
-
-
-def _state_of(thread: int) -> str:
-    """Return the letter that /proc has for the state of a thread; "" for one that is gone."""
-    try:
-        return supervisor.state_and_parent(thread)[0]
-    except OSError:
-        return ""
-
-
-def _threads_of(pid: int) -> list[int]:
-    """List the threads of a process, the main one first; none of a process that is gone."""
-    try:
-        return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
-    except OSError:
-        return []
-
-
-def _stands_still(pid: int) -> bool:
-    """Tell whether no thread of a process runs or will run before it gets SIGCONT."""
-    moving = {state for state in map(_state_of, _threads_of(pid)) if state not in _STILL}
-    # Between vfork and exec a thread sleeps until its child goes on; a signal reaches it only then (vfork(2)).
-    return not moving or (moving == {"D"} and any(_state_of(child) == "T" for child in child_pids(pid)))
-
-
-def _stop(pid: int) -> None:
-    """Send SIGSTOP to a process.
-
-    The kernel hands it to one thread, which takes the others along, and asks the one that was named first whether it
-    wants it (complete_signal() in Linux 6). A thread in state D would say yes, and let the others run on until it
-    wakes up.
-    """
-    threads = sorted(_threads_of(pid), key=lambda thread: _state_of(thread) == "D")
-    with suppress(ProcessLookupError):
-        os.kill(threads[0] if threads else pid, signal.SIGSTOP)
-
-
-def signal_number(name: str | int | None) -> signal.Signals:
-    """Read a signal as Docker's API writes it.
-
-    Args:
-        name: "SIGTERM", "TERM", 15, "15"; None means SIGKILL.
-
-    Raises:
-        ValueError: No signal has this name or number.
-    """
-    if name is None:
-        return signal.SIGKILL
-    text = str(name).strip().upper()
-    if text.isdigit():
-        return signal.Signals(int(text))
-    try:
-        return signal.Signals[text if text.startswith("SIG") else f"SIG{text}"]
-    except KeyError:
-        raise ValueError(f"{name!r} is no signal; pass a name such as 'SIGTERM' or a number") from None
 
 
 class LocalProcess:
@@ -172,6 +104,9 @@ class LocalProcess:
             os.close(writing)
         os.set_blocking(reading, False)
         self._status_fd, self._status_text, self._exit_code, self.pid = reading, "", None, -1
+        self._await_pid()
+
+    def _await_pid(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while self.pid < 0:
             ended = not self._read_status(max(0.0, deadline - time.monotonic()))
@@ -193,7 +128,7 @@ class LocalProcess:
     @property
     def frozen(self) -> bool:
         """Whether the command is stopped by SIGSTOP."""
-        return self.running and _stands_still(self.pid)
+        return self.running and stands_still(self.pid)
 
     def wait(self, timeout: float) -> int | None:
         """Wait at most `timeout` seconds for the end of the command. Returns its exit code, None if it still runs."""
@@ -219,21 +154,7 @@ class LocalProcess:
 
     def listens_on(self, port: int) -> bool:
         """Whether a process of the tree listens on a TCP port of this machine."""
-        listening: set[str] = set()
-        for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
-            with suppress(OSError):
-                for line in table.read_text().splitlines()[1:]:
-                    _, local, _, state, *rest = line.split()
-                    if state == _LISTENING and int(local.rpartition(":")[2], 16) == port:
-                        listening.add(f"socket:[{rest[5]}]")
-        for pid in self.descendants() if listening else ():
-            # Processes and their files come and go while they are looked at.
-            with suppress(OSError):
-                for name in os.listdir(f"/proc/{pid}/fd"):
-                    with suppress(OSError):
-                        if os.readlink(f"/proc/{pid}/fd/{name}") in listening:
-                            return True
-        return False
+        return listens_on(self.descendants(), port)
 
     def freeze(self) -> None:
         """Stop the whole tree with SIGSTOP, as a machine does that hangs. Returns once nothing of it moves any more.
@@ -247,9 +168,9 @@ class LocalProcess:
         # A signal takes effect after kill() has returned, and until then children may still be born.
         while (fresh := [pid for pid in self.descendants() if pid not in stopped]) or moving:
             for pid in fresh:
-                _stop(pid)
+                stop(pid)
             stopped += fresh
-            moving = [pid for pid in stopped if not _stands_still(pid)]
+            moving = [pid for pid in stopped if not stands_still(pid)]
             if moving and time.monotonic() >= deadline:
                 raise ProcessError(
                     f"of {self.command[0]} the processes {moving} did not stand still within {_FREEZE_SECONDS} s;"
