@@ -1,9 +1,10 @@
-"""Which `TaskState` a command works on, and what it needs of it."""
+"""Which `TaskState` a command works on, and which task."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import click
 from celery import Celery
@@ -11,11 +12,13 @@ from celery.local import Proxy
 
 from .. import current
 from ..database import schema
-from ..errors import NotConfiguredError
+from ..errors import NotConfiguredError, TaskNotFoundError
 from ..facade import TaskState
 from ..ids import LARGEST_ID
 from ..reading import tasks
 from ..reading.rows.views import TaskView
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
 def taskstate_of(ctx: click.Context, *, ready: bool = True) -> TaskState:
@@ -51,6 +54,30 @@ def taskstate_of(ctx: click.Context, *, ready: bool = True) -> TaskState:
 def app_of(ctx: click.Context) -> Celery:
     app = ctx.obj.app
     return cast(Celery, app._get_current_object() if isinstance(app, Proxy) else app)
+
+
+def with_state(function: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take `--json`, and pass its function the context and the `TaskState`; below its other options."""
+
+    @click.pass_context
+    @functools.wraps(function)
+    def run(ctx: click.Context, /, **values: Any) -> None:
+        function(ctx, taskstate_of(ctx), **values)
+
+    return as_json_option(run)
+
+
+def of_task(function: Callable[..., None]) -> Callable[..., None]:
+    """As `with_state`, for a command whose argument is the id of a task; refuses what no task can have."""
+
+    @with_state
+    @functools.wraps(function)
+    def run(ctx: click.Context, state: TaskState, /, task_id: int, **values: Any) -> None:
+        if not may_exist(task_id):
+            raise TaskNotFoundError(task_id)
+        function(ctx, state, task_id=task_id, **values)
+
+    return click.argument("task_id", metavar="ID", type=int)(run)
 
 
 def may_exist(task_id: int) -> bool:

@@ -6,34 +6,29 @@ from typing import Any
 
 import click
 
-from ..errors import TaskNotFoundError
 from ..facade import TaskState
 from ..states import UNKNOWN, TaskStatus
-from .context import look_at, may_exist, taskstate_of
-from .group import Failure, as_json_option, command
+from .context import look_at, of_task
+from .group import Failure, command
 from .text.printing import print_json
 
 
 @command("cancel")
-@click.argument("task_id", metavar="ID", type=int)
 @click.option("--terminate", is_flag=True, help="Also terminate what runs (prefork and gevent pools).")
 @click.option("--reason", default="", help="Goes into the log.")
-@as_json_option
-@click.pass_context
-def cancel(ctx: click.Context, /, task_id: int, terminate: bool, reason: str, as_json: bool, **_: Any) -> None:
+@of_task
+def cancel(
+    ctx: click.Context, state: TaskState, /, task_id: int, terminate: bool, reason: str, as_json: bool, **_: Any
+) -> None:
     """End a task as ERROR, and let workers drop what of it has not begun.
 
     Exit code 1 if it had already ended.
     """
-    state = taskstate_of(ctx)
-    if not may_exist(task_id):
-        raise TaskNotFoundError(task_id)
     cancelled = state.cancel(task_id, terminate=terminate, reason=reason)
     _answer_end(ctx, state, task_id, cancelled, "cancelled", as_json)
 
 
 @command("finish")
-@click.argument("task_id", metavar="ID", type=int)
 @click.option(
     "--status",
     type=click.Choice([TaskStatus.SUCCESS, TaskStatus.ERROR], case_sensitive=False),
@@ -42,16 +37,14 @@ def cancel(ctx: click.Context, /, task_id: int, terminate: bool, reason: str, as
     help="How it ends.",
 )
 @click.option("--log", help="A last log entry.")
-@as_json_option
-@click.pass_context
-def finish(ctx: click.Context, /, task_id: int, status: str, log: str | None, as_json: bool, **_: Any) -> None:
+@of_task
+def finish(
+    ctx: click.Context, state: TaskState, /, task_id: int, status: str, log: str | None, as_json: bool, **_: Any
+) -> None:
     """End a task by hand, whatever of it is open.
 
     Exit code 1 if it had already ended.
     """
-    state = taskstate_of(ctx)
-    if not may_exist(task_id):
-        raise TaskNotFoundError(task_id)
     finished = state.finish(task_id, log=log, status=status)
     _answer_end(ctx, state, task_id, finished, "finished", as_json)
 

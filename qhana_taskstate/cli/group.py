@@ -100,8 +100,5 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
     return taskstate.command(name, epilog=_EXIT_CODES)
 
 
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
-
-
 def write_error(line: str) -> None:
     click.echo(line, err=True)

@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from .context import taskstate_of
+from ..facade import TaskState
+from .context import as_json_option, taskstate_of, with_state
 from .doctor import examine
-from .group import Failure, as_json_option, command
+from .group import Failure, command
 from .redaction import without_passwords
 from .tasks import age
 from .text.printing import print_json, print_lines
@@ -29,11 +30,9 @@ def upgrade(ctx: click.Context, /, **_: Any) -> None:
 @command("upkeep")
 @click.option("--once", is_flag=True, help="Look once; one look alone gives nobody up, it only brings rows up to date.")
 @click.option("--seconds", type=click.FloatRange(min=0), help="Stop after so many seconds; by default never.")
-@as_json_option
-@click.pass_context
-def upkeep(ctx: click.Context, /, once: bool, seconds: float | None, as_json: bool, **_: Any) -> None:
+@with_state
+def upkeep(ctx: click.Context, state: TaskState, /, once: bool, seconds: float | None, as_json: bool, **_: Any) -> None:
     """Find work that was lost, and settle it, until interrupted. Workers do so by themselves."""
-    state = taskstate_of(ctx)
     deadline = None if seconds is None else time.monotonic() + seconds
     while True:
         settled = state.upkeep()
@@ -91,17 +90,22 @@ def doctor_(ctx: click.Context, /, timeout: float, no_probe: bool, as_json: bool
 )
 @click.option("--all", "strangers", is_flag=True, help="Also tasks that nobody gave to the tracker.")
 @click.option("--dry-run", is_flag=True, help="Only count what would go.")
-@as_json_option
-@click.pass_context
+@with_state
 def prune(
-    ctx: click.Context, /, older_than: timedelta, strangers: bool, dry_run: bool, as_json: bool, **_: Any
+    ctx: click.Context,
+    state: TaskState,
+    /,
+    older_than: timedelta,
+    strangers: bool,
+    dry_run: bool,
+    as_json: bool,
+    **_: Any,
 ) -> None:
     """Remove tasks that ended long ago, with all their rows.
 
     Tasks with an open execution, or whose subscribers have still to be told, stay. Output files are reported to the
     application and not deleted. It works in small steps, waits for nobody, and can be interrupted and repeated.
     """
-    state = taskstate_of(ctx)
     pruned = state.prune(older_than, strangers=strangers, dry_run=dry_run)
     if as_json:
         print_json({**dataclasses.asdict(pruned), "dry_run": dry_run})

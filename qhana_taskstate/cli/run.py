@@ -13,10 +13,11 @@ from redis.exceptions import RedisError
 from ..broker import probe
 from ..context.header import OWN_TASK_PREFIX
 from ..errors import ArgumentsError, TaskNotFoundError, TaskStateError
+from ..facade import TaskState
 from ..plugin.task_class import check_arguments, find_plugin_task
 from ..reading.as_json import task_json
-from .context import look_at, may_exist, taskstate_of
-from .group import Failure, WrongUsage, as_json_option, command, write_error
+from .context import as_json_option, look_at, may_exist, of_task, taskstate_of
+from .group import Failure, WrongUsage, command, write_error
 from .redaction import without_passwords
 from .tasks import board_of, exit_by_end, watch_tasks
 from .text.boards import TroubleBoard
@@ -135,18 +136,13 @@ def _signature_of_plain(app: Celery, name: str, arguments: dict[str, Any]) -> An
 
 
 @command("restart")
-@click.argument("task_id", metavar="ID", type=int)
-@as_json_option
-@click.pass_context
-def restart(ctx: click.Context, /, task_id: int, as_json: bool, **_: Any) -> None:
+@of_task
+def restart(ctx: click.Context, state: TaskState, /, task_id: int, as_json: bool, **_: Any) -> None:
     """Start the first work of a task again, as a new task.
 
     Its plugin task must have been declared with @plugin_task(restartable=True). With --json the new task is printed as
     an object.
     """
-    state = taskstate_of(ctx)
-    if not may_exist(task_id):
-        raise TaskNotFoundError(task_id)
     started = state.restart(task_id).id
     if as_json:
         seen = look_at(state, [started])

@@ -25,8 +25,8 @@ from ..reading.rows.views import TaskView
 from ..reading.tasks import list_tasks
 from ..states import ERROR_WORDS, UNKNOWN, TaskStatus
 from .attendance import Attendance, consumed_queues, waits_long
-from .context import look_at, may_exist, taskstate_of
-from .group import Failure, Interrupted, as_json_option, command, write_error
+from .context import look_at, of_task, with_state
+from .group import Failure, Interrupted, command, write_error
 from .text.boards import Board, JsonBoard, LineBoard, LiveBoard, TroubleBoard, watch
 from .text.printing import painter, print_json, print_lines
 from .text.tables import detail_lines, task_table
@@ -49,10 +49,10 @@ _STATUS_WORDS: Final = (*TaskStatus, *sorted(ERROR_WORDS - set(TaskStatus)), UNK
 @click.option("--name", help="Only tasks whose name contains this text.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
 @click.option("--before", type=int, metavar="ID", help="Only tasks with a smaller id: the next page.")
-@as_json_option
-@click.pass_context
+@with_state
 def list_(
     ctx: click.Context,
+    state: TaskState,
     /,
     status: str | None,
     name: str | None,
@@ -65,7 +65,6 @@ def list_(
 
     With --json an array of objects.
     """
-    state = taskstate_of(ctx)
     if before is not None:
         before = min(before, LARGEST_ID)
     with state.database.reading() as connection:
@@ -80,23 +79,28 @@ def list_(
 
 
 @command("show")
-@click.argument("task_id", metavar="ID", type=int)
 @click.option("--traceback", "tracebacks", is_flag=True, help="Print the tracebacks of failed executions.")
 @click.option("--lines", type=click.IntRange(min=0), default=20, show_default=True, help="Newest log lines to print.")
 @click.option("--full", is_flag=True, help="Print the whole log, and every execution though many are alike.")
-@as_json_option
-@click.pass_context
+@of_task
 def show(
-    ctx: click.Context, /, task_id: int, tracebacks: bool, lines: int, full: bool, as_json: bool, **_: Any
+    ctx: click.Context,
+    state: TaskState,
+    /,
+    task_id: int,
+    tracebacks: bool,
+    lines: int,
+    full: bool,
+    as_json: bool,
+    **_: Any,
 ) -> None:
     """Show a task: its row, steps, outputs, links, log, and the tree of its executions.
 
     A message stands below the one that published it, with its attempts, worker, waiting time and run time. With
     --json an object with all of it, tracebacks too.
     """
-    state = taskstate_of(ctx)
     with state.database.reading() as connection:
-        detail = tasks.show(connection, state.settings, task_id) if may_exist(task_id) else None
+        detail = tasks.show(connection, state.settings, task_id)
     if detail is None:
         raise TaskNotFoundError(task_id)
     detail = dataclasses.replace(detail, task=_asked(state, [detail.task])[0])
@@ -118,15 +122,15 @@ def show(
 @command("watch")
 @click.argument("task_ids", metavar="[ID]...", nargs=-1, type=int)
 @click.option("--timeout", type=click.FloatRange(min=0), help="Stop watching after so many seconds; exit code 1.")
-@as_json_option
-@click.pass_context
-def watch_(ctx: click.Context, /, task_ids: tuple[int, ...], timeout: float | None, as_json: bool, **_: Any) -> None:
+@with_state
+def watch_(
+    ctx: click.Context, state: TaskState, /, task_ids: tuple[int, ...], timeout: float | None, as_json: bool, **_: Any
+) -> None:
     """Watch tasks until all of them have ended.
 
     Without an ID those that have not ended now, of the tasks that the tracker was given. Bars in a terminal, otherwise
     a line for each change; with --json each line is an object. Exit code 0 only if all ended as SUCCESS.
     """
-    state = taskstate_of(ctx)
     wanted = list(dict.fromkeys(task_ids))
     if wanted:
         known = {task.id for task in look_at(state, wanted)}
@@ -144,16 +148,13 @@ def watch_(ctx: click.Context, /, task_ids: tuple[int, ...], timeout: float | No
 
 
 @command("wait")
-@click.argument("task_id", metavar="ID", type=int)
 @click.option("--timeout", type=click.FloatRange(min=0), help="Stop waiting after so many seconds; exit code 1.")
-@as_json_option
-@click.pass_context
-def wait(ctx: click.Context, /, task_id: int, timeout: float | None, as_json: bool, **_: Any) -> None:
+@of_task
+def wait(ctx: click.Context, state: TaskState, /, task_id: int, timeout: float | None, as_json: bool, **_: Any) -> None:
     """Wait until a task has ended, and print its status.
 
     Exit code 0 only if it ended as SUCCESS.
     """
-    state = taskstate_of(ctx)
     if not look_at(state, [task_id]):
         raise TaskNotFoundError(task_id)
     seen = watch_tasks(state, [task_id], TroubleBoard(write_error), timeout=timeout)

@@ -11,8 +11,8 @@ from ..database.dialects import database_time
 from ..facade import TaskState
 from ..webhooks import replay as replay_webhooks
 from ..webhooks import views
-from .context import may_exist, taskstate_of
-from .group import Failure, as_json_option, command
+from .context import as_json_option, may_exist, taskstate_of, with_state
+from .group import Failure, command
 from .text.printing import painter, print_json, print_lines
 from .text.tables import delivery_json, delivery_table
 
@@ -28,15 +28,15 @@ _COLLECT_SECONDS: Final = 5.0
 @click.option("--task", "task_id", type=int, metavar="ID", help="Only those of this task.")
 @click.option("--dead", is_flag=True, help="Only those that were given up.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
-@as_json_option
-@click.pass_context
-def deliveries_(ctx: click.Context, /, task_id: int | None, dead: bool, limit: int, as_json: bool, **_: Any) -> None:
+@with_state
+def deliveries_(
+    ctx: click.Context, state: TaskState, /, task_id: int | None, dead: bool, limit: int, as_json: bool, **_: Any
+) -> None:
     """List webhook deliveries, newest first: one line for each subscription and event.
 
     A delivery is due, waiting for its next attempt, calling, told (nothing is owed), or dead (given up). Of URLs
     neither credentials nor values of the query are shown. With --json an array of objects.
     """
-    state = taskstate_of(ctx)
     found: list[views.DeliveryView] = []
     if task_id is None or may_exist(task_id):
         # What changed since a worker looked is owed, too.
