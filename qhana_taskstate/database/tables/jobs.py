@@ -1,8 +1,8 @@
-"""Tables of jobs and of holds."""
+"""Tables of jobs, of their holds, and of how their progress went."""
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Index, Integer, String, Table
+from sqlalchemy import Boolean, Column, Float, Index, Integer, String, Table
 
 from ...clock import now
 from .base import UtcTime, metadata
@@ -46,4 +46,15 @@ hold_table = Table(
     Column("heartbeat_at", UtcTime, nullable=False, default=now),
     #: Messages published so far, as far as it was recorded.
     Column("published", Integer, nullable=False, default=0),
+)
+
+
+#: How far a task had come, as upkeep saw it now and then; the older it is, the more seldom.
+progress_table = Table(
+    "taskstate_progress",
+    metadata,
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("at", UtcTime, primary_key=True),
+    #: From 0.0 to 1.0.
+    Column("share", Float(53), nullable=False),
 )

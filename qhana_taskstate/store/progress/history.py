@@ -7,8 +7,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, func, insert, select
 
-from ...database.tables.jobs import job_table
-from ...database.tables.progress import progress_table
+from ...database.tables.jobs import job_table, progress_table
 from ...database.tables.runner import task_table
 
 #: The newest open tasks of which samples are taken.
