@@ -1,4 +1,4 @@
-"""Messages of tasks declared `resend=True`: kept as they are published, and sent again as they were."""
+"""Messages of tasks with `resend=True`: kept when published, sent again as they were."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What travels through the broker and back when the set-up is examined: a small canvas, and a question for the time."""
+"""What `doctor` sends through the broker: a small canvas, and a question for the time."""
 
 from __future__ import annotations
 

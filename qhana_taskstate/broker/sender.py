@@ -1,4 +1,4 @@
-"""Sends Celery messages of our own from a thread, so that a broker that is away keeps nobody waiting."""
+"""Sends messages of our own from a thread, so that nobody waits for the broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Celery worker holds of the messages that were sent: its answer to `broker.Broker.ask_workers`."""
+"""Which messages a worker holds: its answer to `broker.Broker.ask_workers`."""
 
 from __future__ import annotations
 

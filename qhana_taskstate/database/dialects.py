@@ -1,4 +1,4 @@
-"""What each kind of database says differently: its clock, and how long to wait for a lock."""
+"""What differs between databases: the clock, and how long to wait for a lock."""
 
 from __future__ import annotations
 

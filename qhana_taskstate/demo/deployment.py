@@ -1,4 +1,4 @@
-"""What a deployment consists of, for as long as the demo runs: a broker, a database, a worker, a webhook receiver."""
+"""The deployment of the demo: broker, database, worker and webhook receiver."""
 
 from __future__ import annotations
 

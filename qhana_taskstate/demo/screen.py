@@ -1,4 +1,4 @@
-"""What the demo shows: live bars and log lines while the jobs run, a question, and a summary at the end."""
+"""What the demo shows: live bars, log lines, a question, and a summary."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Proof of life from another machine: a session lock of PostgreSQL that a process holds for as long as it lives.
+"""Proof of life from another machine: a session lock of PostgreSQL.
 
-The server gives such a lock up when the connection ends, and the connection of a living process ends neither while C
-code holds its interpreter nor while it is stopped.
+A process holds it for as long as it lives. The server gives such a lock up when the connection ends, and the connection
+of a living process ends neither while C code holds its interpreter nor while it is stopped.
 """
 
 from __future__ import annotations

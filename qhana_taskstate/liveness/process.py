@@ -1,4 +1,4 @@
-"""Whether a process is alive, told from its id, start time, and the machine it runs on."""
+"""Whether a process is alive, by its id, start time and machine."""
 
 from __future__ import annotations
 

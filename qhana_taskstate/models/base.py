@@ -1,4 +1,4 @@
-"""What the models share: the declarative base, values made at the call, reading a row anew."""
+"""What the models share: the base, default values, reading a row anew."""
 
 from __future__ import annotations
 

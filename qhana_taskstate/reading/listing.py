@@ -1,4 +1,4 @@
-"""Finds tasks for a list that people page through: as fast among five million tasks as among five thousand."""
+"""Finds a page of the list of tasks, as fast among millions as among thousands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the facts from which `activity` says what tasks are doing: few rows, however large a canvas is."""
+"""Reads the few facts from which `activity` says what tasks are doing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Celery's configuration says of our settings, by whatever way it came there."""
+"""What Celery's configuration says of our settings."""
 
 from __future__ import annotations
 

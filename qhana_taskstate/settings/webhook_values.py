@@ -1,4 +1,4 @@
-"""What the settings for webhooks may say: secrets, and what may be reached beyond public addresses."""
+"""What the settings for webhooks may say: secrets, and allowed networks."""
 
 from __future__ import annotations
 

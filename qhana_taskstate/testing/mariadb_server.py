@@ -1,4 +1,4 @@
-"""A private MariaDB."""
+"""A private MariaDB as a local process."""
 
 from __future__ import annotations
 

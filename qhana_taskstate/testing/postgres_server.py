@@ -1,4 +1,4 @@
-"""A private PostgreSQL."""
+"""A private PostgreSQL as a local process."""
 
 from __future__ import annotations
 

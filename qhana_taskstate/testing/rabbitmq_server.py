@@ -1,4 +1,4 @@
-"""A private RabbitMQ."""
+"""A private RabbitMQ as a local process."""
 
 from __future__ import annotations
 

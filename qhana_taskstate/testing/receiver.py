@@ -1,4 +1,7 @@
-"""A receiver of webhooks: a real HTTP server on the loopback that keeps what it was told. Needs no pytest."""
+"""A receiver of webhooks: a real HTTP server that keeps what it was told.
+
+It listens on the loopback, and needs no pytest.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A private Redis."""
+"""A private Redis as a local process."""
 
 from __future__ import annotations
 

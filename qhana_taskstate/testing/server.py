@@ -1,4 +1,4 @@
-"""What all local servers of the tests have in common: a port, a folder, a process, a life."""
+"""What all local servers share: a port, a folder and a process."""
 
 from __future__ import annotations
 

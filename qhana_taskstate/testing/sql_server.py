@@ -1,4 +1,4 @@
-"""What the SQL servers of the tests have in common: databases that are made and dropped."""
+"""What the local SQL servers share: databases that are made and dropped."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Executions whose process on this machine is dead: no silence need be waited for, only the dead process's parent.
+"""Executions whose process on this machine is dead.
 
-The parent of a pool child sees its end within five seconds (celery 5.7: 0.02 to 4.7 s), and knows more: that a time
-limit or somebody killed it, or that it is tried again. A worker that is gone as a whole has no such parent.
+No silence need be waited for, only the parent of the dead process. The parent of a pool child sees its end within five
+seconds (celery 5.7: 0.02 to 4.7 s), and knows more: that a time limit or somebody killed it, or that it is tried again.
+A worker that is gone as a whole has no such parent.
 """
 
 from __future__ import annotations

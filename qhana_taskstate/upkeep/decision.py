@@ -1,4 +1,7 @@
-"""What a round of upkeep has to do, decided from what was read; no database, no broker."""
+"""What a round of upkeep has to do, decided from what was read.
+
+It knows no database and no broker.
+"""
 
 from __future__ import annotations
 

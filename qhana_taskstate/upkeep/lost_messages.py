@@ -1,4 +1,4 @@
-"""Looks again and again for work that was sent and not begun, and tells which of it is nowhere any more."""
+"""Looks for messages that were sent and not begun, and tells which are nowhere."""
 
 from __future__ import annotations
 

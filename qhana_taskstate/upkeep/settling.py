@@ -1,4 +1,4 @@
-"""Settles executions, submissions and rows that a round of upkeep found, each in a transaction of its own."""
+"""Settles what a round of upkeep found, each in a transaction of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One call of a subscriber: what it is made from, and making it; without the database."""
+"""One call of a subscriber: what it is made from, and making it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The deliveries of a subscription: changes are merged into them, and they are forgotten with it."""
+"""Merges changes into the deliveries of a subscription, which are forgotten with it."""
 
 from __future__ import annotations
 

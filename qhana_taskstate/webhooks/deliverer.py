@@ -1,4 +1,4 @@
-"""The Celery task that tells subscribers: makes the calls that are due, and notes what they led to."""
+"""The run of the deliveries: makes the calls that are due, and notes their results."""
 
 from __future__ import annotations
 

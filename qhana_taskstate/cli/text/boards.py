@@ -1,4 +1,4 @@
-"""Watching tasks until they end: live bars in a terminal, plain lines or JSON lines elsewhere."""
+"""Watching tasks until they end: live bars, plain lines or JSON lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fits lines into a terminal: wrapped below their own indent, and in characters that it can show."""
+"""Fits lines into a terminal: its width, and the characters that it can show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The history of a task as text: its executions as a tree. Pure; knows no database and no terminal."""
+"""The history of a task as text: its executions as a tree. Pure."""
 
 from __future__ import annotations
 

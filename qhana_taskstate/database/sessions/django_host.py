@@ -1,4 +1,7 @@
-"""What is asked of Django where the host is made with it. Imports nothing of it, for those who do not have it."""
+"""What is asked of Django where it is the host.
+
+Nothing of Django is imported, for those who do not have it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds out, before something is written to an SQLite file, whether that would wait for the very thread that writes."""
+"""Whether a write to SQLite would wait for the thread that makes it."""
 
 from __future__ import annotations
 

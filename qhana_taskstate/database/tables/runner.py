@@ -1,8 +1,9 @@
-"""The five tables of the QHAna plugin runner, each once: Core statements use them, the models are mapped on them.
+"""The five tables of the QHAna plugin runner.
 
-Names, columns, types and constraints are the runner's, so that its databases open unchanged; indexes may be added.
-What may be NULL there reads as its default. Each text has one of two rules for what no database takes: what people
-read is cleaned (`ReadText`), what machines follow is refused (`FollowedText`).
+Core statements use them, and the models are mapped on them. Names, columns, types and constraints are the runner's, so
+that its databases open unchanged; indexes may be added. What may be NULL there reads as its default. Each text has one
+of two rules for what no database takes: what people read is cleaned (`ReadText`), what machines follow is refused
+(`FollowedText`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a mapped attribute accepts, checked where it is assigned rather than at a later flush."""
+"""What a mapped attribute accepts, checked where it is assigned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON attribute of a mapped object: its tracked tree through loads, changes, flushes and rollbacks."""
+"""The JSON attribute of a mapped object, through loads, flushes and rollbacks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What a session's transaction changes about tasks, as the events that subscribers are owed; written at its commit.
+"""What a transaction changes about tasks, as events that subscribers are owed.
 
-A plugin may flush long before it commits. The rows that tell subscribers are therefore inserted right before the
-commit, so that a subscription made in between is seen, and so that no lock is held for longer than the commit takes.
+They are written at its commit. A plugin may flush long before it commits. The rows that tell subscribers are therefore
+inserted right before the commit, so that a subscription made in between is seen, and so that no lock is held for longer
+than the commit takes.
 """
 
 from __future__ import annotations

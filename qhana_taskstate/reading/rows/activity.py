@@ -1,4 +1,4 @@
-"""What a task is doing, in one word and in one sentence, from facts that a reader has. Pure; knows no rows."""
+"""What a task is doing, in one word and in one sentence. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One local process under supervision: started, watched, signalled, frozen, ended with everything below it."""
+"""One local process under supervision: started, watched, signalled, frozen, ended."""
 
 from __future__ import annotations
 

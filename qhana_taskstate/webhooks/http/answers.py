@@ -1,7 +1,7 @@
-"""What a receiver's answer does to a delivery: a pure policy. Knows no rows, no clock and no network.
+"""What a receiver's answer does to a delivery: a pure policy.
 
-2xx is success. 3xx and 4xx are the receiver's final answer, for both are normal in QHAna: 303 after success, 404 for
-an event that a receiver does not care about. The rest is tried again.
+It knows no rows, no clock and no network. 2xx is success. 3xx and 4xx are the receiver's final answer, for both are
+normal in QHAna: 303 after success, 404 for an event that a receiver does not care about. The rest is tried again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""One HTTP call to a webhook: bounded in time and memory, to checked addresses only. Knows no rows and no policy."""
+"""One HTTP call, bounded in time and memory, to checked addresses only.
+
+It knows no rows and no policy.
+"""
 
 from __future__ import annotations
 
