@@ -214,13 +214,8 @@ class Deliverer:
         if verdict is None:
             return
         if verdict.kind in {"dead", "refused"}:
-            logger.warning(
-                "webhook of task %s (%s, delivery %s) was given up: %s",
-                call.task_id,
-                call.event,
-                call.delivery_id,
-                verdict.reason,
-            )
+            told = (call.task_id, call.event, call.delivery_id, verdict.reason)
+            logger.warning("webhook of task %s (%s, delivery %s) was given up: %s", *told)
         self._write(
             lambda connection, moment: settle.settle(
                 connection,
