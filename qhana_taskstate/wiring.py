@@ -36,7 +36,7 @@ from .recording.chores import Chores
 from .recording.tracker import Tracker
 from .settings.configuration import configured
 from .settings.sources import read_settings
-from .settings.values import PREFIX, Settings
+from .settings.values import FIELDS, PREFIX, Settings
 from .tracking import selection
 from .upkeep.pruning import OutputsHook, Pruner
 from .upkeep.round import Upkeep
@@ -233,6 +233,16 @@ def _read_settings(app: Celery, given: Given) -> Settings:
     app.conf.get(PREFIX)
     namespace: str | None = app.namespace  # type: ignore[attr-defined]  # not in the stubs
     return read_settings(given.keywords, configured(app.conf.maps or (), namespace), given.environment, namespace)
+
+
+def changed_settings(app: Celery, given: Given, settings: Settings) -> list[str]:
+    """Name the settings that would have another value if they were read again now.
+
+    Raises:
+        SettingsError: If one is unknown or makes no sense.
+    """
+    anew = _read_settings(app, given)
+    return [PREFIX + name for name in FIELDS if getattr(anew, name) != getattr(settings, name)]
 
 
 def _database(settings: Settings, engine: Engine | None) -> Database:

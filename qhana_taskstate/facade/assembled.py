@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -24,7 +25,7 @@ from ..settings.values import Settings, setting_names
 from ..tracking import signals
 from ..upkeep.pruning import OutputsHook
 from ..webhooks.deliverer import Deliverer
-from ..wiring import Given, Parts, register_tasks, select_tasks
+from ..wiring import Given, Parts, changed_settings, register_tasks, select_tasks
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,6 +41,9 @@ def explained(call: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P
             return call(state, *args, **kwargs)
 
     return explained
+
+
+logger = logging.getLogger(__name__)
 
 
 class Assembled:
@@ -103,8 +107,22 @@ class Assembled:
         register_tasks(app)
         signals.connect()
         app.on_after_finalize.connect(self._on_finalized, weak=False, dispatch_uid=f"qhana_taskstate.{id(self)}")
+        app.on_after_configure.connect(self._on_configured, weak=False, dispatch_uid=f"qhana_taskstate.{id(self)}")
         if app.finalized:  # type: ignore[attr-defined]  # not in the stubs
             self._on_finalized(app)
+
+    def _on_configured(self, sender: Celery, **_: Any) -> None:
+        # Celery's configuration was read again, by `config_from_object` for example.
+        parts = self._parts
+        if parts is None or sender is not self._app:
+            return
+        changed = changed_settings(sender, self._given, parts.settings)
+        if changed:
+            logger.warning(
+                "%s came after the settings were first used, and changes nothing; configure the app before, or call "
+                "`init_app` again",
+                " and ".join(changed),
+            )
 
     def _on_finalized(self, sender: Celery, **_: Any) -> None:
         if current.find(sender) is self:

@@ -146,3 +146,34 @@ def test_a_secret_of_the_module_is_not_shown(app: Celery, module: Callable[..., 
         _ = TaskState(app).settings
 
     assert "geheim" not in str(seen.value)
+
+
+@pytest.mark.parametrize("namespace", [None, "CELERY"])
+def test_settings_that_come_after_the_first_use_are_named_in_a_warning(
+    app: Celery, module: Callable[..., str], namespace: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = TaskState(app, database_url="sqlite://")
+    assert state.settings.public_url is None
+
+    name = f"{namespace + '_' if namespace else ''}TASKSTATE_PUBLIC_URL"
+    app.config_from_object(module(**{name: "https://late.example"}), namespace=namespace, force=True)
+    app.conf.get("taskstate_public_url")
+
+    assert "taskstate_public_url came after the settings were first used" in caplog.text
+    assert state.settings.public_url is None
+    state.init_app(app)
+    assert state.settings.public_url == "https://late.example"
+
+
+def test_a_configuration_that_is_read_again_unchanged_is_no_warning(
+    app: Celery, module: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    names = {"TASKSTATE_PUBLIC_URL": "https://p.example", "TASKSTATE_DATABASE_URL": "sqlite://"}
+    app.config_from_object(module(**names))
+    state = TaskState(app)
+    assert state.settings.public_url == "https://p.example"
+
+    app.config_from_object(module(**names), force=True)
+    app.conf.get("taskstate_public_url")
+
+    assert "first used" not in caplog.text

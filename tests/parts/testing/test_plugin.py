@@ -158,7 +158,7 @@ class TestDatabases:
         run.makepyfile(
             """
             import pytest
-            from qhana_taskstate import schema
+            from qhana_taskstate.database import schema
             from qhana_taskstate.database import Database
 
             @pytest.mark.parametrize("turn", [1, 2])
