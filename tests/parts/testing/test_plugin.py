@@ -159,7 +159,7 @@ class TestDatabases:
             """
             import pytest
             from qhana_taskstate.database import schema
-            from qhana_taskstate.database import Database
+            from qhana_taskstate.database.engine import Database
 
             @pytest.mark.parametrize("turn", [1, 2])
             def test_it(migrated_database_url, taskstate_database_url, turn):
