@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,7 +128,8 @@ class Execution(Publisher):
     progress: Progress | None = field(kw_only=True, default=None)
     progress_dirty: bool = field(kw_only=True, default=False)
     #: Held while its reports are written, so that the last value is never overtaken by an older one.
-    writing: threading.Lock = field(kw_only=True, default_factory=threading.Lock)
+    #: What strikes as it is given back leaves it with this thread, which then must not wait for itself.
+    writing: AbstractContextManager[Any] = field(kw_only=True, default_factory=threading.RLock)
 
     @property
     def dirty(self) -> bool:
