@@ -29,12 +29,12 @@ from qhana_taskstate import DatabaseUnavailableError, TaskState
 from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.database.tables.jobs import job_table
 from qhana_taskstate.database.tables.upkeep import upkeep_table
-from qhana_taskstate.liveness import process as liveness_process
 from qhana_taskstate.settings.values import Settings
 from qhana_taskstate.testing.container import LocalWorker
 from qhana_taskstate.testing.postgres_server import PostgresServer
 from qhana_taskstate.testing.redis_server import RedisServer
 from qhana_taskstate.testing.waiting import wait_until
+from qhana_taskstate.upkeep import round as upkeep_round
 
 ROOT = Path(__file__).resolve().parent.parent
 APP = "tests.apps.crash:app"
@@ -190,7 +190,7 @@ def cases(kind: str, scale: float) -> list[Row]:
         site = stack.enter_context(deployed(kind))
         if kind == "postgresql":
             # As on another machine, from where no process can be asked.
-            stack.enter_context(mock.patch.object(liveness_process, "is_alive", return_value=False))
+            stack.enter_context(mock.patch.object(upkeep_round, "is_alive", return_value=False))
         rows.append(site.run("C code holds the interpreter", "holds_the_interpreter", HELD * scale))
         if kind == "postgresql":
             away = AWAY * scale

@@ -58,6 +58,9 @@ SHOWN = {
     "webhook_min_interval_seconds": "test_details_keep_their_distance_and_others_need_none",
     "webhook_queue": "test_messages_go_to_the_queue_of_the_setting_and_belong_to_no_task",
     "public_url": "test_source_is_needed_unless_the_public_url_makes_it",
+    "webhooks": "test_subscribers_are_owed_nothing_where_the_host_tells_them",
+    "track": "test_setting_of_the_configuration_counts_though_it_comes_late",
+    "db_id_finishes": "test_work_by_db_id_leaves_its_task_open_until_a_status_is_set",
     "web_token": "test_a_wrong_one_is_401",
     "web_files_root": "test_local_files_are_served_below_the_folder_of_the_setting_alone",
 }

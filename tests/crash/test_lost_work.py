@@ -11,9 +11,10 @@ from celery import chain, group, signature
 from qhana_taskstate import ProcessingTask
 from qhana_taskstate.database.dialects import database_time
 from qhana_taskstate.database.tables.executions import execution_table
-from qhana_taskstate.liveness import advisory_lock, process
+from qhana_taskstate.liveness import advisory_lock
 from qhana_taskstate.store.executions import registration
 from qhana_taskstate.upkeep import leader
+from qhana_taskstate.upkeep import round as upkeep_round
 from tests.crash.conftest import SOON, Site
 from tests.waiting import wait_until
 
@@ -173,7 +174,7 @@ def test_frozen_worker_elsewhere_is_given_up_and_its_late_result_changes_nothing
     site.begun()
     site.freeze(worker)
     # As an observer on another machine sees it, who cannot ask for the process, and on a database without locks.
-    monkeypatch.setattr(process, "is_alive", lambda *_: False)
+    monkeypatch.setattr(upkeep_round, "is_alive", lambda *_: False)
     monkeypatch.setattr(advisory_lock, "held", lambda *_: set())
     task = site.taskstate.wait(task.id, timeout=15)
     assert task.status == "ERROR"

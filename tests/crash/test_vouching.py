@@ -16,8 +16,9 @@ import pytest
 from sqlalchemy import make_url, text
 
 from qhana_taskstate.database.engine import Database
-from qhana_taskstate.liveness import advisory_lock, process
+from qhana_taskstate.liveness import advisory_lock
 from qhana_taskstate.liveness.advisory_lock import Voucher, held, key_of
+from qhana_taskstate.upkeep import round as upkeep_round
 from tests.crash.conftest import SOON, Site
 from tests.crash.test_lost_work import status, work
 from tests.waiting import wait_until
@@ -40,7 +41,7 @@ def database(taskstate_database_url: str) -> Iterator[Database]:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the observers of this process as blind as those on another machine."""
-    monkeypatch.setattr(process, "is_alive", lambda *_: False)
+    monkeypatch.setattr(upkeep_round, "is_alive", lambda *_: False)
 
 
 def holders(database: Database) -> list[int]:
@@ -216,8 +217,8 @@ def test_lock_of_a_killed_process_does_not_live_on_in_a_process_that_it_forked(
 ) -> None:
     code = (
         "import os, sys, time\n"
-        "from qhana_taskstate.database import Database\n"
-        "from qhana_taskstate.vouching import Voucher\n"
+        "from qhana_taskstate.database.engine import Database\n"
+        "from qhana_taskstate.liveness.advisory_lock import Voucher\n"
         "voucher, database = Voucher(), Database(sys.argv[1])\n"
         "voucher.stand(database, int(sys.argv[2]))\n"
         "child = os.fork()\n"
