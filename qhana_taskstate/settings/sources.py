@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 #: The name space of Celery's configuration in the usual way of Django.
 _USUAL_NAMESPACE: Final = "CELERY"
 
+#: What begins so is for `qhana_taskstate.testing`, and no setting.
+_TESTING_PREFIX: Final = f"{ENVIRONMENT_PREFIX}TESTING_"
+
 
 def configured_name(key: str, namespace: str | None = None) -> str | None:
     """Return which setting a name in Celery's configuration means, known or not, without the prefix; None for others.
@@ -93,6 +96,8 @@ def _from_environment(name: str, value: str) -> dict[str, tuple[str, object]]:
 
 def _warn_of_unknown(environment: Mapping[str, str]) -> None:
     for name in sorted(environment):
+        if name.startswith(_TESTING_PREFIX):
+            continue
         setting = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name.startswith(ENVIRONMENT_PREFIX) and not {setting, setting.removesuffix("_file")} & FIELDS.keys():
             # Without the prefix, by which all are similar.

@@ -49,7 +49,12 @@ def test_file_of_the_environment_holds_a_secret(tmp_path: Path) -> None:
 
 
 def test_unknown_environment_names_are_ignored_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    environment = {"TASKSTATE_WHATEVER": "1", "TASKSTATE_DATABSE_URL": "sqlite://", "OTHER": "2"}
+    environment = {
+        "TASKSTATE_WHATEVER": "1",
+        "TASKSTATE_DATABSE_URL": "sqlite://",
+        "OTHER": "2",
+        "TASKSTATE_TESTING_X": "3",
+    }
 
     assert read_settings({}, {}, environment) == Settings()
 
