@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,8 @@ import psutil
 import redis
 
 from qhana_taskstate.testing.container import LocalWorker
+from qhana_taskstate.testing.redis_server import RedisServer
+from qhana_taskstate.testing.sql_server import SqlServer
 from qhana_taskstate.testing.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -142,6 +145,31 @@ class Deployment:
         """Let the worker serve its queue, or not."""
         word = "add-consumer" if on else "cancel-consumer"
         self._sender.control(word, self._queue)
+
+
+def deploy(stack: ExitStack, contenders: set[str], server: SqlServer | None, folder: Path) -> dict[str, Deployment]:
+    """Start contenders that share one Redis, each with a database of its own; they end with the stack.
+
+    Args:
+        stack: Ends them.
+        contenders: Names of modules in `benchmarks.contenders`.
+        server: The database server, None for SQLite.
+        folder: For logs and SQLite's files.
+    """
+    broker = stack.enter_context(RedisServer())
+    deployments = {}
+    for number, contender in enumerate(sorted(contenders)):
+        url = server.create_database() if server else f"sqlite:///{folder}/{contender}.db"
+        deployments[contender] = stack.enter_context(
+            Deployment(
+                contender,
+                broker_url=broker.database_url(number),
+                database_url=url,
+                database_pid=server.pid if server else None,
+                folder=folder,
+            )
+        )
+    return deployments
 
 
 class _Sender:

@@ -8,9 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.deployment import Deployment, Drained
+from benchmarks.deployment import Drained, deploy
 from benchmarks.goals.goal import Goal, at_least
-from qhana_taskstate.testing.redis_server import RedisServer
 from qhana_taskstate.testing.sql_server import SqlServer
 
 #: Kind of task of a contender, the kind of a bare one that it is compared with, and the least ratio of their rates.
@@ -92,7 +91,7 @@ def measure(
     }
     rows: dict[tuple[str, str], Row] = {}
     with ExitStack() as stack:
-        deployments = _deploy(stack, {"bare", *(contender for contender, _ in wanted)}, server, folder)
+        deployments = deploy(stack, {"bare", *(contender for contender, _ in wanted)}, server, folder)
         for number in range(rounds + 1):
             bare: dict[str, float] = {}
             for (contender, kind), (beside, _) in wanted.items():
@@ -105,23 +104,6 @@ def measure(
                 if number:
                     rows.setdefault((contender, kind), Row(contender, kind)).add(drained, bare[beside])
     return sorted(rows.values(), key=lambda row: row.contender != "bare"), _goals(rows, server)
-
-
-def _deploy(stack: ExitStack, contenders: set[str], server: SqlServer | None, folder: Path) -> dict[str, Deployment]:
-    broker = stack.enter_context(RedisServer())
-    deployments = {}
-    for number, contender in enumerate(sorted(contenders)):
-        url = server.create_database() if server else f"sqlite:///{folder}/{contender}.db"
-        deployments[contender] = stack.enter_context(
-            Deployment(
-                contender,
-                broker_url=broker.database_url(number),
-                database_url=url,
-                database_pid=server.pid if server else None,
-                folder=folder,
-            )
-        )
-    return deployments
 
 
 def _goals(rows: dict[tuple[str, str], Row], server: SqlServer | None) -> list[Goal]:

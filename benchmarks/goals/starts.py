@@ -6,9 +6,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.deployment import Deployment
+from benchmarks.deployment import deploy
 from benchmarks.goals.goal import Goal, at_least, at_most
-from qhana_taskstate.testing.redis_server import RedisServer
 from qhana_taskstate.testing.sql_server import SqlServer
 
 #: Contender and kind, what it is compared with, messages in a round, and the least ratio (theirs over ours).
@@ -28,19 +27,7 @@ _PAIRS: list[tuple[str, tuple[str, str], tuple[str, str], int, float]] = [
 def measure(server: SqlServer, folder: Path, *, rounds: int) -> list[Goal]:
     """Measure in alternation; a further round comes first and does not count."""
     with ExitStack() as stack:
-        broker = stack.enter_context(RedisServer())
-        deployments = {
-            contender: stack.enter_context(
-                Deployment(
-                    contender,
-                    broker_url=broker.database_url(number),
-                    database_url=server.create_database(),
-                    database_pid=server.pid,
-                    folder=folder,
-                )
-            )
-            for number, contender in enumerate(("bare", "row_publish", "taskstate"))
-        }
+        deployments = deploy(stack, {"bare", "row_publish", "taskstate"}, server, folder)
 
         def seconds(contender: str, kind: str, count: int) -> float:
             return deployments[contender].send(kind, count)

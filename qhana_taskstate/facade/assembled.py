@@ -47,18 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 class Assembled:
-    """The parts of a `TaskState`. Opens no connection before it is used.
-
-    Args:
-        app: The Celery app; or call `init_app` later.
-        session: The session of the host application (a `scoped_session`, or a callable that returns the session),
-            for example Flask-SQLAlchemy's `db.session`; it is then the current session everywhere. Without `engine`
-            and URL its engine is looked up at first use: in an application context, or that of the only Flask app.
-        engine: An engine of the host, instead of `taskstate_database_url`.
-        environment: Where `TASKSTATE_…` names are read from, such as `os.environ`; None reads none.
-        on_outputs_removed: Is called with a list of `RemovedOutput` after old tasks were removed, in the process and
-            thread that removed them; their files are left to the application. Hand what takes long to a Celery task.
-        settings: Settings by keyword, without their prefix; they win over Celery's configuration.
+    """The parts of a `TaskState`, made from what that is given. Opens no connection before it is used.
 
     Raises:
         SettingsError: If a keyword names no setting. Values are checked at first use.
