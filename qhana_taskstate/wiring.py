@@ -16,13 +16,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
-from . import current as _current
-from .broker import kept_messages, probe
+from . import registry
+from .broker import doctor_task, kept_messages
 from .broker.connection import brief_connection
 from .broker.redelivery import redelivery_seconds
 from .broker.results import stored_success
 from .broker.search import Broker
-from .broker.sender import Sender, send
 from .context import current
 from .database import schema
 from .database.engine import Database
@@ -32,8 +31,8 @@ from .database.sessions.scopes import Sessions
 from .errors import SettingsError
 from .facts import KeptMessage, TaskRef
 from .plugin.reporting import log_capture
-from .recording.chores import Chores
 from .recording.tracker import Tracker
+from .recording.upkeep_part import UpkeepPart
 from .settings.configuration import configured
 from .settings.sources import read_settings
 from .settings.values import FIELDS, PREFIX, Settings
@@ -42,6 +41,7 @@ from .upkeep.pruning import OutputsHook, Pruner
 from .upkeep.round import Upkeep
 from .webhooks import deliverer
 from .webhooks.deliverer import Deliverer
+from .webhooks.waking.sender import Sender, send
 
 logger = logging.getLogger(__name__)
 
@@ -113,14 +113,14 @@ class Parts:
         )
         self.sessions = Sessions(self.database, self.settings, given.session)
         self.sessions.explain = functools.partial(explain, self.database)
-        chores = Chores(
+        upkeep_part = UpkeepPart(
             turn=self.upkeep.tick,
             interval_seconds=self.upkeep.interval_seconds,
             redelivery=self.upkeep.redelivery,
             give_up=self.upkeep.settler.give_up_poison,
             settle_own=self.upkeep.settler.settle_own,
         )
-        self.tracker = Tracker(self.database, self.sessions, self.settings, chores)
+        self.tracker = Tracker(self.database, self.sessions, self.settings, upkeep_part)
         self.deliverer = Deliverer(self.database, self.tracker.write, self.settings, self._send_deliver)
         self.tracker.wake_deliveries = self.deliverer.wake
         self.database.announce = self._after_owing_commit
@@ -205,10 +205,10 @@ def register_tasks(app: Celery) -> None:
     )
     def deliver() -> int | None:
         """Tell subscribers what they are owed."""
-        found = _current.find(app)
+        found = registry.find(app)
         return None if found is None else found.deliverer.run()
 
-    probe.register(app)
+    doctor_task.register(app)
 
 
 def select_tasks(app: Celery, given: Given) -> None:

@@ -10,7 +10,7 @@ import click
 from celery import Celery
 from celery.local import Proxy
 
-from .. import current
+from .. import registry
 from ..database import schema
 from ..errors import NotConfiguredError, TaskNotFoundError
 from ..facade import TaskState
@@ -38,7 +38,7 @@ def taskstate_of(ctx: click.Context, *, ready: bool = True) -> TaskState:
     # Where several apps were made in the process, the one on the command line counts.
     app.set_current()
     try:
-        state: TaskState | None = current.get()
+        state: TaskState | None = registry.get()
     except NotConfiguredError:
         state = None
     if state is None or state.app is not app:

@@ -11,7 +11,7 @@ import click
 from kombu.exceptions import KombuError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from .. import current
+from .. import registry
 from ..errors import ArgumentsError, NotConfiguredError, SettingsError, TaskStateError
 from .redaction import without_passwords
 from .text.terminal import soften
@@ -83,7 +83,7 @@ class TaskStateGroup(click.Group):
         except SQLAlchemyError as exc:
             # Not its own text, which shows the statement and the values in it.
             cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
-            told = f"the database {current.get().database.name} refused: {type(cause).__name__}: {cause}"
+            told = f"the database {registry.get().database.name} refused: {type(cause).__name__}: {cause}"
             raise Failure(without_passwords(ctx, told)) from exc
 
 

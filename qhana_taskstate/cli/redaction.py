@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import click
 from celery import Celery
 
-from .. import current
+from .. import registry
 from ..errors import TaskStateError
 from .context import app_of
 
@@ -31,7 +31,7 @@ def _passwords(app: Celery) -> set[str]:
         urls += configured if isinstance(configured, (list, tuple)) else str(configured or "").split(";")
     # Settings that cannot be read are in no message.
     with suppress(TaskStateError):
-        urls.append(current.get().settings.database_url)
+        urls.append(registry.get().settings.database_url)
     found: set[str] = set()
     for url in urls:
         try:

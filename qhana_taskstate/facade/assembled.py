@@ -13,8 +13,7 @@ from celery import Celery, _state
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, scoped_session
 
-from .. import current
-from ..broker.sender import Sender
+from .. import registry
 from ..database import schema
 from ..database.engine import Database
 from ..database.sessions.scopes import Sessions
@@ -25,6 +24,7 @@ from ..settings.values import Settings, setting_names
 from ..tracking import signals
 from ..upkeep.pruning import OutputsHook
 from ..webhooks.deliverer import Deliverer
+from ..webhooks.waking.sender import Sender
 from ..wiring import Given, Parts, changed_settings, register_tasks, select_tasks
 
 P = ParamSpec("P")
@@ -92,7 +92,7 @@ class Assembled:
         if self._app is not None:
             self.close()
         self._app = app
-        current.register(app, self, _state.get_current_app)
+        registry.register(app, self, _state.get_current_app)
         register_tasks(app)
         signals.connect()
         app.on_after_finalize.connect(self._on_finalized, weak=False, dispatch_uid=f"qhana_taskstate.{id(self)}")
@@ -114,7 +114,7 @@ class Assembled:
             )
 
     def _on_finalized(self, sender: Celery, **_: Any) -> None:
-        if current.find(sender) is self:
+        if registry.find(sender) is self:
             select_tasks(sender, self._given)
 
     @property

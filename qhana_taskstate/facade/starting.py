@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from ..models.task import ProcessingTask
 from ..tracking.submission import restart, submit
 from ..tracking.submission.on_commit import start_on_commit
-from ..tracking.submission.subscriber import subscriber_of
+from ..tracking.subscribing.subscriber import subscriber_of
 from .assembled import Assembled, explained
 from .naming import id_of, row_of
 

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from celery.local import Proxy
 from sqlalchemy.exc import DBAPIError
 
-from .. import current
+from .. import registry
 from ..broker.revoking import revoke_for
 from ..context import current as context
 from ..database.sessions.own_locks import refuse_own_lock
@@ -24,8 +24,8 @@ from ..reading.wait import wait_for_end
 from ..recording.by_hand import end_by_hand
 from ..states import TaskStatus, check_end
 from ..store.executions import lookup
-from ..tracking.submission import subscriptions
-from ..tracking.submission.subscriber import Subscriber, check_subscriber
+from ..tracking.subscribing import subscriptions
+from ..tracking.subscribing.subscriber import Subscriber, check_subscriber
 from ..upkeep.pruning import Pruned
 from ..upkeep.settling import Settled
 from .assembled import explained
@@ -270,4 +270,4 @@ class TaskState(Starting):
 
 
 #: The process's `TaskState`, in every thread: of the current app, where there are several.
-taskstate: TaskState = cast(TaskState, Proxy(current.get))
+taskstate: TaskState = cast(TaskState, Proxy(registry.get))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..context.current import inside_execution_of
 from ..database.sessions.current import current_sessions
 from .base import Base
-from .changes import checks, events, flush, statements
+from .changes import checks, flush, raised_events, statements
 from .file import TaskFile
 from .link import TaskLink
 from .step import Step
@@ -15,4 +15,4 @@ from .task import ProcessingTask
 checks.listen(Base.registry.mappers)
 flush.listen(ProcessingTask, Step, (Step, TaskFile, TaskLink, TaskUpdateSubscription), inside_execution_of)
 statements.listen(ProcessingTask, Step, (TaskFile, TaskLink), TaskUpdateSubscription)
-events.listen(Step, (TaskFile, TaskLink), TaskUpdateSubscription, lambda: current_sessions().database.announce())
+raised_events.listen(Step, (TaskFile, TaskLink), TaskUpdateSubscription, lambda: current_sessions().database.announce())

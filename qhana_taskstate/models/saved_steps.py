@@ -15,7 +15,7 @@ from ..errors import TaskFinishedError
 from ..states import UNKNOWN, TaskEvent
 from ..store.task.locks import lock_task
 from ..store.task.steps import clear, has_open, park
-from .changes import events, shown_steps
+from .changes import raised_events, shown_steps
 from .step import Step
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def clear_step(task: ProcessingTask, session: Session) -> bool:
         lock_task(connection, task_id)
         cleared = clear(connection, task_id, goes_on=inside_execution_of(task_id))
         if cleared:
-            events.note(session, task_id, TaskEvent.STEPS)
+            raised_events.note(session, task_id, TaskEvent.STEPS)
     # Also if somebody else cleared it since it was loaded.
     shown_steps.show_cleared(session, task_id, Step)
     return cleared

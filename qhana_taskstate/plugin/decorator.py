@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 from celery import Celery, _state
 from celery.local import Proxy
 
-from .. import current
+from .. import registry
 from .arguments import header_of, own_signature
 from .startable import StartableTask
 from .task_class import PluginTask, note_state, resent
@@ -132,7 +132,7 @@ def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
     def find() -> Any:
         # A thread that did not make the app has no current one, for which Celery puts a default app (celery 5.7).
         mine = _state._tls.current_app  # type: ignore[attr-defined]  # not in the stubs
-        state = current.find()
+        state = registry.find()
         app = mine or (_state.get_current_app() if state is None else state.app)
         return app.tasks[name or app.gen_task_name(function.__name__, function.__module__)]
 

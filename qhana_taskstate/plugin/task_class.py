@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from celery import Celery, Task
 
-from .. import current
+from .. import registry
 from ..context.current import current_execution, current_publisher
 from ..context.execution import Publisher
 from ..database.sessions.current import current_sessions
@@ -60,7 +60,7 @@ class PluginTask(Task):  # type: ignore[type-arg]  # Celery's class takes type a
             ArgumentsError: If the arguments do not fit.
             BrokerUnavailableError: If the message could not be sent; the task has then ended as ERROR.
         """
-        task: ProcessingTask = current.get().start(self.s(*args, **kwargs))
+        task: ProcessingTask = registry.get().start(self.s(*args, **kwargs))
         return task
 
     def start_on_commit(self, *args: Any, **kwargs: Any) -> ProcessingTask | None:
@@ -74,7 +74,7 @@ class PluginTask(Task):  # type: ignore[type-arg]  # Celery's class takes type a
         Raises:
             ArgumentsError: If the arguments do not fit.
         """
-        task: ProcessingTask | None = current.get().start_on_commit(self.s(*args, **kwargs))
+        task: ProcessingTask | None = registry.get().start_on_commit(self.s(*args, **kwargs))
         return task
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from ..context.current import current_execution
 from ..context.execution import Execution
 from ..database.sessions.open_writes import has_open_write
-from ..models.changes import events
+from ..models.changes import raised_events
 from ..recording.exits.interruption import interruption_behind
 from ..states import TaskEvent
 from ..store.log import entries
@@ -140,7 +140,7 @@ def _write_lines(execution: Execution, session: Session) -> None:
             session.flush()
             entries.append(session.connection(), execution.ref.task_id, lines)
             if lines:
-                events.note(session, execution.ref.task_id, TaskEvent.DETAILS)
+                raised_events.note(session, execution.ref.task_id, TaskEvent.DETAILS)
         except BaseException:
             execution.lines.extendleft(reversed(lines))
             raise

@@ -16,14 +16,14 @@ from ..facts import ExecutionKey, TaskRef
 from ..liveness.advisory_lock import Voucher
 from ..liveness.process import this_host
 from ..settings.values import Settings
-from ..store.closing import reports
+from ..store import reports
 from ..store.closing.holds import renew_hold
-from ..store.executions import leases
-from .attempts import attempt_write
+from ..store.executions import heartbeats
+from .background_write import attempt_write
 from .backlog import Backlog
-from .chores import Chores
 from .exits.stacks import is_on_stack
 from .this_process import own_key, own_process
+from .upkeep_part import UpkeepPart
 
 #: Between two messages of one process that wake the deliveries, in seconds.
 _WAKE_GAP_SECONDS = 0.5
@@ -48,7 +48,7 @@ class Served(Protocol):
         settings: The settings.
         database: Where to write.
         backlog: What waits for the database.
-        chores: What it takes part in.
+        upkeep_part: What it takes part in.
         wake_deliveries: Lets some worker tell subscribers.
         active_at: When it last renewed leases, by the monotonic clock.
     """
@@ -56,7 +56,7 @@ class Served(Protocol):
     settings: Settings
     database: Database
     backlog: Backlog
-    chores: Chores
+    upkeep_part: UpkeepPart
     wake_deliveries: Callable[[], None]
     active_at: float
 
@@ -121,7 +121,7 @@ class Pulse:
     def _sweeps(self, tracker: Served, swept: float) -> bool:
         """Whether to look for executions that are said to run here; only while there may be some."""
         moment = time.monotonic()
-        pause = max(tracker.chores.interval_seconds, self._settings.heartbeat_seconds)
+        pause = max(tracker.upkeep_part.interval_seconds, self._settings.heartbeat_seconds)
         # Long enough to see what ran last fall silent.
         return moment - swept >= pause and moment - tracker.active_at <= _SWEEP * self._settings.lost_after_seconds
 
@@ -205,7 +205,7 @@ class Pulse:
                 holds = list(self._holds)
                 canvases, self._canvases = self._canvases, set()
             beats = bool(running or holds) and time.monotonic() - beaten >= self._settings.heartbeat_seconds
-            looks = self.does_upkeep and time.monotonic() - looked >= tracker.chores.interval_seconds
+            looks = self.does_upkeep and time.monotonic() - looked >= tracker.upkeep_part.interval_seconds
             if not tracker.backlog.catch_up():
                 # What follows would only wait for the same database.
                 with self._guard:
@@ -235,10 +235,10 @@ class Pulse:
                     tracker.active_at = time.monotonic()
                 if self._sweeps(tracker, swept):
                     swept = time.monotonic()
-                    attempt(partial(tracker.chores.settle_own, this_host(), *own_process(), self.runs))
+                    attempt(partial(tracker.upkeep_part.settle_own, this_host(), *own_process(), self.runs))
                 if looks:
                     looked = time.monotonic()
-                    attempt(tracker.chores.turn)
+                    attempt(tracker.upkeep_part.turn)
             del tracker
 
 
@@ -249,6 +249,6 @@ def _show_canvas(tracker: Served, task_id: int) -> None:
 
 def _beat(tracker: Served, running: list[Execution], holds: list[str]) -> None:
     with tracker.database.transaction() as connection:
-        leases.beat(connection, [(execution.ref, execution.key) for execution in running if execution.known])
+        heartbeats.beat(connection, [(execution.ref, execution.key) for execution in running if execution.known])
         for hold_id in holds:
             renew_hold(connection, hold_id)

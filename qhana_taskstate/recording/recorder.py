@@ -21,11 +21,11 @@ from ..database.sessions.scopes import Sessions
 from ..errors import DatabaseUnavailableError
 from ..fork import call_in_child
 from ..settings.values import Settings
-from .attempts import attempt_write
+from .background_write import attempt_write
 from .backlog import Backlog, Fact
-from .chores import Chores
 from .exits.interruption import interruption_behind
 from .pulse import Pulse
+from .upkeep_part import UpkeepPart
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +54,14 @@ class Recorder(ABC):
         database: Where to write.
         sessions: The sessions of the same `TaskState`.
         settings: Its settings.
-        chores: What its thread takes part in.
+        upkeep_part: What its thread takes part in.
     """
 
-    def __init__(self, database: Database, sessions: Sessions, settings: Settings, chores: Chores) -> None:
+    def __init__(self, database: Database, sessions: Sessions, settings: Settings, upkeep_part: UpkeepPart) -> None:
         self.database = database
         self.sessions = sessions
         self.settings = settings
-        self.chores = chores
+        self.upkeep_part = upkeep_part
         #: What waits for the database.
         self.backlog = Backlog(database, settings.keep_facts_seconds)
         #: Sends the message that wakes the deliveries; set by `wiring`.
@@ -194,7 +194,7 @@ class Recorder(ABC):
         return self._pulse
 
     def serve_upkeep(self) -> None:
-        """Let the thread of this process take part in the chores of upkeep."""
+        """Let the thread of this process take part in the upkeep."""
         self.pulse().does_upkeep = True
 
     @property

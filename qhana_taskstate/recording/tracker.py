@@ -23,21 +23,21 @@ from ..liveness.process import this_host
 from ..settings.values import Settings
 from ..states import ExecutionState
 from ..store.closing import losses
-from ..store.closing.reports import report
 from ..store.ending import showing
 from ..store.ending.outcome import Outcome
 from ..store.executions import registration
 from ..store.executions.begin import Begun
-from ..store.executions.leases import Lease
+from ..store.executions.heartbeats import Lease
+from ..store.reports import report
 from .backlog import Fact
-from .beginnings import fact_of_begin
-from .chores import Chores
-from .endings import closing_of, fact_of_close, fact_of_close_elsewhere, usual_close
+from .executions.beginnings import fact_of_begin
+from .executions.closings import closing_of, fact_of_close, fact_of_close_elsewhere, usual_close
+from .executions.followers import followers
+from .executions.plainer import Reports, plainer_reports
 from .exits.decision import Exit, decide_unseen
-from .followers import followers
-from .plainer import Reports, plainer_reports
 from .recorder import Recorder
 from .this_process import own_key
+from .upkeep_part import UpkeepPart
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ logger = logging.getLogger(__name__)
 class Tracker(Recorder):
     """What one `TaskState` knows of the executions of this process. Arguments as for `Recorder`."""
 
-    def __init__(self, database: Database, sessions: Sessions, settings: Settings, chores: Chores) -> None:
-        super().__init__(database, sessions, settings, chores)
+    def __init__(self, database: Database, sessions: Sessions, settings: Settings, upkeep_part: UpkeepPart) -> None:
+        super().__init__(database, sessions, settings, upkeep_part)
         self._strangers: set[TaskRef] = set()
 
     def begin(self, execution: Execution) -> None:
@@ -201,7 +201,7 @@ class Tracker(Recorder):
             lost: Whether it lost its worker; too often, and it is given up.
             pid: The process on this machine that ran it; None for the calling one.
         """
-        deadline = now() + self.chores.redelivery
+        deadline = now() + self.upkeep_part.redelivery
         process = (this_host(), pid or os.getpid())
 
         def work(connection: Connection) -> int | None:
@@ -209,7 +209,7 @@ class Tracker(Recorder):
 
         def written(count: int | None) -> None:
             if count is not None and count > self.settings.max_redeliveries:
-                self.chores.give_up(ref, key, name, count)
+                self.upkeep_part.give_up(ref, key, name, count)
 
         self.record(Fact(ref.task_id, f"{name} goes back to the broker: {key}", work, written))
         self.leave_nothing_open()

@@ -11,7 +11,7 @@ from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy.exc import DBAPIError
 
-from .. import current
+from .. import registry
 from ..context.current import current_execution
 from ..errors import DatabaseUnavailableError, SchemaError
 from ..recording.tracker import Tracker
@@ -35,7 +35,7 @@ class Listener(Protocol):
 
 
 #: Returns the listener of an app, or of the process for None; None where there is none.
-find: Callable[[Celery | None], Listener | None] = current.find
+find: Callable[[Celery | None], Listener | None] = registry.find
 
 
 def never_fails(handler: Callable[..., None]) -> Callable[..., None]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from celery import signals
 
-from .lifecycle import on_leaving, on_worker_init, on_worker_process_init, on_worker_ready
-from .messages import on_task_rejected, on_task_revoked, on_task_unknown
-from .publishing import on_after_task_publish, on_before_task_publish
-from .running import on_task_failure, on_task_postrun, on_task_prerun, on_task_success
+from .handlers.dropped import on_task_rejected, on_task_revoked, on_task_unknown
+from .handlers.lifecycle import on_leaving, on_worker_init, on_worker_process_init, on_worker_ready
+from .handlers.publishing import on_after_task_publish, on_before_task_publish
+from .handlers.running import on_task_failure, on_task_postrun, on_task_prerun, on_task_success
 
 
 def connect() -> None:

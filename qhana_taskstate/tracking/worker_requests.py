@@ -12,7 +12,7 @@ from celery import Celery
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker.request import Request
 
-from .. import current as current_module
+from .. import registry
 from ..context.current import reporting, submitting
 from ..context.execution import Submission
 from ..context.header import ref_of_request
@@ -82,7 +82,7 @@ class TrackedRequest(Request):
 
     def _tell(self, fact: Callable[[Tracker], None]) -> None:
         try:
-            parent: Parent | None = current_module.find(self.app) if self.app is not None else None
+            parent: Parent | None = registry.find(self.app) if self.app is not None else None
             if parent is not None:
                 fact(parent.tracker)
         except Exception:

@@ -12,7 +12,7 @@ from typing import Final
 
 from ..facts import ExecutionKey, TaskRef
 from ..liveness.process import is_gone
-from ..store.executions.leases import Lease
+from ..store.executions.heartbeats import Lease
 
 #: For how long a process has to be seen dead.
 _PATIENCE: Final = timedelta(seconds=5)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 
 from ..store.closing.holds import Hold
-from ..store.executions.leases import Lease
+from ..store.executions.heartbeats import Lease
 from ..store.executions.registration import later
 from ..store.executions.waiting import Overdue, Waiting
 from .leader import Glance

@@ -27,7 +27,7 @@ from ..settings.values import Settings
 from ..store.closing.holds import holds
 from ..store.ending.showing import uncopied
 from ..store.executions import waiting
-from ..store.executions.leases import Lease, running
+from ..store.executions.heartbeats import Lease, running
 from ..store.progress import history
 from . import leader
 from .deaths import LOOK_SECONDS, Deaths

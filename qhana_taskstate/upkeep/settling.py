@@ -23,7 +23,7 @@ from ..store.closing.losses import hand_back, postpone, settle_lost, settle_miss
 from ..store.ending.outcome import Outcome
 from ..store.ending.showing import show
 from ..store.executions import lookup
-from ..store.executions.leases import Lease, running_in
+from ..store.executions.heartbeats import Lease, running_in
 from ..store.executions.waiting import Overdue, Waiting
 
 logger = logging.getLogger(__name__)

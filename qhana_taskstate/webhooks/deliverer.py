@@ -21,10 +21,11 @@ from ..database.faults import is_gone
 from ..errors import DatabaseUnavailableError
 from ..settings.values import Settings
 from ..settings.webhook_values import AllowedNetworks
-from . import claim, collect, hosts, settle, wake
+from . import claim, collect, hosts, settle
 from .call import Call, make_call
 from .http.answers import Verdict
 from .http.client import Transport
+from .waking import wake_rows
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Deliverer:
             return 0
         self._clock = None
         # First: what is owed after this needs a message of its own.
-        self._write(wake.note_woken)
+        self._write(wake_rows.note_woken)
         under_way: dict[Future[Verdict | None], Call] = {}
         try:
             made = self._make_calls(under_way)
@@ -155,7 +156,7 @@ class Deliverer:
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
         # Without a run's patience: whoever commits waits for this.
-        announce = partial(wake.announce_wake, lost_after_seconds=_WAKE_SECONDS)
+        announce = partial(wake_rows.announce_wake, lost_after_seconds=_WAKE_SECONDS)
         if self._writer(self._dated(announce)):
             self._send(0.0)
 
@@ -228,7 +229,7 @@ class Deliverer:
 
     def _go_on_later(self) -> None:
         """Send the message for what is due next, if that is soon; upkeep finds the rest."""
-        seconds = self._write(partial(wake.announce_next, lost_after_seconds=_WAKE_SECONDS))
+        seconds = self._write(partial(wake_rows.announce_next, lost_after_seconds=_WAKE_SECONDS))
         if seconds is not None:
             self._send(seconds)
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, StaticPool, create_engine, text
 
 from qhana_taskstate import ProcessingTask, SettingsError, TaskState
 from qhana_taskstate.testing.plugin import StartWorker
-from qhana_taskstate.tracking.lifecycle import prepare_worker
+from qhana_taskstate.tracking.handlers.lifecycle import prepare_worker
 from tests.apps.factory import close_state
 from tests.apps.jobs import say
 from tests.contract.conftest import MakeState

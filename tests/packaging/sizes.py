@@ -33,11 +33,7 @@ _WRITE_WORDS: Final = ("INSERT ", "UPDATE ", "DELETE ", "REPLACE ", "MERGE ", "T
 #: What may break a rule: the place and the rule, and why.
 EXCEPTIONS: Final = {
     ("", "modules"): "the top folder holds the facade, its wiring, and the values that all folders share",
-    ("tracking/submission/subscriptions.py", "writes"): "in the session of the caller, whose events must see it",
-    ("broker", "modules"): "not sorted into folders yet",
-    ("recording", "modules"): "not sorted into folders yet",
-    ("tracking", "modules"): "not sorted into folders yet",
-    ("tracking/submission", "modules"): "not sorted into folders yet",
+    ("tracking/subscribing/subscriptions.py", "writes"): "in the session of the caller, whose events must see it",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from qhana_taskstate import current as current_module
+from qhana_taskstate import registry
 from qhana_taskstate.database.engine import Database
 from qhana_taskstate.database.sessions.scopes import Sessions
 from qhana_taskstate.models.task import ProcessingTask
@@ -37,15 +37,15 @@ def database(bare_database: Database, migrated_database_url: str) -> Database:
 @pytest.fixture
 def install_sessions() -> Iterator[Callable[..., Sessions]]:
     """Make sessions the current ones of the process, as a `TaskState` does."""
-    before = list(current_module._entries)
+    before = list(registry._entries)
 
     def install(database: Database, host: Any = None, **settings: Any) -> Sessions:
         found = Sessions(database, Settings(**settings), host)
-        current_module.register(found, SimpleNamespace(sessions=found, settings=found.settings), lambda: found)
+        registry.register(found, SimpleNamespace(sessions=found, settings=found.settings), lambda: found)
         return found
 
     yield install
-    current_module._entries[:] = before
+    registry._entries[:] = before
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from kombu.exceptions import KombuError
 from sqlalchemy import func, inspect, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from ...broker import probe
+from ...broker import doctor_task
 from ...context.header import OWN_TASK_PREFIX
 from ...database import schema
 from ...database.dialects import database_time
@@ -95,7 +95,7 @@ class Doctor:
                 time_limit=task.time_limit or app.conf.task_time_limit,
             )
             for name, task in app.tasks.items()
-            if not name.startswith(("celery.", OWN_TASK_PREFIX, probe.TASK_NAME))
+            if not name.startswith(("celery.", OWN_TASK_PREFIX, doctor_task.TASK_NAME))
         ]
 
     def _visibility_seconds(self) -> float | None:
@@ -143,7 +143,7 @@ class Doctor:
             return
         asked = time.time()
         answers = state.app.control.broadcast(
-            probe.CLOCK_COMMAND, reply=True, timeout=self._timeout, limit=len(consumed)
+            doctor_task.CLOCK_COMMAND, reply=True, timeout=self._timeout, limit=len(consumed)
         )
         answered = time.time()
         told = {
@@ -165,7 +165,7 @@ class Doctor:
     def _send_probe(self) -> Finding:
         state = self._state
         began = time.monotonic()
-        task_id = state.start(probe.canvas(state.app), task_name=probe.TASK_NAME).id
+        task_id = state.start(doctor_task.canvas(state.app), task_name=doctor_task.TASK_NAME).id
         status: str | None = None
         with suppress(TimeoutError):
             status = state.wait(task_id, timeout=self._timeout).status

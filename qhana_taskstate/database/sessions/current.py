@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from sqlalchemy.orm import Session
 
-from ... import current
+from ... import registry
 from ...settings.values import Settings
 from .scopes import Sessions
 
@@ -17,13 +17,13 @@ def current_sessions() -> Sessions:
     Raises:
         NotConfiguredError: If there is none.
     """
-    found: Sessions = current.get().sessions
+    found: Sessions = registry.get().sessions
     return found
 
 
 def explaining(session: Session) -> AbstractContextManager[None]:
     """Do as `Sessions.explaining` of the process's `TaskState`; nothing where there is none."""
-    return nullcontext() if current.find() is None else current_sessions().explaining(session)
+    return nullcontext() if registry.find() is None else current_sessions().explaining(session)
 
 
 def current_session() -> Session:
@@ -37,7 +37,7 @@ def current_session() -> Session:
 
 def current_settings() -> Settings:
     """Return the settings of the process's `TaskState`, or the defaults where there is none."""
-    found = current.find()
+    found = registry.find()
     settings: Settings = _DEFAULTS if found is None else found.settings
     return settings
 

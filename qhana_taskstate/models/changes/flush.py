@@ -25,8 +25,7 @@ from ...store.log import entries, text
 from ...store.task import steps as task_steps
 from ...store.task.locks import lock_task
 from . import document as changes_document
-from . import events as changes_events
-from . import shown_steps
+from . import raised_events, shown_steps
 from .checks import check_bytes
 from .document import Document
 from .pending_log import PendingLog
@@ -73,7 +72,7 @@ def listen(
             session = object_session(step)
             cleared = task_steps.clear(connection, step.id, step.number, goes_on=inside_execution_of(step.id))
             if cleared and session is not None:
-                changes_events.note(session, step.id, TaskEvent.STEPS)
+                raised_events.note(session, step.id, TaskEvent.STEPS)
             set_committed_value(step, "cleared", True)
 
     event.listen(task_class.task_status, "set", _on_status, retval=True, active_history=True)
@@ -184,7 +183,7 @@ def _note_details(task: Any) -> None:
         return
     changed = Document.of(task, "data").dirty or PendingLog.of(task).dirty
     if changed or any(get_history(task, key).has_changes() for key in _SHOWN_DETAILS):
-        changes_events.note(session, task.id, TaskEvent.DETAILS)
+        raised_events.note(session, task.id, TaskEvent.DETAILS)
 
 
 def _merge_data(connection: Connection, task: Any) -> None:
@@ -240,7 +239,7 @@ def _write_status(connection: Connection, task: Any, step_class: type[Any]) -> N
         session = object_session(task)
         if session is not None:
             shown_steps.show_cleared(session, task.id, step_class)
-            changes_events.note(session, task.id, *end.events_of(outcome))
+            raised_events.note(session, task.id, *end.events_of(outcome))
         inspect(task).info[_ENDED] = True
         _mark(task)
     if not outcome.accepted and outcome.status != word:

@@ -19,8 +19,7 @@ from ...states import TaskEvent, check_status, is_terminal
 from ...store.ending import end
 from ...store.task import outbox as task_outbox
 from ...store.task.locks import lock_database
-from . import events as changes_events
-from . import shown_steps
+from . import raised_events, shown_steps
 
 _GUARDED: Final = frozenset({"task_status", "finished_at"})
 
@@ -68,7 +67,7 @@ def listen(
             for task_id in _inserted(state, "task_id"):
                 connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
                 task_outbox.forget_free_ids(connection)
-                changes_events.note_subscription(state.session, task_id)
+                raised_events.note_subscription(state.session, task_id)
 
     def guard(state: ORMExecuteState) -> Result[Any] | None:
         mapper = state.bind_mapper
@@ -112,7 +111,7 @@ def _note(state: ORMExecuteState, owner: Any, told: TaskEvent) -> None:
                 connection.execute(narrowed, parameters if isinstance(parameters, Mapping) else None).scalars()
             )
     for task_id in found:
-        changes_events.note(state.session, task_id, told)
+        raised_events.note(state.session, task_id, told)
 
 
 def _set_by(state: ORMExecuteState) -> set[str]:
@@ -214,7 +213,7 @@ def _let_end(
     if outcome is None or not outcome.accepted:
         return False
     shown_steps.show_cleared(session, task_id, step_class)
-    changes_events.note(session, task_id, *end.events_of(outcome))
+    raised_events.note(session, task_id, *end.events_of(outcome))
     return True
 
 

@@ -24,8 +24,8 @@ from ..ending.end import DECIDE, SHOW_SUCCESS
 from ..ending.outcome import Outcome
 from ..ending.remaining import NOTHING_LEFT, SEVERAL, look_at, look_at_task
 from ..ending.showing import LOCK_TASK_IF_FREE, finish, is_subscribed
+from ..executions.conditions import THIS, is_of_token
 from ..executions.keys import is_of_key, key_columns, named
-from ..executions.open import THIS, is_of_token
 from ..executions.registration import register
 from ..log import entries
 from ..progress.canvas import Canvas

@@ -15,8 +15,8 @@ from ...database.tables.executions import execution_table, message_table
 from ...facts import ExecutionKey, Failure, KeptMessage, TaskRef
 from ...states import ExecutionState
 from ..ending.outcome import Outcome
+from ..executions.heartbeats import Lease, is_running
 from ..executions.keys import is_of_key
-from ..executions.leases import Lease, is_running
 from ..executions.registration import later
 from ..executions.waiting import Waiting
 from ..task.jobs import lock_job

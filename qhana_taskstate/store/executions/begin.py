@@ -21,9 +21,9 @@ from ...states import ExecutionState
 from ...texts import clean
 from ..task.jobs import find_job
 from .celery_ids import column_id
+from .conditions import THIS, is_of_token
+from .heartbeats import Lease, running
 from .keys import is_of_key, key_columns, named
-from .leases import Lease, running
-from .open import THIS, is_of_token
 from .registration import limit
 
 

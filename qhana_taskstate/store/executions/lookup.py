@@ -9,7 +9,7 @@ from ...database.tables.jobs import job_table
 from ...facts import ExecutionKey, TaskRef
 from ...states import CHORD_UNLOCK
 from .celery_ids import column_id
-from .leases import is_running
+from .heartbeats import is_running
 from .registration import known_since
 
 

@@ -21,8 +21,8 @@ from ...store.closing import holds
 from ...store.ending import from_outside
 from ...store.ending.outcome import Outcome
 from ...store.task import jobs
-from .order import Order
 from .registration import Registered
+from .start_request import StartRequest
 
 #: Seconds for the probe of the broker.
 _PROBE_SECONDS = 2
@@ -65,7 +65,7 @@ class CanvasPublisher:
         self._app = app
         self._tracker = tracker
 
-    def publish(self, order: Order, registered: Registered) -> None:
+    def publish(self, request: StartRequest, registered: Registered) -> None:
         """Publish a canvas; where that fails, its task ends as ERROR.
 
         Raises:
@@ -76,7 +76,7 @@ class CanvasPublisher:
             self._tracker.pulse().add_hold(hold_id)
         try:
             with submitting(submission):
-                order.canvas.apply_async(**order.message_options)
+                request.canvas.apply_async(**request.message_options)
         except Exception as exc:
             conf = self._app.conf
             if conf.task_always_eager and self._has_ended(submission.ref):

@@ -25,9 +25,9 @@ from ...store.ending import from_outside
 from ...store.ending.outcome import Outcome
 from ...store.executions import registration
 from ...store.task import first_work, jobs, outbox
+from ..subscribing.subscriptions import subscribe
 from .canvas import first_of_one, is_leaf, moment_of
-from .order import Order
-from .subscriptions import subscribe
+from .start_request import StartRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,13 @@ class Registrar:
         self._app = app
         self._tracker = tracker
 
-    def commit(self, session: Session, row: ProcessingTask, order: Order) -> Registered:
+    def commit(self, session: Session, row: ProcessingTask, request: StartRequest) -> Registered:
         """Write it in the session, and commit at once; rolls back if that fails."""
         try:
-            _change_row(session, row, order)
-            registered = self._register(session, row, order)
-            if order.subscriber is not None:
-                subscribe(session, row, order.subscriber, self._tracker.settings)
+            _change_row(session, row, request)
+            registered = self._register(session, row, request)
+            if request.subscriber is not None:
+                subscribe(session, row, request.subscriber, self._tracker.settings)
             try:
                 session.commit()
             except DBAPIError as exc:
@@ -96,21 +96,21 @@ class Registrar:
             raise
         return registered
 
-    def _register(self, session: Session, row: ProcessingTask, order: Order) -> Registered:
-        job = _take_job(session, row, order)
+    def _register(self, session: Session, row: ProcessingTask, request: StartRequest) -> Registered:
+        job = _take_job(session, row, request)
         connection = session.connection()
-        for key in order.chosen_keys:
+        for key in request.chosen_keys:
             if registration.is_registered(connection, row.id, key):
                 raise DuplicateExecutionError(
                     f"task {row.id} already has an execution with the Celery id {key.celery_id!r}; choose another id"
                 )
-        if order.kept is not None:
-            first_work.keep_first(connection, row.id, order.kept)
+        if request.kept is not None:
+            first_work.keep_first(connection, row.id, request.kept)
         submission = Submission(job.ref)
-        first = self._only_message(order.canvas)
+        first = self._only_message(request.canvas)
         if first is None:
             return Registered(submission, holds.hold(connection, row.id))
-        submission.registered = self._register_first(connection, row.id, first, order)
+        submission.registered = self._register_first(connection, row.id, first, request)
         return Registered(submission, None)
 
     def _only_message(self, canvas: Signature) -> Signature | None:
@@ -121,11 +121,13 @@ class Registrar:
         only: Signature | None = first_of_one(canvas)
         return only
 
-    def _register_first(self, connection: Connection, task_id: int, first: Signature, order: Order) -> ExecutionKey:
-        chosen = (order.options.get("task_id") if is_leaf(order.canvas) else None) or first.options.get("task_id")
+    def _register_first(
+        self, connection: Connection, task_id: int, first: Signature, request: StartRequest
+    ) -> ExecutionKey:
+        chosen = (request.options.get("task_id") if is_leaf(request.canvas) else None) or first.options.get("task_id")
         celery_id = chosen or uuid()
         first.set(task_id=celery_id)
-        options = {**first.options, **order.message_options}
+        options = {**first.options, **request.message_options}
         key = ExecutionKey(celery_id, int(options.get("retries") or 0))
         queue = None
         if not self._app.conf.task_always_eager:
@@ -157,17 +159,17 @@ class Registrar:
         self._tracker.pulse()
 
 
-def _change_row(session: Session, row: ProcessingTask, order: Order) -> None:
-    if order.answers is not None and not row.clear_previous_step():
-        raise StepNotOpenError(row.id, order.answers, "it was answered before")
-    if order.task_name is not None:
-        row.task_name = order.task_name
-    if order.parameters is not None:
-        row.parameters = order.parameters
+def _change_row(session: Session, row: ProcessingTask, request: StartRequest) -> None:
+    if request.answers is not None and not row.clear_previous_step():
+        raise StepNotOpenError(row.id, request.answers, "it was answered before")
+    if request.task_name is not None:
+        row.task_name = request.task_name
+    if request.parameters is not None:
+        row.parameters = request.parameters
     session.add(row)
 
 
-def _take_job(session: Session, row: ProcessingTask, order: Order) -> jobs.Job:
+def _take_job(session: Session, row: ProcessingTask, request: StartRequest) -> jobs.Job:
     """Write the row, and take up its job.
 
     Raises:
@@ -177,12 +179,12 @@ def _take_job(session: Session, row: ProcessingTask, order: Order) -> jobs.Job:
     session.flush()
     connection = session.connection()
     if is_new:
-        job = jobs.take_new(connection, row.id, since=row.started_at, finishes=order.finishes)
+        job = jobs.take_new(connection, row.id, since=row.started_at, finishes=request.finishes)
     else:
-        if order.subscriber is not None:
+        if request.subscriber is not None:
             # Before the job row: see the order of locks in `store`.
             outbox.lock_for_subscription(connection, row.id)
-        job = jobs.take_up(connection, row.id, finishes=order.finishes)
+        job = jobs.take_up(connection, row.id, finishes=request.finishes)
     if job.end_status is not None:
         raise TaskFinishedError(row.id, job.end_status)
     return job

@@ -14,13 +14,13 @@ from ...database.sessions.own_locks import refuse_own_lock
 from ...errors import TaskFinishedError
 from ...models.task import ProcessingTask
 from ...recording.tracker import Tracker
+from ..subscribing.subscriber import Subscriber, check_subscriber
 from .canvas import leaves_of
 from .checks import canvas_of, check_answer, check_canvas, parameters_text
-from .order import Order
 from .publish import CanvasPublisher, probe_broker
 from .registration import Registrar, row_to_continue
 from .restart import as_kept, may_be_restarted
-from .subscriber import Subscriber, check_subscriber
+from .start_request import StartRequest
 
 
 def start(
@@ -40,7 +40,7 @@ def start(
     canvas = canvas_of(app, work)
     leaves = list(leaves_of(canvas))
     check_canvas(app, leaves, options)
-    order = Order(
+    request = StartRequest(
         canvas=canvas,
         leaves=leaves,
         task_name=task_name,
@@ -53,24 +53,26 @@ def start(
     )
     if subscriber is not None:
         check_subscriber(subscriber, tracker.settings)
-    return _start(app, tracker, order, task)
+    return _start(app, tracker, request, task)
 
 
-def _start(app: Celery, tracker: Tracker, order: Order, task: ProcessingTask | int | str | None) -> ProcessingTask:
+def _start(
+    app: Celery, tracker: Tracker, request: StartRequest, task: ProcessingTask | int | str | None
+) -> ProcessingTask:
     session = tracker.sessions.current
     refuse_own_lock(tracker.database, session)
     try:
-        row = row_to_continue(session, task) if task is not None else ProcessingTask(order.name)
+        row = row_to_continue(session, task) if task is not None else ProcessingTask(request.name)
         if task is not None and row.is_finished:
             raise TaskFinishedError(row.id, row.status)
-        if order.answers is not None:
-            check_answer(row, order.answers)
+        if request.answers is not None:
+            check_answer(row, request.answers)
             probe_broker(app)
-        registered = Registrar(app, tracker).commit(session, row, order)
+        registered = Registrar(app, tracker).commit(session, row, request)
     except DBAPIError as exc:
         session.rollback()
         raise explain(tracker.database, exc) from exc
-    CanvasPublisher(app, tracker).publish(order, registered)
+    CanvasPublisher(app, tracker).publish(request, registered)
     if app.conf.task_always_eager:
         session.refresh(row)
     return row

@@ -13,7 +13,7 @@ import click
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
-from ... import current as current_module
+from ... import registry
 from ...errors import NotConfiguredError, SettingsError
 from ...facade import TaskState
 from .application import create_app
@@ -55,7 +55,7 @@ def serve(ctx: click.Context, /, host: str, port: int, processes: int, **_: Any)
 def _taskstate(ctx: click.Context) -> TaskState:
     app = ctx.obj.app
     app.set_current()
-    state: TaskState | None = current_module.find(app)
+    state: TaskState | None = registry.find(app)
     if state is None:
         raise NotConfiguredError(
             f"the Celery app {app.main!r} has no TaskState; make one where the app is: TaskState(app)"

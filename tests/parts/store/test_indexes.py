@@ -12,7 +12,7 @@ from qhana_taskstate.clock import now
 from qhana_taskstate.database.engine import Database
 from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.facts import ExecutionKey
-from qhana_taskstate.store.executions import begin, leases
+from qhana_taskstate.store.executions import begin, heartbeats
 from qhana_taskstate.store.task import jobs
 
 _WAITING = 3000
@@ -50,9 +50,9 @@ def _plan(connection: Connection, look: Callable[[Connection], list[Any]]) -> st
 @pytest.mark.parametrize(
     "look",
     [
-        lambda connection: leases.running(connection),
-        lambda connection: leases.running(connection, execution_table.c.host == "here"),
-        lambda connection: leases.running_in(connection, "here", 7, 1.0, now()),
+        lambda connection: heartbeats.running(connection),
+        lambda connection: heartbeats.running(connection, execution_table.c.host == "here"),
+        lambda connection: heartbeats.running_in(connection, "here", 7, 1.0, now()),
     ],
     ids=["all", "of a machine", "of a process"],
 )

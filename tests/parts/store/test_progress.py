@@ -9,7 +9,7 @@ import pytest
 from celery import Celery, chain, chord, group
 
 from qhana_taskstate.facts import Progress
-from qhana_taskstate.recording.followers import followers
+from qhana_taskstate.recording.executions.followers import followers
 from qhana_taskstate.store.progress.canvas import Canvas, canvas_progress, is_same
 
 

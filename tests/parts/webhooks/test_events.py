@@ -15,7 +15,7 @@ from sqlalchemy import delete, event, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from qhana_taskstate import TaskState, current
+from qhana_taskstate import TaskState, registry
 from qhana_taskstate import facts as facts_module
 from qhana_taskstate.database.tables.deliveries import change_table
 from qhana_taskstate.database.tables.runner import subscription_table
@@ -26,12 +26,13 @@ from qhana_taskstate.models.step import Step
 from qhana_taskstate.models.subscription import TaskUpdateSubscription
 from qhana_taskstate.models.task import ProcessingTask
 from qhana_taskstate.states import ExecutionState, TaskStatus
+from qhana_taskstate.store import reports
 from qhana_taskstate.store.closing import close as closing_close
-from qhana_taskstate.store.closing import holds, losses, reports
+from qhana_taskstate.store.closing import holds, losses
 from qhana_taskstate.store.ending import outcome as ending_outcome
 from qhana_taskstate.store.ending import showing
 from qhana_taskstate.store.ending.end import TaskFinishedWarning
-from qhana_taskstate.store.executions import begin, leases, lookup
+from qhana_taskstate.store.executions import begin, heartbeats, lookup
 from qhana_taskstate.store.task import jobs
 from tests.apps.jobs import say
 from tests.parts.webhooks.conftest import MakeState
@@ -729,7 +730,7 @@ def test_release_of_an_empty_hold_is_told_as_the_end(state: TaskState) -> None:
 def test_lost_execution_is_told_as_the_end(state: TaskState) -> None:
     running = Running(state)
     with state.database.reading() as connection:
-        (lease,) = [lease for lease in leases.running(connection) if lease.ref == running.ref]
+        (lease,) = [lease for lease in heartbeats.running(connection) if lease.ref == running.ref]
     failure = facts_module.Failure(type="WorkerLostError", message="gone")
     state.tracker.write(lambda connection: losses.settle_lost(connection, lease, failure))
     assert running.owed() == END
@@ -841,7 +842,7 @@ def test_models_alone_tell_without_a_task_state(state: TaskState, monkeypatch: p
     task = subscribed_task(state)
     task_id = task.id
     engine = state.database.engine
-    monkeypatch.setattr(current, "_entries", [])
+    monkeypatch.setattr(registry, "_entries", [])
     with Session(engine) as session:
         session.get_one(ProcessingTask, task_id).progress_value = 4
         session.commit()

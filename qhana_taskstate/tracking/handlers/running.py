@@ -12,8 +12,8 @@ from billiard.process import current_process
 from celery.exceptions import Reject
 from celery.states import SUCCESS
 
-from ..clock import now
-from ..context.current import (
+from ...clock import now
+from ...context.current import (
     current_execution,
     current_publisher,
     enter,
@@ -22,20 +22,20 @@ from ..context.current import (
     note_left,
     reported,
 )
-from ..context.execution import Execution, Publisher
-from ..context.header import HEADER, OWN_TASK_PREFIX, ref_of_request
-from ..facts import ExecutionKey, Publication, TaskRef
-from ..plugin.decorator import hear_states
-from ..plugin.task_class import is_plugin_task
-from ..plugin.unit_of_work import conclude
-from ..recording.exits.decision import Close, Exit, HandBack, decide, failure_of, runs_again_after_timeout
-from ..recording.exits.stacks import is_on_stack
-from ..recording.tracker import Tracker
-from ..states import ExecutionState
-from .adoption import adopt
-from .entry import Member, Stray, belonging, key_inside
-from .listener import done_twice, end_bare, find
-from .selection import is_plain, select_one
+from ...context.execution import Execution, Publisher
+from ...context.header import HEADER, OWN_TASK_PREFIX, ref_of_request
+from ...facts import ExecutionKey, Publication, TaskRef
+from ...plugin.decorator import hear_states
+from ...plugin.task_class import is_plugin_task
+from ...plugin.unit_of_work import conclude
+from ...recording.exits.decision import Close, Exit, HandBack, decide, failure_of, runs_again_after_timeout
+from ...recording.exits.stacks import is_on_stack
+from ...recording.tracker import Tracker
+from ...states import ExecutionState
+from ..adoption import adopt
+from ..belonging import Member, Stray, belonging, key_inside
+from ..listener import done_twice, end_bare, find
+from ..selection import is_plain, select_one
 
 
 @done_twice

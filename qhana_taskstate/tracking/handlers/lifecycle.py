@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
-from ..broker import workers
-from ..database import schema
-from ..errors import DatabaseUnavailableError, SchemaError, SettingsError
-from ..plugin import chords
-from ..recording.tracker import Tracker
-from . import worker_requests
-from .listener import Listener, find, never_fails
-from .selection import warn_of_unmatched
+from ...broker import workers
+from ...database import schema
+from ...errors import DatabaseUnavailableError, SchemaError, SettingsError
+from ...plugin import chords
+from ...recording.tracker import Tracker
+from .. import worker_requests
+from ..listener import Listener, find, never_fails
+from ..selection import warn_of_unmatched
 
 logger = logging.getLogger(__name__)
 

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 import click
 
-from ..database.dialects import database_time
-from ..facade import TaskState
-from ..webhooks import replay as replay_webhooks
-from ..webhooks import views
-from .context import as_json_option, may_exist, taskstate_of, with_state
-from .group import Failure, command
-from .text.printing import painter, print_json, print_lines
-from .text.tables import delivery_json, delivery_table
+from ...database.dialects import database_time
+from ...facade import TaskState
+from ...webhooks import replay as replay_webhooks
+from ...webhooks import views
+from ..context import as_json_option, may_exist, taskstate_of, with_state
+from ..group import Failure, command
+from ..text.printing import painter, print_json, print_lines
+from ..text.tables import delivery_json, delivery_table
 
 #: The same for deliveries.
 _LARGEST_DELIVERY_ID: Final = 2**63 - 1

@@ -7,9 +7,9 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, or_, update
 
-from ..database.inserts import insert_absent
-from ..database.tables.upkeep import upkeep_table
-from .claim import is_owed, next_due
+from ...database.inserts import insert_absent
+from ...database.tables.upkeep import upkeep_table
+from ..claim import is_owed, next_due
 
 #: Names of the rows that say until when a message that wakes the deliveries is on its way, and when one arrives.
 _WAKE: Final = "deliver"

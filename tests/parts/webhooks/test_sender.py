@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from qhana_taskstate.broker.sender import Sender
+from qhana_taskstate.webhooks.waking.sender import Sender
 
 
 def test_what_was_to_be_sent_is_sent_before_a_drain_returns() -> None:

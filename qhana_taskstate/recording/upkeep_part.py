@@ -10,7 +10,7 @@ from ..facts import ExecutionKey, TaskRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chores:
+class UpkeepPart:
     """What the thread of a process does beside its own work, and whom it leaves lost work to.
 
     Attributes:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..facts import Failure, Progress, Publication
-from ..store.closing.close import Closing
-from ..texts import in_ascii
+from ...facts import Failure, Progress, Publication
+from ...store.closing.close import Closing
+from ...texts import in_ascii
 
 _REFUSED = "what was reported here could not be stored; see the worker's log"
 

@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from ..broker import kept_messages
-from ..broker.routing import queue_of
-from ..clock import as_utc, now
-from ..context.current import current_publisher
-from ..context.execution import Detached, Execution, Publisher, Submission
-from ..context.header import HEADER, OWN_TASK_PREFIX
-from ..context.nesting import nesting_of
-from ..facts import ExecutionKey, Publication, TaskRef
-from ..plugin.task_class import find_plugin_task, resent
-from .adoption import adopt
-from .listener import find, never_fails
-from .selection import select_one
+from ...broker import kept_messages
+from ...broker.routing import queue_of
+from ...clock import as_utc, now
+from ...context.current import current_publisher
+from ...context.execution import Detached, Execution, Publisher, Submission
+from ...context.header import HEADER, OWN_TASK_PREFIX
+from ...context.nesting import nesting_of
+from ...facts import ExecutionKey, Publication, TaskRef
+from ...plugin.task_class import find_plugin_task, resent
+from ..adoption import adopt
+from ..listener import find, never_fails
+from ..selection import select_one
 
 
 @never_fails

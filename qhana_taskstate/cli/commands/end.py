@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from ..facade import TaskState
-from ..states import UNKNOWN, TaskStatus
-from .context import look_at, of_task
-from .group import Failure, command
-from .text.printing import print_json
+from ...facade import TaskState
+from ...states import UNKNOWN, TaskStatus
+from ..context import look_at, of_task
+from ..group import Failure, command
+from ..text.printing import print_json
 
 
 @command("cancel")

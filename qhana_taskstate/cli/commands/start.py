@@ -10,21 +10,21 @@ import click
 from celery import Celery
 from redis.exceptions import RedisError
 
-from ..broker import probe
-from ..context.header import OWN_TASK_PREFIX
-from ..errors import ArgumentsError, TaskNotFoundError, TaskStateError
-from ..facade import TaskState
-from ..plugin.task_class import check_arguments, find_plugin_task
-from ..reading.as_json import task_json
-from .context import as_json_option, look_at, may_exist, of_task, taskstate_of
-from .group import Failure, WrongUsage, command, write_error
-from .redaction import without_passwords
+from ...broker import doctor_task
+from ...context.header import OWN_TASK_PREFIX
+from ...errors import ArgumentsError, TaskNotFoundError, TaskStateError
+from ...facade import TaskState
+from ...plugin.task_class import check_arguments, find_plugin_task
+from ...reading.as_json import task_json
+from ..context import as_json_option, look_at, may_exist, of_task, taskstate_of
+from ..group import Failure, WrongUsage, command, write_error
+from ..redaction import without_passwords
+from ..text.boards import TroubleBoard
+from ..text.printing import print_json
 from .tasks import board_of, exit_by_end, watch_tasks
-from .text.boards import TroubleBoard
-from .text.printing import print_json
 
 #: Begins of the names of this package's own Celery tasks.
-_OUR_TASKS: Final = (OWN_TASK_PREFIX, probe.TASK_NAME)
+_OUR_TASKS: Final = (OWN_TASK_PREFIX, doctor_task.TASK_NAME)
 
 
 @command("start")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..context.header import HEADER, ref_of_request
-from ..facts import ExecutionKey, Failure, TaskRef
-from ..failures import message_of
-from ..states import ExecutionState
-from .listener import find, never_fails
+from ...context.header import HEADER, ref_of_request
+from ...facts import ExecutionKey, Failure, TaskRef
+from ...failures import message_of
+from ...states import ExecutionState
+from ..listener import find, never_fails
 
 
 @never_fails

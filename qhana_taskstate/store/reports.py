@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from ...facts import ExecutionKey, Progress, Publication, TaskRef
-from ..ending.showing import finish
-from ..executions.registration import register
-from ..log import entries
-from ..progress.canvas import Canvas
-from ..progress.shown import canvas_of, set_progress
-from ..task.jobs import lock_job
+from ..facts import ExecutionKey, Progress, Publication, TaskRef
+from .ending.showing import finish
+from .executions.registration import register
+from .log import entries
+from .progress.canvas import Canvas
+from .progress.shown import canvas_of, set_progress
+from .task.jobs import lock_job
 
 
 def show_canvas(connection: Connection, task_id: int) -> None:

@@ -14,23 +14,23 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from ..clock import now
-from ..errors import TaskNotFoundError
-from ..facade import TaskState
-from ..ids import LARGEST_ID
-from ..reading import tasks
-from ..reading.as_json import detail_json, task_json
-from ..reading.open_work import runs_anything
-from ..reading.rows.views import TaskView
-from ..reading.tasks import list_tasks
-from ..states import ERROR_WORDS, UNKNOWN, TaskStatus
-from .attendance import Attendance, consumed_queues, waits_long
-from .context import look_at, of_task, with_state
-from .group import Failure, Interrupted, command, write_error
-from .text.boards import Board, JsonBoard, LineBoard, LiveBoard, TroubleBoard, watch
-from .text.printing import painter, print_json, print_lines
-from .text.tables import detail_lines, task_table
-from .text.terminal import wrapped
+from ...clock import now
+from ...errors import TaskNotFoundError
+from ...facade import TaskState
+from ...ids import LARGEST_ID
+from ...reading import tasks
+from ...reading.as_json import detail_json, task_json
+from ...reading.open_work import runs_anything
+from ...reading.rows.views import TaskView
+from ...reading.tasks import list_tasks
+from ...states import ERROR_WORDS, UNKNOWN, TaskStatus
+from ..attendance import Attendance, consumed_queues, waits_long
+from ..context import look_at, of_task, with_state
+from ..group import Failure, Interrupted, command, write_error
+from ..text.boards import Board, JsonBoard, LineBoard, LiveBoard, TroubleBoard, watch
+from ..text.printing import painter, print_json, print_lines
+from ..text.tables import detail_lines, task_table
+from ..text.terminal import wrapped
 
 _UNITS: Final = {
     "s": timedelta(seconds=1),

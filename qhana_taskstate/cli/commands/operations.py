@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from ..facade import TaskState
-from .context import as_json_option, taskstate_of, with_state
-from .doctor import examine
-from .group import Failure, command
-from .redaction import without_passwords
+from ...facade import TaskState
+from ..context import as_json_option, taskstate_of, with_state
+from ..doctor import examine
+from ..group import Failure, command
+from ..redaction import without_passwords
+from ..text.printing import print_json, print_lines
 from .tasks import age
-from .text.printing import print_json, print_lines
 
 
 @command("upgrade")

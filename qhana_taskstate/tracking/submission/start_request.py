@@ -10,12 +10,12 @@ from celery.canvas import Signature
 
 from ...facts import ExecutionKey
 from ...store.task.first_work import KeptWork
+from ..subscribing.subscriber import Subscriber
 from .canvas import Leaf, chosen_ids, is_leaf, name_of
-from .subscriber import Subscriber
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class StartRequest:
     """Work to be started.
 
     Attributes:

@@ -10,14 +10,14 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ..clock import now
-from ..context.execution import Execution
-from ..database.pipeline import Batch
-from ..store.executions.begin import Begun, begin, begin_usually
-from ..store.executions.leases import Lease
-from ..texts import in_ascii
-from .backlog import Fact
-from .this_process import runner
+from ...clock import now
+from ...context.execution import Execution
+from ...database.pipeline import Batch
+from ...store.executions.begin import Begun, begin, begin_usually
+from ...store.executions.heartbeats import Lease
+from ...texts import in_ascii
+from ..backlog import Fact
+from ..this_process import runner
 
 #: Tells whether the process that a lease names still runs the execution, for certain.
 RunsStill = Callable[[Connection, Lease], bool]

@@ -8,15 +8,15 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from ..context.execution import Execution
-from ..database.pipeline import Batch
-from ..facts import ExecutionKey, Failure, TaskRef
-from ..settings.values import Settings
-from ..states import ExecutionState
-from ..store.closing.close import Closing, close, close_usually
-from ..store.ending.outcome import Outcome
-from ..store.executions import lookup
-from .backlog import Fact
+from ...context.execution import Execution
+from ...database.pipeline import Batch
+from ...facts import ExecutionKey, Failure, TaskRef
+from ...settings.values import Settings
+from ...states import ExecutionState
+from ...store.closing.close import Closing, close, close_usually
+from ...store.ending.outcome import Outcome
+from ...store.executions import lookup
+from ..backlog import Fact
 from .followers import followers
 from .plainer import plainer_closings
 

@@ -1,0 +1,1 @@
+"""Handlers of the signals of Celery, by subject; `tracking.signals` connects them."""

@@ -1,0 +1,1 @@
+"""Subscribing webhooks to tasks: who subscribes, and the rows of it."""
