@@ -16,11 +16,12 @@ from .task.jobs import lock_job
 
 
 def show_canvas(connection: Connection, task_id: int) -> None:
-    """Show in the `ProcessingTask` row of a task of several members how far they have come, if the row is free."""
-    if lock_job(connection, task_id) is None:
-        return
+    """Show in the `ProcessingTask` row of a task of several members how far they have come, if the row is free.
+
+    They are counted before the job row is locked: many take a while, and what is shown never goes back.
+    """
     canvas = canvas_of(connection, task_id)
-    if canvas.is_several:
+    if canvas.is_several and lock_job(connection, task_id) is not None:
         finish(connection, task_id, None, progress=canvas)
 
 

@@ -53,13 +53,20 @@ execution_table = Table(
 )
 
 
-#: The look for what is still open: on PostgreSQL and SQLite the index holds only those.
+#: The look for one execution while it is open, and for whatever of its task is: it holds only those, so that it costs
+#: the same in a canvas of ten thousand members.
 Index(
-    "ix_taskstate_execution_open",
+    "ix_taskstate_execution_open_id",
     execution_table.c.task_id,
-    execution_table.c.closed_at,
+    execution_table.c.celery_id,
     postgresql_where=execution_table.c.closed_at.is_(None),
     sqlite_where=execution_table.c.closed_at.is_(None),
+).ddl_if(callable_=lambda *given, dialect, **_: dialect.name in {"postgresql", "sqlite"})
+
+
+#: The look for whatever of a task is open where an index holds all rows. One execution is found by its key there.
+Index("ix_taskstate_execution_open", execution_table.c.task_id, execution_table.c.closed_at).ddl_if(
+    callable_=lambda *given, dialect, **_: dialect.name not in {"postgresql", "sqlite"}
 )
 
 
