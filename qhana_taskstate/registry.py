@@ -35,6 +35,13 @@ def register(app: Any, state: Any, current_app: Callable[[], object]) -> None:
     _entries.append(_Entry(state, current_app))
 
 
+def forget(state: Any) -> None:
+    """Undo `register`: it is then nobody's `TaskState`, for tests that come after another."""
+    _entries[:] = [entry for entry in _entries if entry.state is not state]
+    for app in [app for app, found in _of_app.items() if found is state]:
+        del _of_app[app]
+
+
 def find(app: Any = None) -> Any | None:
     """Return the `TaskState` of an app, else that of the process; None if there is none.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -98,6 +99,8 @@ class WebhookReceiver:
     Attributes:
         calls: What it was told, in the order in which the calls came. Append-only.
         refused: How many calls had no fitting signature.
+        tolerated: Faults that `check` passes over, of `signature`, `order` and `duplicate`. Where the test kills what
+            delivers, duplicates are right: a call counts as made once its answer has arrived.
     """
 
     def __init__(
@@ -105,7 +108,10 @@ class WebhookReceiver:
     ) -> None:
         self.calls: list[Told] = []
         self.refused = 0
+        self.tolerated: set[str] = set()
         self.answer = answer
+        self._script: deque[Reply] = deque()
+        self._accepted: list[Told] = []
         self._secrets = list(secrets)
         self._guard = threading.Lock()
         self._server = _Server(("127.0.0.1", port), _handler_of(self))
@@ -130,6 +136,48 @@ class WebhookReceiver:
             for call in list(self.calls)
             if event in (None, call.event) and source in (None, call.source) and path in (None, call.path)
         ]
+
+    def answer_with(self, *replies: Reply | int) -> None:
+        """Answer the next calls so, one after the other; what comes after them is answered as before.
+
+        Args:
+            replies: A `Reply`, or a status alone.
+        """
+        self._script.extend(Reply(reply) if isinstance(reply, int) else reply for reply in replies)
+
+    def faults(self) -> dict[str, list[str]]:
+        """Return what was wrong with the calls so far, by kind: `signature`, `order`, `duplicate`.
+
+        `order`: of one subscription and event, a call with a lower sequence after one with a higher sequence.
+        `duplicate`: a message that came again although its call was answered with 2xx.
+        """
+        found: dict[str, list[str]] = {}
+        if self.refused:
+            found["signature"] = [f"{self.refused} calls had no fitting signature"]
+        newest: dict[tuple[str, str, str], int] = {}
+        for call in list(self.calls):
+            key = (call.path, call.source, call.event)
+            if call.sequence < newest.get(key, 0):
+                text = f"{call.event} {call.sequence} of {call.source} came after {newest[key]}"
+                found.setdefault("order", []).append(text)
+            newest[key] = max(call.sequence, newest.get(key, 0))
+        accepted: set[tuple[str, str]] = set()
+        for call in list(self._accepted):
+            if (call.path, call.message_id) in accepted:
+                text = f"{call.event} {call.sequence} of {call.source} came again"
+                found.setdefault("duplicate", []).append(text)
+            accepted.add((call.path, call.message_id))
+        return found
+
+    def check(self) -> None:
+        """Check the calls so far.
+
+        Raises:
+            AssertionError: If something was wrong that is not in `tolerated`; it names each fault.
+        """
+        wrong = [text for kind, texts in self.faults().items() if kind not in self.tolerated for text in texts]
+        if wrong:
+            raise AssertionError("webhooks: " + "; ".join(wrong))
 
     def close(self) -> None:
         """Stop listening; calls under way are cut off."""
@@ -156,7 +204,12 @@ class WebhookReceiver:
         with self._guard:
             told = Told(parts.path, query, headers, message, came_at, len(self.calls))
             self.calls.append(told)
-        return self.answer(told)
+            scripted = self._script.popleft() if self._script else None
+        reply = self.answer(told) if scripted is None else scripted
+        if 200 <= reply.status < 300:
+            with self._guard:
+                self._accepted.append(told)
+        return reply
 
 
 def _unverified(body: bytes) -> dict[str, Any]:
