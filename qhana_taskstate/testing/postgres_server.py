@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from sqlalchemy import text
+
 from qhana_taskstate.testing.server import HOST, ServerMissingError, ServerStartError, find_program
 from qhana_taskstate.testing.sql_server import SqlServer
 
@@ -25,6 +27,8 @@ _STOP_SIGNALS: dict[StopMode, signal.Signals] = {
 _INITDB_SECONDS = 120
 #: PostgreSQL refuses to run as root, so root runs it as this user, who exists everywhere and owns nothing.
 _UNPRIVILEGED_USER = "nobody"
+#: Each connection may take five seconds to end.
+_DISCONNECT = text("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = :name")
 
 
 class PostgresServer(SqlServer):
@@ -66,6 +70,18 @@ class PostgresServer(SqlServer):
         if not keep_data:
             self.wipe()
         self.start()
+
+    def rename_database(self, url: str) -> str:
+        """Give a database that `create_database` made a new name, and end all connections to it.
+
+        Returns:
+            Its URL.
+        """
+        name = self._new_name()
+        with self._connect() as connection:
+            connection.execute(_DISCONNECT, {"name": self._name(url)})
+            connection.exec_driver_sql(f"ALTER DATABASE {self._name(url)} RENAME TO {name}")
+        return self.database_url(name)
 
     def _create_statement(self, name: str, template: str | None) -> str:
         return f"CREATE DATABASE {name} TEMPLATE {template or 'template0'}"

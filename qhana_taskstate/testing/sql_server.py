@@ -74,7 +74,7 @@ class SqlServer(LocalServer):
         Returns:
             Its URL.
         """
-        name = f"test_{secrets.token_hex(6)}"
+        name = self._new_name()
         self.execute(self._create_statement(name, None if template is None else self._name(template)))
         return self.database_url(name)
 
@@ -90,6 +90,9 @@ class SqlServer(LocalServer):
 
     @abstractmethod
     def _drop_statement(self, name: str) -> str: ...
+
+    def _new_name(self) -> str:
+        return f"test_{secrets.token_hex(6)}"
 
     def _name(self, url: str) -> str:
         name = make_url(url).database

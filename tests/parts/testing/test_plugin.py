@@ -171,6 +171,42 @@ class TestDatabases:
         )
         check_all_passed(run, kinds, 2)
 
+    @EACH_KIND
+    def test_nothing_of_a_test_is_left_in_the_database_of_the_next_one(self, run: pytest.Pytester, kinds: str) -> None:
+        run.makepyfile(
+            """
+            import pytest
+            from sqlalchemy import create_engine, func, insert, inspect, select, text
+            from sqlalchemy.exc import DBAPIError
+            from sqlalchemy.pool import NullPool
+            from qhana_taskstate import ProcessingTask
+
+            CHANGES = ["CREATE TABLE more (n INTEGER)", "ALTER TABLE taskstate_hold ADD COLUMN more INTEGER"]
+            left = []
+
+            @pytest.mark.parametrize("change", [*CHANGES, "", "the last"])
+            def test_it(migrated_database_url, change):
+                for connection in left:
+                    with pytest.raises(DBAPIError):
+                        connection.execute(text("SELECT 1"))
+                    connection.close()
+                connection = create_engine(migrated_database_url, poolclass=NullPool).connect()
+                assert "more" not in inspect(connection).get_table_names()
+                assert "more" not in {column["name"] for column in inspect(connection).get_columns("taskstate_hold")}
+                assert connection.execute(select(func.count()).select_from(ProcessingTask)).scalar_one() == 0
+                added = connection.execute(insert(ProcessingTask).values(task_name="one", task_log=""))
+                assert added.inserted_primary_key == (1,)
+                if change and change != "the last":
+                    connection.execute(text(change))
+                connection.commit()
+                if change != "the last" and migrated_database_url.startswith("postgresql"):
+                    left[:] = [connection]
+                else:
+                    connection.close()
+            """
+        )
+        check_all_passed(run, kinds, 4)
+
 
 class TestWorkers:
     def test_a_failure_shows_the_log_of_the_worker(self, run: pytest.Pytester) -> None:
