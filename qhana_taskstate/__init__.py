@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 # What can go wrong
 from .errors import (
     ArgumentsError,
@@ -45,9 +48,10 @@ from .plugin.reporting.outputs import add_output
 from .plugin.reporting.reports import add_log, report_progress, track
 from .store.ending.end import TaskFinishedWarning
 
-# Remove old tasks
-from .upkeep.pruning import Pruned
-from .upkeep.removal import RemovedOutput
+if TYPE_CHECKING:
+    # Remove old tasks
+    from .upkeep.pruning import Pruned
+    from .upkeep.removal import RemovedOutput
 
 __all__ = [
     "ArgumentsError",
@@ -90,3 +94,12 @@ __all__ = [
     "taskstate",
     "track",
 ]
+
+#: What is imported when it is first asked for, since few need it.
+_LATE = {"Pruned": "upkeep.pruning", "RemovedOutput": "upkeep.removal"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+
+#: How many bytes of the newest log are in the JSON of the task resource.
+DESCRIBED_LOG_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,25 +7,25 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 from celery import Celery, _state
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, scoped_session
 
 from .. import registry
-from ..database import schema
-from ..database.engine import Database
-from ..database.sessions.scopes import Sessions
 from ..errors import NotConfiguredError, SettingsError
-from ..recording.tracker import Tracker
 from ..settings.keywords import SettingKeywords
 from ..settings.values import Settings, setting_names
-from ..tracking import signals
-from ..upkeep.pruning import OutputsHook
-from ..webhooks.deliverer import Deliverer
-from ..webhooks.waking.sender import Sender
-from ..wiring import Given, Parts, changed_settings, register_tasks, select_tasks
+from . import late
+
+if TYPE_CHECKING:
+    from ..database.engine import Database
+    from ..database.sessions.scopes import Sessions
+    from ..recording.tracker import Tracker
+    from ..upkeep.pruning import OutputsHook
+    from ..webhooks.deliverer import Deliverer
+    from ..wiring import Parts
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,7 +67,7 @@ class Assembled:
             if name not in setting_names():
                 raise SettingsError(f"unknown setting {name!r}; known are {', '.join(setting_names())}")
         self._app: Celery | None = None
-        self._given = Given(
+        self._given = late.wiring.Given(
             keywords=settings,
             session=session,
             engine=engine,
@@ -76,7 +76,7 @@ class Assembled:
         )
         self._guard = threading.RLock()
         self._parts: Parts | None = None
-        self._sender = Sender()
+        self._sender = late.sender.Sender()
         if app is not None:
             self.init_app(app)
 
@@ -93,8 +93,8 @@ class Assembled:
             self.close()
         self._app = app
         registry.register(app, self, _state.get_current_app)
-        register_tasks(app)
-        signals.connect()
+        late.wiring.register_tasks(app)
+        late.signals.connect()
         app.on_after_finalize.connect(self._on_finalized, weak=False, dispatch_uid=f"qhana_taskstate.{id(self)}")
         app.on_after_configure.connect(self._on_configured, weak=False, dispatch_uid=f"qhana_taskstate.{id(self)}")
         if app.finalized:  # type: ignore[attr-defined]  # not in the stubs
@@ -105,7 +105,7 @@ class Assembled:
         parts = self._parts
         if parts is None or sender is not self._app:
             return
-        changed = changed_settings(sender, self._given, parts.settings)
+        changed = late.wiring.changed_settings(sender, self._given, parts.settings)
         if changed:
             logger.warning(
                 "%s came after the settings were first used, and changes nothing; configure the app before, or call "
@@ -115,7 +115,7 @@ class Assembled:
 
     def _on_finalized(self, sender: Celery, **_: Any) -> None:
         if registry.find(sender) is self:
-            select_tasks(sender, self._given)
+            late.wiring.select_tasks(sender, self._given)
 
     @property
     def app(self) -> Celery:
@@ -143,7 +143,7 @@ class Assembled:
         if self._parts is None:
             with self._guard:
                 if self._parts is None:
-                    self._parts = Parts(self.app, self._given, self._sender)
+                    self._parts = late.wiring.Parts(self.app, self._given, self._sender)
         return self._parts
 
     @property
@@ -198,4 +198,4 @@ class Assembled:
         Raises:
             DatabaseUnavailableError: If the database cannot be reached.
         """
-        schema.upgrade(self.database)
+        late.schema.upgrade(self.database)

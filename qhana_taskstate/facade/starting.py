@@ -8,9 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from ..models.task import ProcessingTask
-from ..tracking.submission import restart, submit
-from ..tracking.submission.on_commit import start_on_commit
-from ..tracking.subscribing.subscriber import subscriber_of
+from . import late
 from .assembled import Assembled, explained
 from .naming import id_of, row_of
 
@@ -66,7 +64,7 @@ class Starting(Assembled):
             SettingsError: If there is a webhook, but neither a `task_href` nor a public URL; nothing was written.
             OwnTransactionError: If on SQLite it would wait for an open transaction of this thread; nothing was written.
         """
-        return submit.start(
+        return late.submit.start(
             self.app,
             self.tracker,
             work,
@@ -75,7 +73,7 @@ class Starting(Assembled):
             parameters=parameters,
             finishes=finishes,
             answers=answers,
-            subscriber=subscriber_of(webhook_href, task_href, event),
+            subscriber=late.subscriber.subscriber_of(webhook_href, task_href, event),
             options=apply_async_options,
         )
 
@@ -124,7 +122,7 @@ class Starting(Assembled):
         """
         start = functools.partial(
             self.start,
-            submit.copy_to_start(self.app, work, apply_async_options),
+            late.submit.copy_to_start(self.app, work, apply_async_options),
             task_name=task_name,
             parameters=parameters,
             finishes=finishes,
@@ -134,7 +132,7 @@ class Starting(Assembled):
             task_href=task_href,
             **apply_async_options,
         )
-        return start_on_commit(start, self.sessions, task=task, session=session, using=using)
+        return late.on_commit.start_on_commit(start, self.sessions, task=task, session=session, using=using)
 
     @explained
     def restart(self, task: ProcessingTask | int | str, *, task_href: str | None = None) -> ProcessingTask:
@@ -156,7 +154,7 @@ class Starting(Assembled):
             BrokerUnavailableError: As `start` does.
         """
         old = row_of(id_of(task))
-        canvas, options = restart.work_of(self.app, self.database, old.id)
+        canvas, options = late.restart.work_of(self.app, self.database, old.id)
         base = (self.settings.public_url or "").rstrip("/")
-        new = restart.new_task_like(self.session, old, task_href or f"{base}/tasks/{old.id}/")
+        new = late.restart.new_task_like(self.session, old, task_href or f"{base}/tasks/{old.id}/")
         return self.start(canvas, task=new, **options)

@@ -6,31 +6,29 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from celery.local import Proxy
 from sqlalchemy.exc import DBAPIError
 
 from .. import registry
-from ..broker.revoking import revoke_for
 from ..context import current as context
 from ..database.sessions.own_locks import refuse_own_lock
 from ..errors import DatabaseUnavailableError
+from ..facts import DESCRIBED_LOG_BYTES
 from ..models.subscription import TaskUpdateSubscription
 from ..models.task import ProcessingTask
 from ..plugin import task_class
-from ..reading import resource, tasks
-from ..reading.wait import wait_for_end
-from ..recording.by_hand import end_by_hand
 from ..states import TaskStatus, check_end
 from ..store.executions import lookup
-from ..tracking.subscribing import subscriptions
-from ..tracking.subscribing.subscriber import Subscriber, check_subscriber
-from ..upkeep.pruning import Pruned
-from ..upkeep.settling import Settled
+from . import late
 from .assembled import explained
 from .naming import id_of, row_of
 from .starting import Starting
+
+if TYPE_CHECKING:
+    from ..upkeep.pruning import Pruned
+    from ..upkeep.settling import Settled
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +83,7 @@ class TaskState(Starting):
         """
         task_id = id_of(task)
         upkeep = self.parts.upkeep
-        wait_for_end(
+        late.wait.wait_for_end(
             self.database,
             task_id,
             timeout,
@@ -113,10 +111,10 @@ class TaskState(Starting):
         """
         task_id = id_of(task)
         entry = f"cancelled: {reason}" if reason else "cancelled"
-        if not end_by_hand(self.tracker, task_id, TaskStatus.ERROR, entry, named=task):
+        if not late.by_hand.end_by_hand(self.tracker, task_id, TaskStatus.ERROR, entry, named=task):
             return False
         celery_ids = self.database.read(lambda connection: lookup.open_celery_ids(connection, task_id))
-        revoke_for(self.app, task_id, celery_ids, terminate=terminate)
+        late.revoking.revoke_for(self.app, task_id, celery_ids, terminate=terminate)
         return True
 
     @explained
@@ -138,7 +136,7 @@ class TaskState(Starting):
             StatusError: If the status is neither.
         """
         end = check_end(status)
-        return end_by_hand(self.tracker, id_of(task), end, log, named=task)
+        return late.by_hand.end_by_hand(self.tracker, id_of(task), end, log, named=task)
 
     def upkeep(self, *, force: bool = True) -> Settled | None:
         """Look once for work that was lost, and settle it; workers do so by themselves.
@@ -186,7 +184,7 @@ class TaskState(Starting):
 
     @explained
     def describe(
-        self, task: ProcessingTask | int | str, *, log_bytes: int | None = tasks.DESCRIBED_LOG_BYTES
+        self, task: ProcessingTask | int | str, *, log_bytes: int | None = DESCRIBED_LOG_BYTES
     ) -> dict[str, Any]:
         """Return the JSON of the task resource, as QHAna's task view gives it.
 
@@ -200,7 +198,7 @@ class TaskState(Starting):
             TaskNotFoundError: If there is no such task.
         """
         row = row_of(id_of(task), named=task)
-        return resource.describe(row, self.settings, log_bytes=log_bytes)
+        return late.resource.describe(row, self.settings, log_bytes=log_bytes)
 
     @explained
     def subscribe(
@@ -229,11 +227,11 @@ class TaskState(Starting):
             SettingsError: If there is no `task_href` and no public URL.
             OwnTransactionError: If on SQLite it would wait for an open transaction of this thread.
         """
-        subscriber = Subscriber(webhook_href=webhook_href, task_href=task_href, event=event)
-        check_subscriber(subscriber, self.settings)
+        subscriber = late.subscriber.Subscriber(webhook_href=webhook_href, task_href=task_href, event=event)
+        late.subscriber.check_subscriber(subscriber, self.settings)
         refuse_own_lock(self.database, self.session)
         row = row_of(id_of(task))
-        return subscriptions.subscribe_and_commit(self.session, row, subscriber, self.settings)
+        return late.subscriptions.subscribe_and_commit(self.session, row, subscriber, self.settings)
 
     @explained
     def unsubscribe(self, task: ProcessingTask | int | str, webhook_href: str, event: Any = ...) -> int:
@@ -253,10 +251,10 @@ class TaskState(Starting):
             EventError: If the event is none of the three.
             OwnTransactionError: If on SQLite it would wait for an open transaction of this thread.
         """
-        subscriptions.check_unsubscribe(webhook_href, event)
+        late.subscriptions.check_unsubscribe(webhook_href, event)
         task_id = id_of(task)
         refuse_own_lock(self.database, self.session)
-        return subscriptions.unsubscribe_and_commit(self.session, task_id, webhook_href, event)
+        return late.subscriptions.unsubscribe_and_commit(self.session, task_id, webhook_href, event)
 
     @contextmanager
     def detached(self) -> Iterator[None]:

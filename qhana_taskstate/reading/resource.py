@@ -8,6 +8,7 @@ from sqlalchemy.orm import object_session
 
 from ..database.sessions.current import current_session
 from ..database.tables.runner import UNKNOWN_MOMENT
+from ..facts import DESCRIBED_LOG_BYTES
 from ..models.task import ProcessingTask
 from ..settings.values import Settings
 from ..states import with_error_word
@@ -15,7 +16,6 @@ from ..store.log import entries
 from .doing import activity_view
 from .rows.parts import Addresses, HrefOf, links_of, outputs_of, steps_of
 from .rows.views import OutputView, progress_view
-from .tasks import DESCRIBED_LOG_BYTES
 
 
 def describe(

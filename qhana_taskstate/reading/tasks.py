@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, String, func, or_, select, type_coerce
 
@@ -20,9 +20,6 @@ from .rows.executions import executions
 from .rows.parts import Addresses, links_of, outputs_of, steps_of, waiting_steps
 from .rows.query import IDS_AT_ONCE, task_query
 from .rows.views import TaskDetail, TaskView, maybe_progress
-
-#: How many bytes of the newest log are in the JSON of the task resource.
-DESCRIBED_LOG_BYTES: Final = 65_536
 
 
 def list_tasks(

@@ -10,12 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Final, Self
 
-from ssrfguard import DEFAULT_DENIED, AddressTable, Block, Policy, Reach
-
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what secrets begin with
 _SECRET_BYTES: Final = range(24, 65)  # Standard Webhooks 1.0.0, "Signature scheme"
-_ALL_PORTS: Final = frozenset(range(1, 65536))
-_EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
 _LONGEST_NAME: Final = 253  # RFC 1035, in text
 
 #: A host name in lower case and as A-labels.
@@ -52,43 +48,6 @@ def check_secret(text: str) -> str:
     return text
 
 
-def _table() -> AddressTable:
-    """Return what is refused: the registries' special blocks and all that is not global unicast.
-
-    Stricter than `ssrfguard`'s table in three points. What carries an IPv4 address inside (NAT64, 6to4, Teredo,
-    mapped) is refused as a whole: where such a packet ends is decided by a gateway that nobody here knows. Exceptions
-    for anycast services of protocols are left out: no receiver lives there. And of IPv6 only 2000::/3 is given out to
-    hosts (RFC 4291); the rest is reserved, or holds old translation prefixes.
-    """
-    blocks = [
-        dataclasses.replace(block, reach=Reach.DENIED)
-        for block in DEFAULT_DENIED.blocks
-        if block.reach is not Reach.PERMITTED
-    ]
-    blocks += [
-        Block(ipaddress.ip_network("::/0"), "Not Global Unicast", "RFC4291", Reach.DENIED),
-        Block(ipaddress.ip_network("2000::/3"), "Global Unicast", "RFC4291", Reach.PERMITTED),
-    ]
-    return AddressTable(tuple(blocks))
-
-
-_TABLE: Final = _table()
-
-
-def _policy(networks: Iterable[str]) -> Policy:
-    return Policy(
-        denied_networks=_TABLE,
-        allowed_networks=tuple(ipaddress.ip_network(network) for network in networks),
-        allowed_ports=_ALL_PORTS,
-        # Only answers that passed the check are connected to, so a public address beside a private one is safe to
-        # use; `localhost` has two addresses where only one may be allowed.
-        on_partial_block="drop",
-    )
-
-
-_ANYTHING: Final = _policy(_EVERYWHERE)
-
-
 @dataclasses.dataclass(frozen=True)
 class AllowedNetworks:
     """What webhooks may reach beyond public addresses. A value; made once from a setting.
@@ -100,10 +59,6 @@ class AllowedNetworks:
 
     networks: tuple[str, ...] = ()
     hosts: frozenset[str] = frozenset()
-    _networks_policy: Policy = dataclasses.field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_networks_policy", _policy(self.networks))
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Self:
@@ -125,10 +80,6 @@ class AllowedNetworks:
             else:
                 networks.append(network)
         return cls(tuple(networks), frozenset(hosts))
-
-    def policy(self, host: str) -> Policy:
-        """Return which addresses may be connected to for a host, given as `origin` returns it."""
-        return _ANYTHING if host.rstrip(".") in self.hosts else self._networks_policy
 
 
 def _network(text: str) -> str | None:

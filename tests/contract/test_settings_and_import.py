@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from celery import Celery
 
+import qhana_taskstate
 from qhana_taskstate import SettingsError, TaskState
+from qhana_taskstate.facade import late
 from qhana_taskstate.testing.plugin import RunCelery
 
 pytestmark = pytest.mark.versions
@@ -49,6 +51,39 @@ def test_import_opens_no_connection_and_needs_no_environment(pytestconfig: pytes
         timeout=60,
     )
     assert (ran.returncode, ran.stderr, ran.stdout) == (0, "", "")
+
+
+#: What takes long to import, and only some processes need.
+USED = {"http.client", "ssrfguard", "qhana_taskstate.upkeep"}
+HEAVY = USED | {"alembic", "rich", "flask", "psycopg", "qhana_taskstate.cli"}
+IMPORTED = "import sys; from celery import Celery; from qhana_taskstate import TaskState; {}; print(*sys.modules)"
+
+
+@pytest.mark.parametrize(
+    ("use", "needed"),
+    [
+        ("...", set()),
+        ("TaskState(Celery('x')).settings", USED),
+        ("TaskState(Celery('x'), database_url='sqlite://').upgrade()", USED | {"alembic"}),
+    ],
+)
+def test_what_takes_long_to_import_is_imported_by_whoever_needs_it(
+    pytestconfig: pytest.Config, use: str, needed: set[str]
+) -> None:
+    command = [sys.executable, "-c", IMPORTED.format(use)]
+    environment = {"PYTHONPATH": str(pytestconfig.rootpath)}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert HEAVY.intersection(ran.stdout.split()) == needed
+
+
+def test_what_is_imported_late_is_there_under_its_name() -> None:
+    for name in late._MODULES:
+        assert getattr(late, name).__name__ == f"qhana_taskstate.{late._MODULES[name]}"
+    for name in qhana_taskstate.__all__:
+        assert getattr(qhana_taskstate, name) is not None
+    for module in (late, qhana_taskstate):
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            getattr(module, "nothing")  # noqa: B009 - mypy knows that it is not there
 
 
 def test_without_a_task_state_the_error_says_so(pytestconfig: pytest.Config) -> None:

@@ -12,7 +12,7 @@ from ssrfguard import BlockedAddressError, Policy, Target, connect, resolve
 
 from ...errors import WebhookTargetError
 from ...settings.webhook_values import AllowedNetworks
-from .addresses import refused
+from .addresses import policy_for, refused
 
 
 def open_socket(target: Target, allowed: AllowedNetworks, deadline: float) -> socket.socket:
@@ -32,7 +32,7 @@ def open_socket(target: Target, allowed: AllowedNetworks, deadline: float) -> so
         OSError: If the host has no address, or none answered.
     """
     try:
-        return _connected(target, allowed.policy(target.host), deadline)
+        return _connected(target, policy_for(target.host, allowed), deadline)
     except BlockedAddressError as exc:
         raise WebhookTargetError(f"{target.scheme}://{target.host}:{target.port}", refused(exc)) from None
 

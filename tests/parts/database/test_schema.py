@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
-from qhana_taskstate.database import schema
+from qhana_taskstate.database import migrations, schema
 from qhana_taskstate.database.engine import Database
 from qhana_taskstate.errors import DatabaseUnavailableError, SchemaError
 from qhana_taskstate.models.base import Base
@@ -201,6 +202,12 @@ def test_check_refuses_what_is_older_than_the_version_before(
 
     with pytest.raises(SchemaError, match=r"has the version 'old', but .* needs 'before' or newer; run: celery"):
         schema.check(database)
+
+
+def test_versions_that_are_known_are_those_of_the_migrations() -> None:
+    script = ScriptDirectory(str(Path(migrations.__path__[0])))
+
+    assert schema.known_revisions() == tuple(found.revision for found in script.walk_revisions())[::-1]
 
 
 def test_upgrade_refuses_a_version_that_is_newer(database: Database) -> None:

@@ -16,10 +16,9 @@ from qhana_taskstate import facts as facts_module
 from qhana_taskstate.clock import now
 from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.database.tables.log import log_table
-from qhana_taskstate.facts import ExecutionKey, Publication
+from qhana_taskstate.facts import DESCRIBED_LOG_BYTES, ExecutionKey, Publication
 from qhana_taskstate.reading import open_work, tasks
 from qhana_taskstate.reading.rows import executions, views
-from qhana_taskstate.reading.tasks import DESCRIBED_LOG_BYTES
 from qhana_taskstate.states import ExecutionState, TaskStatus
 from qhana_taskstate.store.closing import close, holds
 from qhana_taskstate.store.ending import from_outside
