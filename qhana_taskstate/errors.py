@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from kombu.exceptions import OperationalError as BrokerOperationalError
 
+from .events import event_words
+
 
 class TaskStateError(Exception):
     """Root of every error that this package raises on purpose."""
@@ -176,7 +178,7 @@ class EventError(TaskStateError, ValueError):
     """
 
     def __init__(self, event: object) -> None:
-        super().__init__(f"{event!r} is no event; use 'status', 'steps' or 'details', or None for all of them")
+        super().__init__(f"{event!r} is no event; use {event_words()}, or None for all of them")
         self.event = event
 
 

@@ -34,17 +34,6 @@ class ExecutionState(StrEnum):
 CHORD_UNLOCK: Final = "celery.chord_unlock"
 
 
-class TaskEvent(StrEnum):
-    """What changed about a task, in the words that subscribers know."""
-
-    #: The task ended.
-    STATUS = "status"
-    #: A step was added or cleared.
-    STEPS = "steps"
-    #: Log, progress, outputs, links or data changed, or the task ended.
-    DETAILS = "details"
-
-
 #: Words that mean "ended in an error" in the rows of existing plugins, and in ours.
 ERROR_WORDS: Final = frozenset({"ERROR", "FAILURE"})
 

@@ -14,7 +14,8 @@ from rich.padding import Padding
 from rich.table import Table
 
 from qhana_taskstate.errors import StepNotOpenError
-from qhana_taskstate.states import TaskEvent, TaskStatus
+from qhana_taskstate.events import TaskEvent
+from qhana_taskstate.states import TaskStatus
 from qhana_taskstate.testing.receiver import Told, WebhookReceiver
 
 from .. import ProcessingTask, taskstate

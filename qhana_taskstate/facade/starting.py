@@ -60,7 +60,7 @@ class Starting(Assembled):
             BrokerUnavailableError: If the broker cannot be reached; the task has then ended as ERROR, except with
                 `answers`, where nothing was changed.
             WebhookTargetError: If the webhook's URL is unusable; nothing was written.
-            EventError: If the event is none of the three; nothing was written.
+            EventError: If there is no such event; nothing was written.
             SettingsError: If there is a webhook, but neither a `task_href` nor a public URL; nothing was written.
             OwnTransactionError: If on SQLite it would wait for an open transaction of this thread; nothing was written.
         """

@@ -221,7 +221,7 @@ class TaskState(Starting):
         Raises:
             TaskNotFoundError: If there is no such task.
             WebhookTargetError: If the URL is unusable, or leads where webhooks may not go in any case.
-            EventError: If the event is none of the three.
+            EventError: If there is no such event.
             ArgumentsError: If the `task_href` is no text.
             TextTooLongError: If a URL is longer than its column.
             SettingsError: If there is no `task_href` and no public URL.
@@ -248,7 +248,7 @@ class TaskState(Starting):
         Raises:
             TaskNotFoundError: If this can be no task.
             WebhookTargetError: If the URL is no text.
-            EventError: If the event is none of the three.
+            EventError: If there is no such event.
             OwnTransactionError: If on SQLite it would wait for an open transaction of this thread.
         """
         late.subscriptions.check_unsubscribe(webhook_href, event)

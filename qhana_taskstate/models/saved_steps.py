@@ -12,7 +12,8 @@ from ..context.current import inside_execution_of
 from ..database.sessions.open_writes import note_write
 from ..database.tables.runner import task_table
 from ..errors import TaskFinishedError
-from ..states import UNKNOWN, TaskEvent
+from ..events import TaskEvent
+from ..states import UNKNOWN
 from ..store.task.locks import lock_task
 from ..store.task.steps import clear, has_open, park
 from .changes import raised_events, shown_steps

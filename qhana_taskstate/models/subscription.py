@@ -36,7 +36,7 @@ class TaskUpdateSubscription(Saved, Base):
         task: The task.
         webhook_href: The URL to call, at most 500 characters.
         task_href: The URL of the task as the subscriber knows it, at most 500 characters.
-        event_type: `status`, `steps` or `details`, at most 64 characters; None for every event.
+        event_type: One of `TaskEvent`, at most 64 characters; None for every event.
         task_id: Id of the task.
     """
 

@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session
 from ..context.current import current_execution
 from ..context.execution import Execution
 from ..database.sessions.open_writes import has_open_write
+from ..events import TaskEvent
 from ..models.changes import raised_events
 from ..recording.exits.interruption import interruption_behind
-from ..states import TaskEvent
 from ..store.log import entries
 from . import chords
 from .arguments import TASK_ID_PARAMETER

@@ -48,7 +48,7 @@ class Told:
 
     @property
     def event(self) -> str:
-        """`status`, `steps` or `details`."""
+        """The event, such as `status`."""
         return self.query["event"]
 
     @property

@@ -6,8 +6,8 @@ import dataclasses
 import random
 from datetime import UTC, datetime
 
+from ..events import TaskEvent
 from ..settings.values import Settings
-from ..states import TaskEvent
 from .http import message
 from .http.answers import Verdict, decide
 from .http.client import Transport

@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Row, case, exists, func, or_, select, update
 
 from ..database.tables.deliveries import change_table, delivery_table, host_table
 from ..database.tables.runner import subscription_table, task_table
-from ..states import UNKNOWN, TaskEvent, TaskStatus, with_error_word
+from ..events import TaskEvent
+from ..states import UNKNOWN, TaskStatus, with_error_word
 from .call import Call
-from .collect import EVENTS, forget, of_subscriptions
+from .collect import forget, of_subscriptions
 from .hosts import blocked, host_of, may_be_called
 
 
@@ -79,8 +80,9 @@ def claim(
         The call, to be ended by `settle`; None if there is none to make now: another call of this subscription is
         under way, the host has as many as it may, or is left alone for a while, or nobody subscribes any more.
     """
-    rows = connection.execute(of_subscriptions([subscription_id]).with_for_update(skip_locked=True)).all()
-    if len(rows) < len(EVENTS) or any(row.leased_until is not None and row.leased_until > moment for row in rows):
+    rows = connection.execute(_rows_to_lock(subscription_id)).all()
+    # A row that was passed over is locked by somebody who claims or settles a call of this subscription.
+    if any(row.there > len(rows) or (row.leased_until is not None and row.leased_until > moment) for row in rows):
         return None
     ready = [row for row in rows if row.due_at is not None and row.due_at <= moment]
     if not ready:
@@ -100,6 +102,14 @@ def claim(
     call = _call_of(row, subscription, host, moment, error_word)
     _lease(connection, call, moment, moment + timedelta(seconds=lease_seconds))
     return call
+
+
+def _rows_to_lock(subscription_id: int) -> Any:
+    """Return the query that locks the rows of a subscription that are free, and tells how many are `there`."""
+    others = delivery_table.alias("others")
+    there = select(func.count()).select_from(others).where(others.c.subscription_id == subscription_id)
+    query = of_subscriptions([subscription_id]).add_columns(there.scalar_subquery().label("there"))
+    return query.with_for_update(skip_locked=True)
 
 
 def _call_of(row: Row[Any], subscription: Row[Any], host: str, moment: datetime, error_word: str) -> Call:

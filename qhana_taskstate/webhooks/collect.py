@@ -6,16 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, select, update
 
 from ..database.inserts import insert_absent
 from ..database.tables.deliveries import change_table, delivery_table
 from ..database.tables.runner import subscription_table
-from ..states import TaskEvent
+from ..events import TaskEvent
 from .hosts import host_of
-
-#: Of which a subscription has a delivery each.
-EVENTS: Final = tuple(sorted(TaskEvent))
 
 #: How many changes are merged in one transaction.
 _BATCH: Final = 1000
@@ -86,33 +83,34 @@ def _subscriptions(connection: Connection, subscription_ids: Collection[int]) ->
 
 
 def _prepare(connection: Connection, subscriptions: Sequence[Row[Any]]) -> None:
-    """Make the rows of subscriptions, of each all of them or none."""
+    """Make the rows of subscriptions that are missing, one for each event."""
     known = {
-        row.subscription_id: row.task_id
+        row.subscription_id: row
         for row in connection.execute(
-            select(delivery_table.c.subscription_id, delivery_table.c.task_id)
+            select(delivery_table.c.subscription_id, delivery_table.c.task_id, func.count().label("events"))
             .where(delivery_table.c.subscription_id.in_([subscription.id for subscription in subscriptions]))
-            .distinct()
+            .group_by(delivery_table.c.subscription_id, delivery_table.c.task_id)
         )
     }
-    absent = [subscription for subscription in subscriptions if known.get(subscription.id) != subscription.task_id]
     # Of a subscription that was deleted behind our back, and whose id was given out again.
-    stale = [subscription.id for subscription in absent if subscription.id in known]
+    stale = [one.id for one in subscriptions if one.id in known and known[one.id].task_id != one.task_id]
     if stale:
         connection.execute(delete(delivery_table).where(delivery_table.c.subscription_id.in_(stale)))
-    if absent:
-        rows = [
-            {
-                "subscription_id": subscription.id,
-                "event": event.value,
-                "task_id": subscription.task_id,
-                "host": host_of(subscription.webhook_href),
-                "sequence": 0,
-                "attempts": 0,
-            }
-            for subscription in absent
-            for event in EVENTS
-        ]
+    rows = [
+        {
+            "subscription_id": subscription.id,
+            "event": event.value,
+            "task_id": subscription.task_id,
+            "host": host_of(subscription.webhook_href),
+            "sequence": 0,
+            "attempts": 0,
+        }
+        for subscription in subscriptions
+        # One of a release that knew fewer events has some of them.
+        if subscription.id in stale or subscription.id not in known or known[subscription.id].events < len(TaskEvent)
+        for event in sorted(TaskEvent)
+    ]
+    if rows:
         insert_absent(connection, delivery_table, rows)
 
 

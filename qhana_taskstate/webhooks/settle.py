@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, and_, delete, select, update
 from ..database.tables.base import NAME_LENGTH
 from ..database.tables.deliveries import delivery_table
 from ..database.tables.runner import subscription_table
-from ..states import TaskEvent
+from ..events import TaskEvent
 from .call import Call
 from .collect import forget, of_subscriptions
 from .hosts import judge_host

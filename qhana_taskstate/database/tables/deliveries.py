@@ -20,8 +20,7 @@ change_table = Table(
 
 
 #: The delivery of one event to one subscription: what is owed, how the last call ended, when the next is due. All
-#: moments are by the database's clock. The rows of one subscription are made together, so that who locks them all
-#: knows that nobody else calls it.
+#: moments are by the database's clock. Who locks all rows that one subscription has knows that nobody else calls it.
 delivery_table = Table(
     "taskstate_delivery",
     metadata,

@@ -18,7 +18,8 @@ from sqlalchemy.orm.attributes import get_history, set_committed_value
 from ...clock import now
 from ...database.sessions.current import current_settings
 from ...database.tables.runner import task_table
-from ...states import UNKNOWN, TaskEvent, check_status, is_terminal, with_error_word
+from ...events import TaskEvent
+from ...states import UNKNOWN, check_status, is_terminal, with_error_word
 from ...store.ending import end
 from ...store.ending.end import TaskFinishedWarning
 from ...store.log import entries, text

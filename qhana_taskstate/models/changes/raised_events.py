@@ -15,7 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_session
 
-from ...states import TaskEvent
+from ...events import TaskEvent
 from ...store.task import outbox as task_outbox
 
 logger = logging.getLogger(__name__)

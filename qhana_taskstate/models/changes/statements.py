@@ -15,7 +15,8 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from ...clock import now
 from ...database.sessions.open_writes import note_write
 from ...database.tables.runner import task_table
-from ...states import TaskEvent, check_status, is_terminal
+from ...events import TaskEvent
+from ...states import check_status, is_terminal
 from ...store.ending import end
 from ...store.task import outbox as task_outbox
 from ...store.task.locks import lock_database

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Float, bindparam, case, func, literal, select
 from ...database.tables.jobs import job_table
 from ...database.tables.runner import DEFAULT_TARGET, task_table
 from ...database.tables.types import bare_type
-from ...states import ERROR_WORDS, UNKNOWN, TaskEvent, TaskStatus
+from ...events import TaskEvent
+from ...states import ERROR_WORDS, UNKNOWN, TaskStatus
 from ..task import steps as task_steps
 from ..task.locks import lock_task
 

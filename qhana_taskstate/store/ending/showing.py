@@ -9,8 +9,9 @@ from ...database.dialects import limit_lock_wait
 from ...database.tables.jobs import job_table
 from ...database.tables.runner import subscription_table, task_table
 from ...database.tables.types import bare_type
+from ...events import TaskEvent
 from ...facts import Progress
-from ...states import TaskEvent, TaskStatus
+from ...states import TaskStatus
 from ..log import entries
 from ..progress.canvas import Canvas
 from ..progress.shown import progress_of, show_progress, shown_progress

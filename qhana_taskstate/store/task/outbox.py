@@ -30,7 +30,7 @@ from ...database.sessions.current import current_settings
 from ...database.tables.deliveries import change_table, delivery_table
 from ...database.tables.jobs import job_table
 from ...database.tables.runner import subscription_table, task_table
-from ...states import TaskEvent
+from ...events import TaskEvent
 from .locks import lock_task
 
 #: A subscription to a task that has ended is owed only this.

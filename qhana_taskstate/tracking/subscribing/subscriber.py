@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from ...database.tables.runner import HREF_LENGTH
 from ...errors import ArgumentsError, EventError, SettingsError, TextTooLongError, WebhookTargetError
+from ...events import TaskEvent
 from ...settings.values import Settings
 from ...settings.webhook_values import AllowedNetworks
-from ...states import TaskEvent
 from ...texts import is_storable
 from ...webhooks.http.addresses import check_href
 from ...webhooks.http.shown import shown_href
@@ -21,7 +21,7 @@ class Subscriber:
     Attributes:
         webhook_href: Where to call.
         task_href: What the call names as its source; None takes the default.
-        event: `status`, `steps`, `details`, or None for all.
+        event: One of `TaskEvent`, None for all.
     """
 
     webhook_href: str
@@ -48,7 +48,7 @@ def check_subscriber(subscriber: Subscriber, settings: Settings) -> None:
     Raises:
         TextTooLongError: If a URL is longer than its column.
         WebhookTargetError: If the URL is unusable, or leads where webhooks may not go in any case.
-        EventError: If the event is none of the three.
+        EventError: If there is no such event.
         ArgumentsError: If the `task_href` is no text, or one that no column can hold.
         SettingsError: If no `task_href` was given and `taskstate_public_url` is not set.
     """
@@ -67,7 +67,7 @@ def check_event(event: object) -> None:
     """Check an event that is subscribed to.
 
     Raises:
-        EventError: If it is neither one of the three nor None.
+        EventError: If it is neither a `TaskEvent` nor None.
     """
     if event is not None and not (isinstance(event, str) and event in set(TaskEvent)):
         raise EventError(event)

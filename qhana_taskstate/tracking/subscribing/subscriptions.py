@@ -66,7 +66,7 @@ def check_unsubscribe(webhook_href: object, event: object) -> None:
 
     Raises:
         WebhookTargetError: If the URL is no text.
-        EventError: If the event is none of the three.
+        EventError: If there is no such event.
     """
     check_known_webhook(webhook_href)
     if event is not ...:

@@ -11,7 +11,7 @@ from flask_smorest import Blueprint
 from webargs.flaskparser import abort
 
 from ...ids import LARGEST_ID
-from ..marks.mark import Mark, read_mark
+from ..marks.mark import EVENTS, Mark, read_mark
 from ..marks.watcher import Look, Watch
 from ..problems import RETRY_SECONDS, not_found, refuse
 from ..site import Site
@@ -25,8 +25,6 @@ _RETRY_MILLISECONDS: Final = 2000
 
 #: The most tasks that one stream of a list shows.
 _MOST_IDS: Final = 500
-
-_EVENTS: Final = ("status", "steps", "details")
 
 
 class Events:
@@ -52,7 +50,7 @@ class Events:
         blueprint.route("/tasks/events", methods=["GET"], endpoint="list_events")(some)
 
     def of_task(self, task_id: int) -> Response:
-        """Tell of a task: `status`, `steps` and `details`, until it has ended. Resumes by `Last-Event-ID`."""
+        """Tell of a task: the events of `marks.mark.EVENTS`, until it has ended. Resumes by `Last-Event-ID`."""
         state = self._site.taskstate()
         mark = None
         if task_id <= LARGEST_ID:
@@ -94,11 +92,11 @@ class Events:
 
 def _of_task(watch: Watch, task_id: int, mark: Mark, known: tuple[str, ...] | None) -> Iterator[str]:
     # Without data no event is dispatched, but the browser remembers the id.
-    seen = mark.digests if known is None and not mark.finished else known or ("", "", "")
+    seen = mark.digests if known is None and not mark.finished else known or ("",) * len(EVENTS)
     yield f"retry: {_RETRY_MILLISECONDS}\nid: {_joined(seen)}\n\n"
     current: Mark | None = mark
     while current is not None:
-        changed = [name for name, old, new in zip(_EVENTS, seen, current.digests, strict=True) if old != new]
+        changed = [name for name, old, new in zip(EVENTS, seen, current.digests, strict=True) if old != new]
         seen = current.digests
         for name in changed:
             yield _event(name, _joined(seen), {"taskId": task_id, "finished": current.finished})
@@ -147,4 +145,4 @@ def _joined(digests: tuple[str, ...]) -> str:
 
 def _known_digests(text: str | None) -> tuple[str, ...] | None:
     parts = tuple((text or "").split("-"))
-    return parts if len(parts) == len(_EVENTS) else None
+    return parts if len(parts) == len(EVENTS) else None

@@ -7,7 +7,7 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import validate
 
-from ...states import TaskEvent
+from ...events import TaskEvent
 
 _EVENTS = tuple(sorted(TaskEvent))
 _NULLABLE_TEXT: dict[str, Any] = {"allow_none": True}

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
+from itertools import chain, islice
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -29,6 +30,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from ...database.tables.executions import execution_table
 from ...database.tables.log import log_table
 from ...database.tables.runner import file_table, link_table, step_table, task_table
+from ...events import TaskEvent
 from ...states import ExecutionState
 
 _task, _step, _file, _link = task_table, step_table, file_table, link_table
@@ -48,20 +50,16 @@ class Mark:
 
     Attributes:
         finished: Whether the task has ended.
-        status: Values that the event `status` tells of.
-        steps: Values that the event `steps` tells of.
-        details: Values that the event `details` tells of.
+        shown: For each of `EVENTS` the values that it tells of.
     """
 
     finished: bool
-    status: tuple[Any, ...]
-    steps: tuple[Any, ...]
-    details: tuple[Any, ...]
+    shown: tuple[tuple[str, ...], ...]
 
     @property
-    def digests(self) -> tuple[str, str, str]:
-        """Short texts that stand for `status`, `steps` and `details`; the same in every process."""
-        return _short(self.status), _short(self.steps), _short(self.details)
+    def digests(self) -> tuple[str, ...]:
+        """A short text for each of `EVENTS` that stands for its values; the same in every process."""
+        return tuple(_short(values) for values in self.shown)
 
 
 def _short(values: tuple[Any, ...]) -> str:
@@ -95,16 +93,18 @@ def _compiled(dialect: Dialect, name: str) -> tuple[str, int]:
 
 
 def _mark(row: tuple[Any, ...]) -> Mark:
-    finished_at, status, steps = row[1], row[2], row[3]
-    return Mark(
-        finished=finished_at is not None,
-        status=(str(finished_at), status),
-        steps=(steps,),
-        details=tuple(str(value) for value in row[4:]),
-    )
+    finished, *values = row[1:]
+    texts = iter([str(value) for value in values])
+    return Mark(finished=bool(finished), shown=tuple(tuple(islice(texts, count)) for count in _COUNTS))
 
 
 def _query(dialect: str) -> Select[Any]:
+    columns = chain.from_iterable(_columns(dialect).values())
+    return select(_task.c.id, _task.c.finished_at.is_not(None), *columns)
+
+
+def _columns(dialect: str) -> dict[TaskEvent, tuple[ColumnElement[Any], ...]]:
+    """Return what each event tells of; an event that nothing shown belongs to is left out."""
     newest = select(func.max(log_table.c.id)).where(log_table.c.task_id == _task.c.id)
     newest_id = newest.correlate(_task).scalar_subquery()
     log_end = log_table.alias("log_end")
@@ -113,31 +113,34 @@ def _query(dialect: str) -> Select[Any]:
         execution_table.c.task_id == _task.c.id, execution_table.c.closed_at.is_(None)
     )
     open_work = open_work.correlate(_task)
-    return select(
-        _task.c.id,
-        _plain(_task.c.finished_at),
-        _plain(_task.c.task_status),
-        _digest(
-            dialect, _step, _step.c.id, _step.c.number, _step.c.step_id, _step.c.href, _step.c.ui_href, _step.c.cleared
+    return {
+        TaskEvent.STATUS: (_plain(_task.c.finished_at), _plain(_task.c.task_status)),
+        TaskEvent.STEPS: (
+            _digest(
+                dialect, _step,
+                _step.c.id, _step.c.number, _step.c.step_id, _step.c.href, _step.c.ui_href, _step.c.cleared,
+            ),
         ),
-        _plain(_task.c.task_name),
-        _plain(_task.c.started_at),
-        _task.c.progress_value,
-        _plain(_task.c.progress_start),
-        _plain(_task.c.progress_target),
-        _plain(_task.c.progress_unit),
-        func.length(_task.c.task_log),
-        newest_id,
-        # A log that was replaced may have its old length, and the id of its old entry.
-        select(_plain(log_end.c.created_at)).where(log_end.c.id == newest_id).scalar_subquery(),
-        _digest(
-            dialect, _file, _file.c.task_id, _file.c.id, _file.c.file_name, _file.c.file_type, _file.c.mimetype,
-            _file.c.storage_provider, _file.c.security_tag,
+        TaskEvent.DETAILS: (
+            _plain(_task.c.task_name),
+            _plain(_task.c.started_at),
+            _task.c.progress_value,
+            _plain(_task.c.progress_start),
+            _plain(_task.c.progress_target),
+            _plain(_task.c.progress_unit),
+            func.length(_task.c.task_log),
+            newest_id,
+            # A log that was replaced may have its old length, and the id of its old entry.
+            select(_plain(log_end.c.created_at)).where(log_end.c.id == newest_id).scalar_subquery(),
+            _digest(
+                dialect, _file, _file.c.task_id, _file.c.id, _file.c.file_name, _file.c.file_type, _file.c.mimetype,
+                _file.c.storage_provider, _file.c.security_tag,
+            ),
+            _digest(dialect, _link, _link.c.task_id, _link.c.id, _link.c.type, _link.c.href),
+            open_work.scalar_subquery(),
+            open_work.where(execution_table.c.state == running).scalar_subquery(),
         ),
-        _digest(dialect, _link, _link.c.task_id, _link.c.id, _link.c.type, _link.c.href),
-        open_work.scalar_subquery(),
-        open_work.where(execution_table.c.state == running).scalar_subquery(),
-    )  # fmt: skip
+    }  # fmt: skip
 
 
 def _plain(column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -161,3 +164,8 @@ def _digest(dialect: str, table: Table, owner: ColumnElement[Any], *columns: Col
             # GROUP_CONCAT is cut after a kibibyte (MariaDB before 10.2.4, MySQL).
             gathered = func.sum(func.crc32(func.concat_ws(_SEPARATOR, *texts)))
     return select(gathered).where(owner == _task.c.id).correlate(_task).scalar_subquery()
+
+
+#: The events that tell of what is shown, and how many of the columns each tells of.
+EVENTS: Final = tuple(_columns("sqlite"))
+_COUNTS: Final = tuple(len(columns) for columns in _columns("sqlite").values())

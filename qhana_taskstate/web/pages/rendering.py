@@ -8,6 +8,7 @@ from flask import Response, render_template, url_for
 
 from ...clock import now
 from ..files import is_followable
+from ..marks.mark import EVENTS
 from ..site import Site
 from . import words
 
@@ -27,6 +28,7 @@ def rendered(template: str, *, site: Site, status: int = 200, **values: Any) -> 
         may_change=site.access.may_change_now(),
         is_followable=is_followable,
         home=url_for(".page"),
+        events=" ".join(EVENTS),
         **values,
     )
     answer = Response(text, status, mimetype="text/html")

@@ -82,7 +82,7 @@ function listen() {
   stream.onerror = () => {
     if (stream.readyState === EventSource.CLOSED) { if (live) live.hidden = true; } else say("Connection lost, trying again", true);
   };
-  for (const name of ["status", "steps", "details", "changed", "gone"]) {
+  for (const name of [...(document.body.dataset.events ?? "").split(" "), "changed", "gone"]) {
     stream.addEventListener(name, () => { soon(); if (log && name !== "steps") grow(); });
   }
 }

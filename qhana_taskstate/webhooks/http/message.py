@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 from ...settings.webhook_values import check_secret
 
-#: `type` of a message is this and the event: `qhana.task.status`, `qhana.task.steps`, `qhana.task.details`.
+#: `type` of a message is this and the event, such as `qhana.task.status`.
 TYPE_PREFIX: Final = "qhana.task."
 
 
@@ -42,7 +42,7 @@ def message(*, task_id: int, source: str, event: str, sequence: int, status: str
     Args:
         task_id: Id of the task.
         source: The `task_href`, unchanged.
-        event: `status`, `steps` or `details`.
+        event: One of `TaskEvent`.
         sequence: Increases with each delivery of one subscription and event.
         status: Status of the task in the words of the wire.
         timestamp: When the event happened, aware.

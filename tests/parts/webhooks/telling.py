@@ -14,7 +14,7 @@ from qhana_taskstate import TaskState
 from qhana_taskstate.database.dialects import database_time
 from qhana_taskstate.database.sqlite import SQLITE_BUSY_SECONDS
 from qhana_taskstate.database.tables.deliveries import delivery_table, host_table
-from qhana_taskstate.states import TaskEvent
+from qhana_taskstate.events import TaskEvent
 from qhana_taskstate.store.task import outbox
 from qhana_taskstate.webhooks import views as webhooks_views
 from qhana_taskstate.webhooks.views import DeliveryView
