@@ -27,6 +27,10 @@ class SchemaError(TaskStateError, RuntimeError):
     """The tables are missing or older than this version of the package can work with."""
 
 
+class HostModelsError(TaskStateError, RuntimeError):
+    """The models of a host cannot be replaced by ours."""
+
+
 class BrokerUnavailableError(TaskStateError, BrokerOperationalError):
     """The message broker cannot be reached. Also a `kombu.exceptions.OperationalError`, as Celery raises."""
 

@@ -24,7 +24,7 @@ _SERVERS: Final = frozenset(
     )
 )
 #: Folders whose tests start such processes by themselves.
-_FOLDERS: Final = frozenset(("canvas", "crash", "exits", "hosts", "testing", "tutorial"))
+_FOLDERS: Final = frozenset(("canvas", "crash", "exits", "hosts", "qhana", "testing", "tutorial"))
 
 # The machine is shared with servers and workers, so how long one example takes says nothing.
 settings.register_profile("taskstate", deadline=None, print_blob=True)

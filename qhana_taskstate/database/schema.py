@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from ..errors import DatabaseUnavailableError, SchemaError
@@ -11,7 +12,7 @@ from . import migrations
 from .engine import Database
 from .migrations.revisions import VERSION_TABLE, known_revisions, revision_of
 
-__all__ = ["UPGRADE_COMMAND", "VERSION_TABLE", "check", "current_revision", "known_revisions", "upgrade"]
+__all__ = ["UPGRADE_COMMAND", "VERSION_TABLE", "adopt", "check", "current_revision", "known_revisions", "upgrade"]
 
 #: What people run to bring the schema up to date.
 UPGRADE_COMMAND: Final = "celery -A worker taskstate upgrade"
@@ -31,6 +32,17 @@ def upgrade(database: Database) -> None:
         SchemaError: If the database is of a version that this package does not know.
     """
     migrations.upgrade.upgrade(database)
+
+
+def adopt(connection: Connection) -> None:
+    """Note the newest version where the tables of the models were made by `create_all`; what is missing is added.
+
+    Does nothing where none of our own tables is there.
+
+    Args:
+        connection: In whose transaction to write; there is no version yet.
+    """
+    migrations.upgrade.adopt(connection)
 
 
 def current_revision(database: Database) -> str | None:

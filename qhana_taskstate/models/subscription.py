@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from types import EllipsisType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Mapped, relationship
@@ -14,6 +15,10 @@ from .base import Base, Saved, id_of_task
 
 if TYPE_CHECKING:
     from .task import ProcessingTask
+
+
+#: Set while a host asks whom it has to tell of a change that our deliveries tell of: nobody.
+told_by_deliveries: Final[ContextVar[bool]] = ContextVar("qhana_taskstate_told_by_deliveries", default=False)
 
 
 class WebhookRef(NamedTuple):
@@ -68,6 +73,8 @@ class TaskUpdateSubscription(Saved, Base):
             task: The task or its id.
             event: What happened; subscriptions without a type match it too. None returns all.
         """
+        if told_by_deliveries.get():
+            return []
         query = select(cls.webhook_href, cls.task_href).where(cls.task_id == id_of_task(task)).order_by(cls.id)
         if event is not None:
             query = query.where((cls.event_type == event) | cls.event_type.is_(None))

@@ -39,6 +39,8 @@ class PluginTask(Task):  # type: ignore[type-arg]  # Celery's class takes type a
     resend: bool = False
     #: Whether the first work of a task is kept, to be started again.
     restartable: bool = False
+    #: Whether its body runs though its task has ended.
+    runs_after_end: bool = False
 
     @property
     def processing_task(self) -> ProcessingTask:

@@ -51,7 +51,7 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
     if execution.limit is not None:
         # It struck before the body began, where Celery drops what a signal handler raises.
         raise execution.limit
-    if execution.task_ended:
+    if execution.task_ended and not execution.task.runs_after_end:
         ended = f"task {execution.ref.task_id} has already ended"
         chords.answer_revoked(execution, ended)
         raise Ignore(ended)

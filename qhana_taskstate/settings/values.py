@@ -52,7 +52,8 @@ class Settings:
         log_column_bytes: How many UTF-8 bytes of the newest log the `task_log` column itself holds.
         capture_log_level: Records of the `logging` module from this level on, emitted inside an execution, go
             into the task's log. None captures nothing.
-        track: Tasks that are tracked without the decorator: names with wildcards, `!` leaves some out.
+        track: Tasks that are tracked without the decorator: names with wildcards, `!` leaves some out; `db_id` means
+            those with a parameter of that name.
         db_id_finishes: False makes a task open-ended when work arrives for it by `db_id`: it ends by `finish`, a status
             set by hand, a failure, or `cancel`.
         canvas_progress: A task of several executions shows how many of them are done; False shows what the last of

@@ -11,6 +11,7 @@ from typing import Any
 from celery import Celery
 
 from ..context.header import OWN_TASK_PREFIX
+from ..plugin.arguments import TASK_ID_PARAMETER
 from ..plugin.task_class import PluginTask, is_plugin_task
 from ..plugin.unit_of_work import with_bookkeeping
 
@@ -20,25 +21,33 @@ logger = logging.getLogger(__name__)
 _CELERYS_PREFIX = "celery."
 
 
-def is_selected(name: str, patterns: Sequence[str]) -> bool:
+def is_selected(name: str, patterns: Sequence[str], *, takes_id: bool = False) -> bool:
     """Tell whether a task is to be tracked without the decorator. Celery's own and ours never are.
 
     Args:
         name: Name of the Celery task.
-        patterns: The setting `track`: names with wildcards. One that begins with `!` leaves tasks out, wherever it
-            stands; where all do, every other task is tracked.
+        patterns: The setting `track`: names with wildcards; `db_id` means the tasks that have a parameter of that
+            name. One that begins with `!` leaves tasks out, wherever it stands; where all do, every other task is
+            tracked.
+        takes_id: Whether its function has a parameter `db_id`.
     """
     if not patterns or name.startswith((_CELERYS_PREFIX, OWN_TASK_PREFIX)):
         return False
-    if any(fnmatchcase(name, pattern[1:]) for pattern in patterns if pattern.startswith("!")):
+    if any(_fits(name, pattern[1:], takes_id) for pattern in patterns if pattern.startswith("!")):
         return False
     wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
-    return not wanted or any(fnmatchcase(name, pattern) for pattern in wanted)
+    return not wanted or any(_fits(name, pattern, takes_id) for pattern in wanted)
+
+
+def _fits(name: str, pattern: str, takes_id: bool) -> bool:
+    return takes_id if pattern == TASK_ID_PARAMETER else fnmatchcase(name, pattern)
 
 
 def warn_of_unmatched(app: Celery, patterns: Sequence[str]) -> None:
     """Log which patterns fit no task of an app: most likely they are misspelt."""
     for pattern in patterns:
+        if pattern.lstrip("!") == TASK_ID_PARAMETER:
+            continue
         if not any(fnmatchcase(name, pattern.lstrip("!")) for name in app.tasks):
             logger.warning("taskstate_track names %r, but no task of this worker is called so", pattern)
 
@@ -49,7 +58,7 @@ def select(app: Celery, patterns: Sequence[str]) -> None:
         # Not by looking them up, which would finalise it.
         return
     for task in list(app.tasks.values()):
-        if is_selected(task.name, patterns):
+        if is_selected(task.name, patterns, takes_id=_takes_id(task)):
             select_one(task, patterns)
         else:
             _release(task)
@@ -57,8 +66,19 @@ def select(app: Celery, patterns: Sequence[str]) -> None:
 
 def select_one(task: Any, patterns: Sequence[str]) -> None:
     """Make a plugin task of a task, if it is selected; for one that was registered late."""
-    if patterns and not is_plugin_task(task) and is_selected(task.name, patterns):
+    if not patterns or task is None or is_plugin_task(task):
+        return
+    if is_selected(task.name, patterns, takes_id=_takes_id(task)):
         _make_plugin_task(task)
+
+
+def _takes_id(task: Any) -> bool:
+    """Tell whether the function of a task has a parameter `db_id`; asked of a plain one for each of its messages."""
+    known: bool | None = vars(task).get("taskstate_takes_id")
+    if known is None:
+        found = getattr(task, "_orig_run", task.run)
+        known = task.taskstate_takes_id = TASK_ID_PARAMETER in _signature_of(found).parameters
+    return known
 
 
 def is_plain(task: object) -> bool:

@@ -8,13 +8,18 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from ...errors import DatabaseUnavailableError, SchemaError
 from ..engine import Database
 from ..sqlite import IMMEDIATE, SQLITE_BUSY_SECONDS
+from ..tables import deliveries, executions, jobs, log, runner, upkeep  # noqa: F401  (they make the metadata whole)
+from ..tables.base import metadata
 from .revisions import VERSION_TABLE, known_revisions, revision_of
+
+#: How the names of our own tables begin; the runner's may be there without them.
+_OWN_PREFIX: Final = "taskstate_"
 
 #: Longest time in seconds that an upgrade waits for another one on MariaDB and MySQL, which cannot wait forever.
 _LOCK_SECONDS: Final = 600
@@ -41,7 +46,23 @@ def upgrade(database: Database) -> None:
                 f"the schema of {database.name} has the version {seen!r}, which is newer than this qhana_taskstate "
                 f"(newest known: {known[-1]!r}); upgrade the package"
             )
+        if seen is None:
+            adopt(connection)
         command.upgrade(_config(connection), "head")
+
+
+def adopt(connection: Connection) -> None:
+    """Note the newest version where our own tables are there without one; see `schema.adopt`.
+
+    A first upgrade that broke on MariaDB, which commits each statement, is gone on with so too.
+    """
+    present = set(inspect(connection).get_table_names())
+    if any(name in present for name in metadata.tables if name.startswith(_OWN_PREFIX)):
+        metadata.create_all(connection)
+        for table in metadata.tables.values():
+            for index in table.indexes:
+                index.create(connection, checkfirst=True)
+        command.stamp(_config(connection), "head")
 
 
 def _config(connection: Connection) -> Config:

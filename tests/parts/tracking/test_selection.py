@@ -36,6 +36,22 @@ def test_names_and_wildcards_select_tasks_but_never_those_of_celery_or_ours(
     assert tuple(name for name in NAMES if is_selected(name, settings.track)) == selected
 
 
+@pytest.mark.parametrize(
+    ("track", "takes_id", "selected"),
+    [
+        ("db_id", True, True),
+        ("db_id", False, False),
+        (["db_id", "!mails.*"], True, False),
+        (["db_id", "mails.*"], False, True),
+        (["all", "!db_id"], True, False),
+        (["all", "!db_id"], False, True),
+    ],
+)
+def test_parameter_db_id_selects_tasks(track: object, takes_id: bool, selected: bool) -> None:
+    settings = read_settings({"track": track}, {})
+    assert is_selected("mails.send", settings.track, takes_id=takes_id) is selected
+
+
 @pytest.mark.parametrize("track", [True, 3, ["x", 3], "!", ["x", ""], ["none", "x"], {"x": 1}, ["!!x"]])
 def test_what_names_no_tasks_is_refused(track: object) -> None:
     with pytest.raises(SettingsError, match="track"):
