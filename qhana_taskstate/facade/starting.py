@@ -157,4 +157,5 @@ class Starting(Assembled):
         canvas, options = late.restart.work_of(self.app, self.database, old.id)
         base = (self.settings.public_url or "").rstrip("/")
         new = late.restart.new_task_like(self.session, old, task_href or f"{base}/tasks/{old.id}/")
+        late.restart.lead_to(self.session, new, canvas, old.id)
         return self.start(canvas, task=new, **options)

@@ -7,18 +7,25 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
 
+from ..clock import now
+from ..context.execution import Execution
+from ..context.header import HEADER
 from ..database.sessions.own_locks import holds_own_lock
-from ..facts import Publication, TaskRef
+from ..facts import ExecutionKey, Publication, TaskRef
 from ..ids import row_id
 from ..plugin.arguments import TASK_ID_PARAMETER, named_task_id
 from ..recording.tracker import Tracker
 from ..store.executions import lookup, registration
-from ..store.task import jobs
+from ..store.executions.celery_ids import column_id
+from ..store.task import first_work, jobs
+from ..store.task.first_work import KeptWork
 from .selection import is_plain
+from .submission.restart import message_as_kept
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +50,7 @@ def adopt(
     kwargs: Mapping[str, Any],
     publication: Publication,
     *,
+    kept: KeptWork | None,
     redelivered: bool,
 ) -> TaskRef | None:
     """Find or make the task of a message that carries none, and register the message.
@@ -57,26 +65,75 @@ def adopt(
         args: Its arguments.
         kwargs: Its keyword arguments.
         publication: The message; its key may be changed.
+        kept: Its work, if that is to be kept for a restart.
         redelivered: Whether the broker says that it delivers the message again.
 
     Returns:
         None if the task is not there yet, or while the thread has an open write on SQLite: our own connection would
         wait for it. The worker then adopts the message.
     """
+    adopt_named = partial(_adopt_named, tracker, task.name, publication=publication, kept=kept, redelivered=redelivered)
     if not is_plain(task):
-        return _adopt_named(tracker, task.name, kwargs.get(TASK_ID_PARAMETER), publication, redelivered=redelivered)
+        return adopt_named(kwargs.get(TASK_ID_PARAMETER))
     given = named_task_id(task.plugin_signature, args, kwargs)
     if row_id(given) is None:
-        return _adopt_named(tracker, task.name, None, publication, redelivered=redelivered)
-    ref = _adopt_named(tracker, task.name, given, publication, redelivered=redelivered)
+        return adopt_named(None)
+    ref = adopt_named(given)
     if ref is None and publication.sent:
         # A row that is not there when the message arrives is not committed later.
-        return _adopt_named(tracker, task.name, None, publication, redelivered=redelivered)
+        return adopt_named(None)
     return ref
 
 
+def adopt_received(
+    tracker: Tracker, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], key: ExecutionKey
+) -> tuple[TaskRef | None, ExecutionKey]:
+    """Find or make the task of a received message that names none; returns it, and the key that it has there."""
+    request = task.request
+    publication = Publication(key, task.name, request.parent_id, None, now(), None, sent=True)
+    redelivered = bool((request.delivery_info or {}).get("redelivered"))
+    kept = _received_as_kept(task, args, kwargs)
+    ref = adopt(tracker, task, args, kwargs, publication, kept=kept, redelivered=redelivered)
+    if ref is not None and request.is_eager:
+        # A further attempt is called with the headers of this one, outside of it (celery 5.5 to 5.7).
+        request.headers = {**(request.headers or {}), HEADER: ref.encode()}
+    return ref, publication.key
+
+
+def keep_received(execution: Execution, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Keep the first work of a task for a restart where whoever started it knew no more of it than its name."""
+    task, request, key = execution.task, execution.request, execution.key
+    tracker = execution.tracker
+    is_first = not (request.is_eager or key.retries or key.nesting or request.parent_id or request.group)
+    is_ours = execution.function is not None and execution.known and not execution.closed
+    if not (is_first and is_ours) or tracker.must_not_write():
+        return
+    work = _received_as_kept(task, args, kwargs)
+    task_id = execution.ref.task_id
+    if work is None or tracker.database.read(lambda connection: first_work.is_kept(connection, task_id)):
+        return
+    registered = column_id(key.celery_id)
+    tracker.write(lambda connection: first_work.keep_first(connection, task_id, work, registered=registered))
+
+
+def _received_as_kept(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> KeptWork | None:
+    request = task.request
+    came = request.delivery_info or {}
+    hard, soft = request.timelimit or (None, None)
+    options = {
+        # Through the exchange without a name, the routing key is the name of the queue.
+        "queue": came.get("routing_key") if came.get("exchange") == "" else None,
+        "priority": came.get("priority"),
+        "time_limit": hard,
+        "soft_time_limit": soft,
+        "ignore_result": request.ignore_result,
+    }
+    follows = {"chain": request.chain, "callbacks": request.callbacks, "errbacks": request.errbacks}
+    return message_as_kept(task, args, kwargs, follows, options)
+
+
 def _adopt_named(
-    tracker: Tracker, name: str, given: object, publication: Publication, *, redelivered: bool
+    tracker: Tracker, name: str, given: object, *, publication: Publication, kept: KeptWork | None, redelivered: bool
 ) -> TaskRef | None:
     """Find or make the task of a message: the one whose id is given, a new one for None."""
     if tracker.must_not_write() or holds_own_lock(tracker.database):
@@ -101,6 +158,7 @@ def _adopt_named(
             name,
             publication,
             task_id,
+            kept=kept,
             finishes=finishes,
             redelivered=redelivered,
             deadline_seconds=seconds,
@@ -124,6 +182,7 @@ def find_or_make(
     publication: Publication,
     task_id: int | None,
     *,
+    kept: KeptWork | None = None,
     finishes: bool | None = None,
     redelivered: bool,
     deadline_seconds: float,
@@ -140,6 +199,7 @@ def find_or_make(
         name: Name of the Celery task.
         publication: The message; its key may be changed.
         task_id: The task that the message names by `db_id`; None if it names none.
+        kept: Its work, which is kept if it is the first of the task.
         finishes: As for `take_up`, of the task that the message names.
         redelivered: Whether the broker says that it delivers the message again, so that it may be known already.
         deadline_seconds: As for `store.register`.
@@ -156,6 +216,8 @@ def find_or_make(
             jobs.take_up(connection, ref.task_id)
             _nest_deeper(publication, registration.free_nesting(connection, ref.task_id, publication.key.celery_id))
             joined = True
+    if kept is not None:
+        first_work.keep_first(connection, ref.task_id, kept)
     registration.register(connection, ref.task_id, [publication], deadline_seconds=deadline_seconds)
     return Adopted(ref, joined)
 

@@ -27,6 +27,17 @@ def repeat(text: str, db_id: int = 0) -> str:
     return text
 
 
+@plugin_task(restartable=True)
+def nothing_with(value: object) -> None:
+    """Take a value, and do nothing."""
+
+
+@plugin_task(restartable=True)
+def repeat_id(text: str, db_id: int) -> str:
+    """Return a text, and the id that was given or filled in."""
+    return f"{text} {db_id}"
+
+
 @plugin_task(restartable=True, ignore_result=True)
 def fail_again(message: str) -> None:
     """Fail."""

@@ -25,10 +25,19 @@ class KeptWork:
     body: str
 
 
-def keep_first(connection: Connection, task_id: int, work: KeptWork) -> None:
-    """Keep the work of a task if it is its first; to be called before the work is registered."""
-    begun = select(execution_table.c.task_id).where(execution_table.c.task_id == task_id).limit(1)
-    if connection.execute(begun).first() is not None:
+def keep_first(connection: Connection, task_id: int, work: KeptWork, *, registered: str | None = None) -> None:
+    """Keep the work of a task if it is its first.
+
+    Args:
+        connection: In whose transaction to write.
+        task_id: The task.
+        work: Its work.
+        registered: Celery id of its first message, as the column holds it; None if it is not registered yet.
+    """
+    others = select(execution_table.c.task_id).where(execution_table.c.task_id == task_id).limit(1)
+    if registered is not None:
+        others = others.where(execution_table.c.celery_id != registered)
+    if connection.execute(others).first() is not None:
         return
     row = {
         "task_id": task_id,

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 from ...clock import now
 from ...database.dialects import LOCK_SECONDS
 from ...database.inserts import insert_absent
-from ...database.tables.executions import execution_table, message_table
-from ...database.tables.jobs import hold_table, job_table
+from ...database.tables.executions import execution_table, message_table, work_table
+from ...database.tables.jobs import hold_table, job_table, progress_table
 from ...database.tables.log import log_table
 from ...database.tables.runner import task_table
 from ...facts import TaskRef
@@ -125,7 +125,7 @@ def take_new(connection: Connection, task_id: int, *, since: datetime, finishes:
     """
     token = _insert_job(connection, task_id, finishes)
     if token is None:
-        for table in (execution_table, message_table, hold_table, job_table):
+        for table in (execution_table, message_table, work_table, progress_table, hold_table, job_table):
             connection.execute(delete(table).where(table.c.task_id == task_id))
         connection.execute(delete(log_table).where(log_table.c.task_id == task_id, log_table.c.created_at < since))
         token = _insert_job(connection, task_id, finishes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from ...broker import kept_messages
 from ...broker.routing import queue_of
@@ -19,6 +19,10 @@ from ...plugin.task_class import find_plugin_task, resent
 from ..adoption import adopt
 from ..listener import find, never_fails
 from ..selection import select_one
+from ..submission.restart import message_as_kept
+
+#: What the body of a message consists of (protocol 2).
+_PARTS: Final = ("args", "kwargs", "what follows")
 
 
 @never_fails
@@ -70,7 +74,7 @@ def on_before_task_publish(
     elif ref is not None:
         _register_now(ref, publication)
     elif not isinstance(publisher, Detached):
-        _adopt_at_publish(sender, headers, body, publication)
+        _adopt_at_publish(sender, headers, properties or {}, body, publication)
 
 
 def _note(publisher: Publisher, publication: Publication) -> None:
@@ -95,7 +99,9 @@ def _register_now(ref: TaskRef, publication: Publication) -> None:
         listener.tracker.register(ref, [publication])
 
 
-def _adopt_at_publish(name: str, headers: dict[str, Any], body: Any, publication: Publication) -> None:
+def _adopt_at_publish(
+    name: str, headers: dict[str, Any], properties: Mapping[str, Any], body: Any, publication: Publication
+) -> None:
     listener = find(None)
     if listener is None:
         return
@@ -103,12 +109,25 @@ def _adopt_at_publish(name: str, headers: dict[str, Any], body: Any, publication
     task = find_plugin_task(listener.app, name)
     if task is None:
         return
-    args, kwargs = body[:2] if isinstance(body, (tuple, list)) and len(body) > 1 else ((), {})
+    args, kwargs, follows = body if isinstance(body, (tuple, list)) and len(body) == len(_PARTS) else ((), {}, {})
     kwargs = kwargs if isinstance(kwargs, Mapping) else {}
-    ref = adopt(listener.tracker, task, args, kwargs, publication, redelivered=False)
+    kept = message_as_kept(task, args, kwargs, follows, _options_of(headers, properties, publication.queue))
+    ref = adopt(listener.tracker, task, args, kwargs, publication, kept=kept, redelivered=False)
     if ref is not None:
         headers[HEADER] = ref.encode()
         headers["replaced_task_nesting"] = publication.key.nesting
+
+
+def _options_of(headers: Mapping[str, Any], properties: Mapping[str, Any], queue: str | None) -> dict[str, Any]:
+    """Return the options of `apply_async` with which such a message is sent."""
+    hard, soft = headers.get("timelimit") or (None, None)
+    return {
+        "queue": queue,
+        "priority": properties.get("priority"),
+        "time_limit": hard,
+        "soft_time_limit": soft,
+        "ignore_result": headers.get("ignore_result"),
+    }
 
 
 @never_fails

@@ -23,7 +23,7 @@ from ...context.current import (
     reported,
 )
 from ...context.execution import Execution, Publisher
-from ...context.header import HEADER, OWN_TASK_PREFIX, ref_of_request
+from ...context.header import OWN_TASK_PREFIX, ref_of_request
 from ...facts import ExecutionKey, Publication, TaskRef
 from ...plugin.decorator import hear_states
 from ...plugin.task_class import is_plugin_task
@@ -32,7 +32,7 @@ from ...recording.exits.decision import Close, Exit, HandBack, decide, failure_o
 from ...recording.exits.stacks import is_on_stack
 from ...recording.tracker import Tracker
 from ...states import ExecutionState
-from ..adoption import adopt
+from ..adoption import adopt_received, keep_received
 from ..belonging import Member, Stray, belonging, key_inside
 from ..listener import done_twice, end_bare, find
 from ..selection import is_plain, select_one
@@ -50,6 +50,8 @@ def on_task_prerun(
     execution = execution_of(task.request) or _enter(tracker, task, args or (), kwargs or {})
     if execution is not None:
         _begin(tracker, execution)
+        if getattr(task, "restartable", False) or task.request.chain:
+            keep_received(execution, args or (), kwargs or {})
 
 
 def _enter(tracker: Tracker, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Execution | None:
@@ -68,7 +70,7 @@ def _enter(tracker: Tracker, task: Any, args: Sequence[Any], kwargs: Mapping[str
         case Member(found):
             ref: TaskRef | None = found
         case Stray():
-            ref, key = _adopt(tracker, task, args, kwargs, key)
+            ref, key = adopt_received(tracker, task, args, kwargs, key)
         case _:
             return None
     if ref is None:
@@ -97,20 +99,6 @@ def _enter(tracker: Tracker, task: Any, args: Sequence[Any], kwargs: Mapping[str
 def _ref_around() -> TaskRef | None:
     publisher = current_publisher()
     return publisher.ref if isinstance(publisher, Publisher) else None
-
-
-def _adopt(
-    tracker: Tracker, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], key: ExecutionKey
-) -> tuple[TaskRef | None, ExecutionKey]:
-    """Find or make the task of a message that names none; returns it, and the key that the message has there."""
-    request = task.request
-    publication = Publication(key, task.name, request.parent_id, None, now(), None, sent=True)
-    redelivered = bool((request.delivery_info or {}).get("redelivered"))
-    ref = adopt(tracker, task, args, kwargs, publication, redelivered=redelivered)
-    if ref is not None and request.is_eager:
-        # A further attempt is called with the headers of this one, outside of it (celery 5.5 to 5.7).
-        request.headers = {**(request.headers or {}), HEADER: ref.encode()}
-    return ref, publication.key
 
 
 def _make_current(execution: Execution) -> None:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from celery import Celery
-from celery.canvas import Signature, maybe_signature
+from celery.canvas import Signature, _chain, maybe_signature
 from kombu import serialization
+from kombu.exceptions import EncodeError
+from kombu.utils.functional import maybe_list
 from sqlalchemy.orm import Session
 
 from ...broker.kept_messages import as_text, from_text
 from ...database.engine import Database
 from ...errors import NotRestartableError
+from ...ids import row_id
 from ...models.link import TaskLink
 from ...models.task import ProcessingTask
+from ...plugin.arguments import TASK_ID_PARAMETER
 from ...plugin.task_class import find_plugin_task
 from ...store.task import first_work
 from ...store.task.first_work import KeptWork
-from .canvas import Leaf
+from .canvas import Leaf, leaves_of
+
+logger = logging.getLogger(__name__)
 
 #: Options that name one message, or the moment of one start, and so belong to no other.
 _OF_ONE_START: Final = frozenset(
@@ -28,6 +35,8 @@ _OF_ONE_START: Final = frozenset(
         "root_id",
         "parent_id",
         "group_id",
+        "group_index",
+        "chord",
         "headers",
         "eta",
         "countdown",
@@ -53,10 +62,56 @@ def as_kept(app: Celery, canvas: Signature, options: Mapping[str, Any]) -> KeptW
         options: Options of `apply_async`.
     """
     kept = {name: value for name, value in options.items() if name not in _OF_ONE_START}
-    content_type, encoding, payload = serialization.dumps(
-        {"canvas": dict(canvas), "options": kept}, app.conf.task_serializer
-    )
+    serializer = _serializer(app, canvas, options)
+    content_type, encoding, payload = serialization.dumps({"canvas": dict(canvas), "options": kept}, serializer)
     return KeptWork(content_type, encoding, as_text(payload, encoding))
+
+
+def _serializer(app: Celery, canvas: Signature, options: Mapping[str, Any]) -> str:
+    """Return the serializer of the first message whose serializer is chosen: that one writes the others too."""
+    chosen = [options.get("serializer")]
+    for leaf in leaves_of(canvas):
+        chosen += (
+            leaf.signature.options.get("serializer"),
+            getattr(find_plugin_task(app, leaf.signature.task), "serializer", None),
+        )
+    usual = app.conf.task_serializer
+    return next((str(name) for name in chosen if name and name != usual), usual)
+
+
+def message_as_kept(
+    task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], follows: Mapping[str, Any], options: Mapping[str, Any]
+) -> KeptWork | None:
+    """Return the work of a message that was sent the plain way, with what follows it, as text.
+
+    Args:
+        task: Celery's task object.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+        follows: What Celery put beside them: `chain` (last first), `callbacks`, `errbacks`.
+        options: Options of `apply_async` for it.
+
+    Returns:
+        None if none of it is declared `restartable=True`, or if it cannot be written as text, which is logged.
+    """
+    rest = follows.get("chain") or ()
+    if not (getattr(task, "restartable", False) or rest):
+        return None
+    app = task.app
+    linked = {"link": follows.get("callbacks"), "link_error": follows.get("errbacks")}
+    given = {name: value for name, value in {**options, **linked}.items() if value}
+    first = task.signature(tuple(args), dict(kwargs), **given)
+    canvas = first
+    if rest:
+        members: list[Any] = [maybe_signature(member, app=app) for member in reversed(rest)]
+        canvas = _chain(first, *members, app=app)
+    if not may_be_restarted(app, leaves_of(canvas)):
+        return None
+    try:
+        return as_kept(app, canvas, {})
+    except (EncodeError, TypeError, ValueError) as exc:
+        logger.warning("the work of %s cannot be kept, to be started again: %s", task.name, type(exc).__name__)
+        return None
 
 
 def from_kept(app: Celery, work: KeptWork) -> tuple[Signature, dict[str, Any]]:
@@ -75,8 +130,7 @@ def _all(signature: Any) -> Iterator[Any]:
     yield signature
     options = signature.get("options", {})
     for name in ("link", "link_error"):
-        linked = options.get(name) or []
-        for member in linked if isinstance(linked, list) else [linked]:
+        for member in maybe_list(options.get(name)) or ():
             yield from _all(member)
     kwargs = signature.get("kwargs") or {}
     if signature.get("subtask_type") in {"chain", "group", "chord"}:
@@ -105,3 +159,13 @@ def new_task_like(session: Session, old: ProcessingTask, href: str) -> Processin
     session.add(new)
     session.add(TaskLink(new, "restart-of", href))
     return new
+
+
+def lead_to(session: Session, new: ProcessingTask, canvas: Signature, old_id: int) -> None:
+    """Let the signatures of a canvas whose keyword `db_id` names an old task name a new one, whose row is flushed."""
+    for signature in _all(canvas):
+        kwargs = signature.get("kwargs") or {}
+        given = kwargs.get(TASK_ID_PARAMETER)
+        if row_id(given) == old_id:
+            session.flush()
+            kwargs[TASK_ID_PARAMETER] = str(new.id) if isinstance(given, str) else new.id

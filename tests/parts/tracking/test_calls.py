@@ -54,6 +54,8 @@ def state(migrated_database_url: str) -> Iterator[TaskState]:
     """A `TaskState` whose worker runs in a thread of this process."""
     app, state = make_app("memory://", "cache+memory://", migrated_database_url)
     app.set_current()
+    # What other tests left in the memory of this process.
+    app.control.purge()
     yield state
     close_state(state)
 
