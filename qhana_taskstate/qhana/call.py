@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from .. import current
+from .. import registry
 from ..errors import WebhookTargetError
 from ..settings.webhook_values import AllowedNetworks
 from ..webhooks.http.client import Fault, Transport
@@ -46,7 +46,7 @@ def call_webhook(host: Callable[..., Any], self: Any, webhook_url: str, task_url
         WebhookTargetError: If webhooks may not go there.
         ConnectionError: If it could not be reached.
     """
-    settings = current.get().settings
+    settings = registry.get().settings
     if not settings.webhooks:
         host(webhook_url=webhook_url, task_url=task_url, event_type=event_type)
         return

@@ -15,7 +15,7 @@ from typing import Any, Final
 from celery.local import Proxy
 from flask import current_app
 
-from .. import current
+from .. import registry
 from ..failures import summary_of
 from ..models.task import ProcessingTask
 from ..states import TaskStatus
@@ -120,7 +120,7 @@ def save_an_error(self: Any, failing_task_id: str, db_id: int) -> None:
         failing_task_id: Celery id of the execution that failed.
         db_id: Id of the `ProcessingTask`.
     """
-    state = current.get()
+    state = registry.get()
     task = ProcessingTask.get_by_id(db_id)
     if task is None:
         logger.error("the failure of %s cannot be saved: there is no task %r", failing_task_id, db_id)
@@ -195,7 +195,7 @@ BODIES: Final[Mapping[str, Callable[..., None]]] = {
 
 
 def _named(name: str) -> Any:
-    return Proxy(lambda: current.get().app.tasks[name])
+    return Proxy(lambda: registry.get().app.tasks[name])
 
 
 add_step, save_task_result, save_task_error = (_named(name) for name in BODIES)

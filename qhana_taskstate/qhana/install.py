@@ -10,7 +10,7 @@ from celery import Celery
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
-from .. import current
+from .. import registry
 from ..database.schema import VERSION_TABLE
 from ..facade import TaskState
 from ..settings.configuration import configured
@@ -88,7 +88,7 @@ def install(
     migrations.leave_out_ours(app, VERSION_TABLE)
     notices.take_over()
     given: Any = {**_defaults(celery, environment or {}), **settings}
-    before = current.find(celery)
+    before = registry.find(celery)
     if before is not None:
         before.close()
     with app.app_context():

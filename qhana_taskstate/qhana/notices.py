@@ -9,7 +9,7 @@ from typing import Any, Final
 from blinker import NamedSignal
 from flask import Flask
 
-from .. import current
+from .. import registry
 from ..models.subscription import told_by_deliveries
 
 
@@ -22,7 +22,7 @@ class TaskNotice(NamedSignal):
 
     def send(self, *args: Any, **kwargs: Any) -> Any:
         """As blinker's."""
-        state = current.find()
+        state = registry.find()
         token = told_by_deliveries.set(state is not None and state.settings.webhooks)
         try:
             return super().send(*args, **kwargs)

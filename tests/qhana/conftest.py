@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from qhana_taskstate import current
+from qhana_taskstate import registry
 from tests.apps.runner import core
 from tests.apps.runner.factory import create_app
 
@@ -35,7 +35,7 @@ def make_runner() -> Iterator[MakeRunner]:
             core.DB.session.remove()
             core.DB.engine.dispose()
         context.pop()
-    state = current.find(core.CELERY)
+    state = registry.find(core.CELERY)
     if state is not None:
         state.close()
     # The app lives as long as its module; the next test has another broker.

@@ -9,7 +9,7 @@ from alembic import command
 from flask import Flask
 from sqlalchemy import inspect
 
-from qhana_taskstate import current
+from qhana_taskstate import registry
 from qhana_taskstate.database import schema
 from qhana_taskstate.qhana.install import HostedTaskState
 from tests.apps.runner import core
@@ -33,7 +33,7 @@ def _do(app: Flask, way: str) -> None:
 
 
 def _state() -> HostedTaskState:
-    found = current.find(core.CELERY)
+    found = registry.find(core.CELERY)
     assert isinstance(found, HostedTaskState)
     return found
 

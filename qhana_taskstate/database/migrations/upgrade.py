@@ -14,8 +14,7 @@ from sqlalchemy.exc import OperationalError
 from ...errors import DatabaseUnavailableError, SchemaError
 from ..engine import Database
 from ..sqlite import IMMEDIATE, SQLITE_BUSY_SECONDS
-from ..tables import deliveries, executions, jobs, log, runner, upkeep  # noqa: F401  (they make the metadata whole)
-from ..tables.base import metadata
+from ..tables.whole import metadata
 from .revisions import VERSION_TABLE, known_revisions, revision_of
 
 #: How the names of our own tables begin; the runner's may be there without them.

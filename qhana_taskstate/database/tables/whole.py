@@ -1,0 +1,8 @@
+"""The metadata with every table in it; a process that needs few tables imports the modules of those alone."""
+
+from __future__ import annotations
+
+from . import deliveries, executions, jobs, log, runner, upkeep
+from .base import metadata
+
+__all__ = ["deliveries", "executions", "jobs", "log", "metadata", "runner", "upkeep"]
