@@ -18,6 +18,7 @@ from qhana_taskstate.models.link import TaskLink
 from qhana_taskstate.models.step import Step
 from qhana_taskstate.models.subscription import TaskUpdateSubscription
 from qhana_taskstate.web import task_blueprint
+from tests.contract.conftest import count_rows
 
 from .conftest import MakeClient
 
@@ -253,7 +254,9 @@ class TestPost:
             ({"command": "subscribe", "webhookHref": "http://10.0.0.1/"}, "webhookHref"),
             ({"command": "subscribe", "webhookHref": "http://u:p@x.example/"}, "webhookHref"),
             ({"command": "subscribe", "webhookHref": "http://x.example/" + "a" * 600}, "webhookHref"),
-            ({"command": "subscribe", "webhookHref": WEBHOOK, "event": "noise"}, "event"),
+            ({"command": "subscribe", "webhookHref": WEBHOOK, "event": "n" * 65}, "event"),
+            ({"command": "unsubscribe", "webhookHref": WEBHOOK, "event": "a\0b"}, "event"),
+            ({"command": "subscribe", "webhookHref": "ftp://x.example/", "event": "noise"}, "webhookHref"),
             ({"command": "subscribe", "webhookHref": WEBHOOK, "more": 1}, "more"),
         ],
     )
@@ -267,6 +270,25 @@ class TestPost:
         assert (told["code"], told["status"]) == (422, "Unprocessable Entity")
         (reason,) = told["errors"]["json"][field]
         assert reason
+        assert subscriptions(task) == []
+
+    @pytest.mark.parametrize("event", ["noise", "", "STATUS"])
+    def test_an_event_that_there_is_not_is_taken_as_today_and_never_called(
+        self, client: FlaskClient, state: TaskState, event: str
+    ) -> None:
+        task = make_task()
+        told = {"webhookHref": WEBHOOK, "event": event}
+        for _ in range(2):
+            answer = client.post(f"/tasks/{task.id}/", json={"command": "subscribe", **told})
+            assert (answer.status_code, answer.get_json()["status"]) == (200, "PENDING")
+        assert subscriptions(task) == [(WEBHOOK, f"http://localhost/tasks/{task.id}/", event)]
+        state.finish(task.id)
+        rows = count_rows(state)
+        assert (rows["taskstate_change"], rows["taskstate_delivery"]) == (0, 0)
+        other = {"command": "unsubscribe", "webhookHref": WEBHOOK, "event": "status"}
+        assert client.post(f"/tasks/{task.id}/", json=other).status_code == 200
+        assert len(subscriptions(task)) == 1
+        assert client.post(f"/tasks/{task.id}/", json={"command": "unsubscribe", **told}).status_code == 200
         assert subscriptions(task) == []
 
     def test_a_command_that_is_null_is_400(self, client: FlaskClient, state: TaskState) -> None:

@@ -9,15 +9,19 @@ from flask import Response, json, request
 from flask_smorest import Blueprint
 from webargs.flaskparser import abort
 
-from ...errors import ArgumentsError, EventError, SettingsError, TextTooLongError, WebhookTargetError
+from ...errors import ArgumentsError, SettingsError, TextTooLongError, WebhookTargetError
+from ...events import TaskEvent
+from ...facade.task_state import TaskState
 from ...ids import LARGEST_ID
 from ...models.file import TaskFile
 from ...models.task import ProcessingTask
 from ...reading import resource
+from ...texts import is_storable
 from ..marks.bodies import Body
 from ..marks.mark import Mark, read_mark
 from ..problems import not_found, refuse
 from ..site import Site
+from . import unknown_events
 from .schemas import CommandSchema, TaskSchema
 
 logger = logging.getLogger(__name__)
@@ -61,21 +65,21 @@ class Resource:
         state = self._site.taskstate()
         if task_id > LARGEST_ID or ProcessingTask.get_by_id(task_id) is None:
             not_found()
-        href = told["webhookHref"]
+        href, event = told["webhookHref"], told.get("event", ...)
+        if isinstance(event, str) and not is_storable(event):
+            refuse("json", "event", "It has a character that no database takes.")
+        # Any text is taken, as today; what is none of the events never happens.
+        to = unknown_events if isinstance(event, str) and event not in set(TaskEvent) else TaskState
         try:
             match told["command"]:
                 case "subscribe":
                     base = self._site.base(f"/tasks/{task_id}/")
-                    state.subscribe(task_id, href, f"{base}/tasks/{task_id}/", told.get("event"))
+                    to.subscribe(state, task_id, href, f"{base}/tasks/{task_id}/", None if event is ... else event)
                 case "unsubscribe":
-                    state.unsubscribe(task_id, href, told.get("event", ...))
+                    to.unsubscribe(state, task_id, href, event)
                 case _:
                     abort(400, message="command is null; use 'subscribe' or 'unsubscribe'.")
-        except (WebhookTargetError, TextTooLongError, SettingsError) as exc:
-            refuse("json", "webhookHref", str(exc))
-        except EventError as exc:
-            refuse("json", "event", str(exc))
-        except ArgumentsError as exc:
+        except (WebhookTargetError, TextTooLongError, SettingsError, ArgumentsError) as exc:
             refuse("json", "webhookHref", str(exc))
         return Response(self.body(task_id).content, mimetype="application/json")
 

@@ -77,8 +77,10 @@ class CommandSchema(ma.Schema):
     webhookHref = ma.fields.String(required=True, metadata={"description": "Where to call."})
     event = ma.fields.String(
         allow_none=True,
-        metadata={"description": f"{', '.join(_EVENTS)}; null or left out: all. In an unsubscribe, null removes the "
-                  "subscriptions to all events alone; left out, it removes all of that webhook."},
+        validate=validate.Length(max=64),
+        metadata={"description": f"{', '.join(_EVENTS)}; null or left out: all. Any other text is taken, and never "
+                  "happens. In an unsubscribe, null removes the subscriptions to all events alone; left out, it "
+                  "removes all of that webhook."},
     )  # fmt: skip
 
 
