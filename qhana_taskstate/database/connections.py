@@ -12,7 +12,8 @@ from sqlalchemy.exc import DisconnectionError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..errors import SettingsError
-from .sqlite import SQLITE_BUSY_SECONDS, begin, begin_before_savepoint, sqlite_connect
+from .dialects import KINDS, kind_of
+from .sqlite import begin, begin_before_savepoint, sqlite_connect
 
 #: Where a pooled connection notes when it was given back.
 _RETURNED: Final = "taskstate_returned"
@@ -25,18 +26,6 @@ _MOST_CONNECTIONS: Final = 15
 #: A pooled connection that lay idle for more seconds is asked for a sign of life before it is used. Asking at each
 #: use would cost a round trip, and whoever meets a connection that broke just now tries again anyway.
 _IDLE_SECONDS: Final = 3.0
-
-
-#: Seconds for a new connection, and after which a connection whose other end does not even acknowledge is given up.
-_CONNECT_SECONDS, _SILENCE_SECONDS = 3, 8
-
-
-#: Extras of this package that bring a driver.
-_EXTRAS: Final = {
-    "postgresql": ("postgresql", "postgresql+psycopg"),
-    "mysql": ("mysql", "mysql+pymysql"),
-    "mariadb": ("mysql", "mariadb+pymysql"),
-}
 
 
 def make_engine(url: URL, name: str, *, kept: int | None) -> Engine:
@@ -55,31 +44,25 @@ def make_engine(url: URL, name: str, *, kept: int | None) -> Engine:
         # The values of a statement have no business in logs: they may be what a user said.
         engine = create_engine(url, hide_parameters=True, **_options(url, backend, kept))
     except (ImportError, NoSuchModuleError) as exc:
-        extra, driver = _EXTRAS.get(backend, ("", ""))
-        hint = f"; pip install 'qhana_taskstate[{extra}]' brings the one for {driver}://" if extra else ""
+        known = KINDS.get(backend)
+        hint = ""
+        if known is not None and known.extra is not None:
+            extra, driver = known.extra
+            hint = f"; pip install 'qhana_taskstate[{extra}]' brings the one for {driver}://"
         raise SettingsError(f"the driver for {name} is not installed: {exc}{hint}") from exc
     prepare(engine)
     return engine
 
 
 def _options(url: URL, backend: str, kept: int | None) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    if backend == "sqlite":
-        options["connect_args"] = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
-    else:
+    options: dict[str, Any] = {"connect_args": KINDS[backend].connect_args(url)} if backend in KINDS else {}
+    if not kind_of(backend).one_writer:
         # READ COMMITTED: each statement sees what was committed before it, on which the look for open
         # executions relies; MariaDB's default would show the state of the transaction's first read.
         options.update(pool_recycle=1800, isolation_level="READ COMMITTED")
         if kept is not None:
             # More may be open for a moment, but they are not kept.
             options.update(pool_size=kept, max_overflow=_MOST_CONNECTIONS - kept)
-    if backend == "postgresql":
-        options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
-        if url.get_driver_name() in {"psycopg", "psycopg2"}:
-            # So that nobody waits for a quarter of an hour on a network that was cut (Linux, tcp_retries2).
-            options["connect_args"]["tcp_user_timeout"] = _SILENCE_SECONDS * 1000
-    elif backend in {"mysql", "mariadb"}:
-        options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS, "charset": "utf8mb4"}
     return options
 
 

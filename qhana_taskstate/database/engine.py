@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from ..errors import DatabaseUnavailableError, SettingsError
 from ..fork import call_in_child
 from .connections import make_engine, prepare
-from .dialects import LOCK_SECONDS
+from .dialects import LOCK_SECONDS, kind_of
 from .pipeline import Batch, batch, can_batch
 from .sqlite import IMMEDIATE, SQLITE_BUSY_SECONDS, is_in_memory, shared_memory
 
@@ -165,7 +165,7 @@ class Database:
             # The mark lies with the pooled connection, and a transaction that failed leaves it there.
             connection.info.pop(_ANNOUNCED, None)
             with connection.begin():
-                if self.dialect in {"mysql", "mariadb"}:
+                if kind_of(self.dialect).session_lock_timeout:
                     connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
                     try:
                         yield connection

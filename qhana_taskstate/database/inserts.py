@@ -6,22 +6,15 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, insert
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, Table
+
+from .dialects import kind_of
 
 
 @functools.cache
 def absent(table: Table, dialect: str) -> Any:
     """Return the INSERT that leaves rows alone whose key is there; its `rowcount` tells how many were inserted."""
-    statement: Any
-    match dialect:
-        case "postgresql":
-            statement = postgresql_insert(table).on_conflict_do_nothing()
-        case "sqlite":
-            statement = sqlite_insert(table).on_conflict_do_nothing()
-        case _:
-            statement = insert(table).prefix_with("IGNORE")
+    statement = kind_of(dialect).insert_absent(table)
     # SQLAlchemy forgets the count of an INSERT unless it is asked to keep it (2.1 with psycopg: -1).
     return statement.execution_options(preserve_rowcount=True)
 

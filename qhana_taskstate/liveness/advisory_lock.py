@@ -17,6 +17,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Boolean, Connection, bindparam, func, literal, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from ..database.dialects import kind_of
 from ..database.engine import Database
 from ..errors import DatabaseUnavailableError
 from .process import is_alive
@@ -63,12 +64,12 @@ def held(connection: Connection, keys: Collection[int]) -> set[int]:
     """Return those of the keys whose lock is held by a living process, in one statement. Does not commit.
 
     Returns:
-        Nothing on other databases than PostgreSQL, and where the server does not tell.
+        Nothing on databases without such locks, and where the server does not tell.
 
     Raises:
         sqlalchemy.exc.DBAPIError: If the connection broke.
     """
-    if not keys or connection.dialect.name != "postgresql":
+    if not keys or not kind_of(connection.dialect.name).advisory_locks:
         return set()
     try:
         return set(connection.execute(_HELD, {"keys": sorted(keys)}).scalars())
@@ -161,7 +162,7 @@ class Voucher:
 
     def _stand(self, database: Database, key: int | None) -> None:
         self.tried = True
-        if self._refused or key is None or database.dialect != "postgresql":
+        if self._refused or key is None or not kind_of(database.dialect).advisory_locks:
             return
         try:
             if self._connection is not None and self._works(self._connection, key):

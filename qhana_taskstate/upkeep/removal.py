@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, and_, delete, literal, or_, select, text, union_all
+from sqlalchemy import Connection, Table, and_, delete, literal, or_, select, union_all
 
+from ..database.dialects import limit_lock_wait
 from ..database.tables.deliveries import change_table, delivery_table
 from ..database.tables.executions import execution_table, message_table
 from ..database.tables.jobs import hold_table, job_table
@@ -20,8 +21,8 @@ from ..store.task.removal import RECORDS
 _ROWS: Final = 2000
 
 
-#: Milliseconds that a row is waited for which somebody holds although its task is free (PostgreSQL).
-_LOCK_MILLISECONDS: Final = 200
+#: Seconds that a row is waited for which somebody holds although its task is free (PostgreSQL).
+_LOCK_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +69,7 @@ def choose(connection: Connection, ids: Sequence[int], cutoff: datetime) -> _Cho
 
     Its job row is locked first, as everywhere, so that nobody begins or subscribes in the meantime.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MILLISECONDS}"))
+    limit_lock_wait(connection, _LOCK_SECONDS)
     chosen = _Chosen()
     jobs = _existing(connection, job_table.c.task_id, ids)
     free = (set(ids) - jobs) | _locked(connection, job_table.c.task_id, jobs)

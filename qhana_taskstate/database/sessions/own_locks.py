@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ...errors import OwnTransactionError
+from ..dialects import kind_of
 from ..engine import Database
 from .django_host import open_transaction, open_transaction_on_file
 from .open_writes import has_written, sessions_writing_here
@@ -30,7 +31,7 @@ def refuse_own_lock(database: Database, session: Session | None) -> None:
     Raises:
         OwnTransactionError: If this thread holds the write lock of the file through another connection.
     """
-    if database.dialect != "sqlite" or (session is not None and has_written(session)):
+    if not kind_of(database.dialect).one_writer or (session is not None and has_written(session)):
         return
     others = [other for other in sessions_writing_here() if other is not session]
     if not others and open_transaction() is None:
@@ -46,7 +47,7 @@ def refuse_own_lock(database: Database, session: Session | None) -> None:
 
 def guard(session: Session, database: Database) -> None:
     """Let a session of ours raise `OwnTransactionError` before it flushes, rather than wait in vain."""
-    if database.dialect == "sqlite":
+    if kind_of(database.dialect).one_writer:
         event.listen(session, "before_flush", lambda flushed, *_: refuse_own_lock(database, flushed))
 
 

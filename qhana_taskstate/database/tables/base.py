@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Dialect, Integer, MetaData, String, Text, TypeDecorator
-from sqlalchemy.dialects import mysql
+from sqlalchemy import Dialect, MetaData, String, TypeDecorator
 from sqlalchemy.types import TIMESTAMP
 
 from ...clock import as_utc
+from ..dialects import LONG_TEXT_TYPE, kind_of, moment_type
 from .types import ReadText
 
 #: Constraint names of the plugin runner, which ours follow.
@@ -42,20 +42,15 @@ class UtcTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> Any:
-        """Choose the column type; MySQL's TIMESTAMP drops fractions and ends in 2038, which DATETIME(6) does not.
-
-        The plugin runner's columns have a type of their own.
-        """
-        if dialect.name in {"mysql", "mariadb"}:
-            return mysql.DATETIME(fsp=6)
-        return TIMESTAMP(timezone=True)
+        """Choose the column type; the plugin runner's columns have one of their own."""
+        return moment_type(dialect.name)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Turn any aware time into UTC; databases without time zones get it naive."""
         if value is None:
             return None
         moment = as_utc(value)
-        return moment if dialect.name == "postgresql" else moment.replace(tzinfo=None)
+        return moment if kind_of(dialect.name).time_zones else moment.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return aware UTC."""
@@ -64,10 +59,7 @@ class UtcTime(TypeDecorator[datetime]):
         return as_utc(value)
 
 
-_LONG = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
-
-
-LONG_TEXT = ReadText(_LONG)
+LONG_TEXT = ReadText(LONG_TEXT_TYPE)
 
 
 #: Ids and names as Celery has them: whatever they hold, that a task ran must not be lost.
@@ -75,6 +67,3 @@ ID = ReadText(String(ID_LENGTH))
 
 
 NAME = ReadText(String(NAME_LENGTH), cuts=True)
-
-
-SERIAL = BigInteger().with_variant(Integer(), "sqlite")

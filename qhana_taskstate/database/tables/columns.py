@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import JSON, ColumnElement, Dialect, Text, TypeDecorator, cast, type_coerce
-from sqlalchemy.dialects import mysql
-from sqlalchemy.types import TIMESTAMP, TypeEngine
+from sqlalchemy.types import TypeEngine
 
 from ...json.merge import to_plain
 from ...states import with_error_word
+from ..dialects import runner_moment_type
 from ..sessions.current import current_settings
 from .base import UtcTime
 from .types import FollowedText
@@ -63,9 +63,7 @@ class RunnerTime(UtcTime):
 
     def load_dialect_impl(self, dialect: Dialect) -> Any:
         """Keep the runner's type; on MySQL one of whole seconds that is bound and read in the session's zone."""
-        if dialect.name in {"mysql", "mariadb"}:
-            return mysql.TIMESTAMP()
-        return TIMESTAMP(timezone=True)
+        return runner_moment_type(dialect.name)
 
 
 class RunnerTimeOr(RunnerTime):

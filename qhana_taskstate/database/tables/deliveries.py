@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Index, Integer, String, Table
 
-from .base import NAME, SERIAL, UtcTime, metadata
+from ..dialects import SERIAL, only_where
+from .base import NAME, UtcTime, metadata
 
 #: What subscribers have yet to be told: a row for each change and matching subscription, written with the change.
 #: Only ever inserted by those who change a task; merged when deliveries are collected.
@@ -61,16 +62,14 @@ Index("uq_taskstate_delivery_subscription_id", delivery_table.c.subscription_id,
 Index(
     "ix_taskstate_delivery_due_at",
     delivery_table.c.due_at,
-    postgresql_where=delivery_table.c.due_at.is_not(None),
-    sqlite_where=delivery_table.c.due_at.is_not(None),
+    **only_where(delivery_table.c.due_at.is_not(None)),
 )
 
 
 Index(
     "ix_taskstate_delivery_leased_until",
     delivery_table.c.leased_until,
-    postgresql_where=delivery_table.c.leased_until.is_not(None),
-    sqlite_where=delivery_table.c.leased_until.is_not(None),
+    **only_where(delivery_table.c.leased_until.is_not(None)),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Boolean, Column, Float, Index, Integer, String, Table, and_
 
 from ...clock import now
+from ..dialects import kind_of, only_where
 from .base import ID, LONG_TEXT, NAME, UtcTime, metadata
 from .types import Count, ReadText
 
@@ -59,14 +60,13 @@ Index(
     "ix_taskstate_execution_open_id",
     execution_table.c.task_id,
     execution_table.c.celery_id,
-    postgresql_where=execution_table.c.closed_at.is_(None),
-    sqlite_where=execution_table.c.closed_at.is_(None),
-).ddl_if(callable_=lambda *given, dialect, **_: dialect.name in {"postgresql", "sqlite"})
+    **only_where(execution_table.c.closed_at.is_(None)),
+).ddl_if(callable_=lambda *given, dialect, **_: kind_of(dialect.name).partial_indexes)
 
 
 #: The look for whatever of a task is open where an index holds all rows. One execution is found by its key there.
 Index("ix_taskstate_execution_open", execution_table.c.task_id, execution_table.c.closed_at).ddl_if(
-    callable_=lambda *given, dialect, **_: dialect.name not in {"postgresql", "sqlite"}
+    callable_=lambda *given, dialect, **_: not kind_of(dialect.name).partial_indexes
 )
 
 
@@ -75,8 +75,7 @@ Index(
     "ix_taskstate_execution_waiting",
     execution_table.c.closed_at,
     execution_table.c.published_at,
-    postgresql_where=execution_table.c.closed_at.is_(None),
-    sqlite_where=execution_table.c.closed_at.is_(None),
+    **only_where(execution_table.c.closed_at.is_(None)),
 )
 
 
@@ -86,8 +85,7 @@ Index(
     execution_table.c.closed_at,
     execution_table.c.host,
     execution_table.c.pid,
-    postgresql_where=and_(execution_table.c.closed_at.is_(None), execution_table.c.host.is_not(None)),
-    sqlite_where=and_(execution_table.c.closed_at.is_(None), execution_table.c.host.is_not(None)),
+    **only_where(and_(execution_table.c.closed_at.is_(None), execution_table.c.host.is_not(None))),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Boolean, Column, Float, Index, Integer, String, Table
 
 from ...clock import now
+from ..dialects import only_where
 from .base import UtcTime, metadata
 from .types import ReadText
 
@@ -31,8 +32,7 @@ job_table = Table(
 Index(
     "ix_taskstate_job_uncopied",
     job_table.c.ended_at,
-    postgresql_where=job_table.c.end_copied.is_(False) & job_table.c.end_status.is_not(None),
-    sqlite_where=job_table.c.end_copied.is_(False) & job_table.c.end_status.is_not(None),
+    **only_where(job_table.c.end_copied.is_(False) & job_table.c.end_status.is_not(None)),
 )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Boolean, Column, Index, Integer, Table
 
 from ...clock import now
-from .base import LONG_TEXT, SERIAL, UtcTime, metadata
+from ..dialects import SERIAL
+from .base import LONG_TEXT, UtcTime, metadata
 
 #: The log of a task, append-only; the runner's `task_log` column holds its newest part.
 log_table = Table(

@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 
 from ...clock import now
+from ..dialects import only_where
 from .base import metadata
 from .columns import JsonDocument, NullAs, RunnerTime, RunnerTimeOr, StatusWord
 from .types import FollowedText, ReadText
@@ -69,15 +70,13 @@ Index(
     "ix_ProcessingTask_open",
     task_table.c.finished_at,
     task_table.c.id,
-    postgresql_where=_open,
-    sqlite_where=_open,
+    **only_where(_open),
 )
 Index(
     "ix_ProcessingTask_failed",
     task_table.c.task_status,
     task_table.c.id,
-    postgresql_where=_failed,
-    sqlite_where=_failed,
+    **only_where(_failed),
 )
 
 step_table = Table(

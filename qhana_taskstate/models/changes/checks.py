@@ -12,10 +12,10 @@ from sqlalchemy.orm import Mapper
 
 from ... import texts as texts_module
 from ...clock import as_utc
+from ...database.dialects import kind_of
 from ...database.tables.columns import NullAs, RunnerTime, StatusWord
 from ...database.tables.types import FollowedText, ReadText
 from ...errors import ProgressError, TextTooLongError
-from ...store.log.text import MYSQL_TEXT_BYTES
 
 #: Takes target, value, old value and initiator of a change; returns the value to hold.
 _Check: TypeAlias = Callable[[Any, Any, Any, Any], Any]
@@ -101,17 +101,18 @@ def _finite(target: Any, value: Any, old: Any, initiator: Any) -> Any:
 
 
 def check_bytes(connection: Connection, target: Any) -> None:
-    """Check at a flush the texts whose columns have a limit on MariaDB and MySQL alone.
+    """Check at a flush the texts whose columns have a limit on some databases alone.
 
     Raises:
         TextTooLongError: Names the attribute.
     """
-    if connection.dialect.name not in {"mysql", "mariadb"}:
+    most = kind_of(connection.dialect.name).text_bytes
+    if most is None:
         return
     for key in ("parameters", "file_storage_data"):
         value = target.__dict__.get(key)
-        if isinstance(value, str) and len(value) * 4 > MYSQL_TEXT_BYTES and len(value.encode()) > MYSQL_TEXT_BYTES:
+        if isinstance(value, str) and len(value) * 4 > most and len(value.encode()) > most:
             raise TextTooLongError(
                 f"{type(target).__name__}.{key} of {len(value.encode())} bytes is too long; "
-                f"its column holds {MYSQL_TEXT_BYTES} on this database"
+                f"its column holds {most} on this database"
             )

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Mapper, QueryContext, Session, object_session
 from sqlalchemy.orm.attributes import get_history, set_committed_value
 
 from ...clock import now
+from ...database.dialects import kind_of
 from ...database.sessions.current import current_settings
 from ...database.tables.runner import task_table
 from ...events import TaskEvent
@@ -262,7 +263,7 @@ def _before_child_insert(mapper: Mapper[Any], connection: Connection, child: Any
     check_bytes(connection, child)
     # On MariaDB a foreign key takes a shared lock of the task's row. Two sessions that both insert and then both
     # change that row would wait for each other.
-    if connection.dialect.name in {"mysql", "mariadb"}:
+    if kind_of(connection.dialect.name).locks_parent:
         key = mapper.get_property("id") if "task_id" not in mapper.columns else mapper.get_property("task_id")
         task_id = getattr(child, key.key)
         if task_id is not None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ... import texts
+from ...database.dialects import kind_of
 from ...database.sessions.current import current_settings
 from ...failures import without_statements
-
-#: Bytes that a TEXT column of MariaDB and MySQL holds.
-MYSQL_TEXT_BYTES: Final = 65535
 
 
 class Entry(NamedTuple):
@@ -71,4 +69,4 @@ def tail(text: str, limit: int) -> str:
 def column_limit(dialect: str) -> int:
     """Return how many bytes of the newest log the column holds."""
     limit = current_settings().log_column_bytes
-    return min(limit, MYSQL_TEXT_BYTES) if dialect in {"mysql", "mariadb"} else limit
+    return min(limit, kind_of(dialect).text_bytes or limit)

@@ -11,12 +11,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, false, select, update
 
+from ...database.dialects import kind_of
 from ...database.tables.runner import task_table
 
 
 def lock_database(connection: Connection) -> None:
-    """On SQLite, take the write lock of the database, so that what is read next stays true; nothing elsewhere."""
-    if connection.dialect.name == "sqlite":
+    """Where one lock is for the whole database (SQLite), take it, so that what is read next stays true."""
+    if kind_of(connection.dialect.name).one_writer:
         connection.execute(update(task_table).where(false()).values(current_step=0))
 
 
@@ -34,7 +35,7 @@ def lock_task(connection: Connection, task_id: int, *columns: ColumnElement[Any]
     Returns:
         The columns asked for, `id` first; None if there is no such row.
     """
-    if connection.dialect.name == "sqlite":
+    if kind_of(connection.dialect.name).one_writer:
         # Takes the lock of the whole database. What is read before it may be out of date once it is had.
         connection.execute(
             update(task_table).where(task_table.c.id == task_id).values(current_step=task_table.c.current_step)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import CursorResult, delete, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ...models.subscription import TaskUpdateSubscription, is_of_subscriber
 from ...models.task import ProcessingTask
 from ...settings.values import Settings
 from ...store.task import outbox
+from ...store.task import subscriptions as task_subscriptions
 from .subscriber import Subscriber, check_event, check_known_webhook
 
 
@@ -79,8 +80,7 @@ def unsubscribe_and_commit(session: Session, task_id: int, webhook_href: str, ev
     Returns:
         How many were removed.
     """
-    statement = delete(TaskUpdateSubscription).where(is_of_subscriber(task_id, webhook_href, event))
-    # One statement, so that of two callers at once each removes its own.
-    removed = cast("CursorResult[Any]", session.execute(statement))
+    chosen = is_of_subscriber(task_id, webhook_href, event)
+    removed = task_subscriptions.remove(session, TaskUpdateSubscription, chosen)
     session.commit()
-    return removed.rowcount
+    return removed
