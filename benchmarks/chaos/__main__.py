@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -57,8 +58,8 @@ def _judge(site: Site, striker: Striker) -> Judge:
     return judge
 
 
-def main() -> int:
-    """Run; returns the exit code."""
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read a command line, by default that of this process."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=3.0, help="time of load and faults (default 3)")
     parser.add_argument("--seed", type=int, help="of plans and faults (default: a new one)")
@@ -71,7 +72,12 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=2, help="clients (default 2)")
     parser.add_argument("--without", action="append", default=[], metavar="FAULT", help="leave a fault out; repeat it")
     parser.add_argument("--keep", type=Path, help="a new folder to keep logs and evidence in")
-    arguments = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main() -> int:
+    """Run; returns the exit code."""
+    arguments = parse()
     seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:

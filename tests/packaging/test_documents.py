@@ -59,3 +59,9 @@ def test_the_table_of_tests_names_tests_that_exist() -> None:
     paths = set(re.findall(r"tests/[a-z_/.]+", _text("CONTRIBUTING.md")))
     assert len(paths) > 15
     assert sorted(path for path in paths if not (ROOT / path.rstrip(".")).exists()) == []
+
+
+def test_each_page_stands_in_the_navigation_of_the_site() -> None:
+    named = set(re.findall(r"[A-Za-z0-9/-]+\.md", _text("mkdocs.yml").partition("\nnav:\n")[2]))
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages if not page.startswith("adr/0")} == named

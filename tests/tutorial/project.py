@@ -1,8 +1,9 @@
-"""A project in a folder of its own, as a reader of the README makes it."""
+"""A project in a folder of its own, as a reader of the documentation makes it."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,21 +13,23 @@ from qhana_taskstate.testing import LocalProcess
 from ..waiting import wait_until
 from .readme import blocks_of
 
-#: What the README's code says where a reader has a Redis.
+#: What the pages say where a reader has a Redis.
 README_BROKER = "redis://localhost:6379/0"
 
 
 class Project:
-    """The files of one project of the README, and its worker.
+    """The files of one project of the documentation, and its worker.
 
     Args:
-        name: Name of the project in the README.
+        name: Name of the project in its blocks.
         folder: An empty folder.
-        broker_url: Takes the place of the README's Redis.
+        broker_url: Takes the place of the Redis that the pages name.
+        tables: A SQLite file with the tables.
     """
 
-    def __init__(self, name: str, folder: Path, broker_url: str) -> None:
+    def __init__(self, name: str, folder: Path, broker_url: str, tables: Path) -> None:
         self.folder = folder
+        self._tables = tables
         self.broker_url = broker_url
         self.blocks = blocks_of(name)
         for block in self.blocks:
@@ -44,6 +47,10 @@ class Project:
         """Write a file, with the broker of the test and the paths of the project."""
         code = code.replace(README_BROKER, self.broker_url).replace("sqlite:////tmp/", f"sqlite:////{self.folder}/")
         (self.folder / name).write_text(code, encoding="utf-8")
+
+    def make_tables(self, name: str = "taskstate.db") -> None:
+        """Do what `taskstate upgrade` does, in no time."""
+        shutil.copyfile(self._tables, self.folder / name)
 
     def run(self, *command: str, code: int = 0) -> str:
         """Run a command, check its exit code, and return its standard output."""
