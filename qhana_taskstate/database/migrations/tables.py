@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import deliveries, executions, jobs, log, runner, upkeep
-from .base import metadata
+from ..tables import deliveries, executions, jobs, log, runner, upkeep
+from ..tables.base import metadata
 
 __all__ = ["deliveries", "executions", "jobs", "log", "metadata", "runner", "upkeep"]
