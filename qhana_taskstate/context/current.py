@@ -35,7 +35,10 @@ _forked_inside = False
 
 def _forget_parent() -> None:
     global _running, _forked_inside
-    _forked_inside = _forked_inside or _execution.get() is not None or len(_running) > 0
+    current = _execution.get()
+    # Asked for in every report, where a call of the system for the process's number would cost more than all the rest.
+    for execution in [*_running, *([current] if current is not None else [])]:
+        _forked_inside = execution.inherited = True
     _running = weakref.WeakSet()
 
 
@@ -81,16 +84,20 @@ def reported() -> tuple[TaskRef | None, ExecutionKey] | None:
     return _reported.get()
 
 
+#: `current_execution` for loops that cannot afford it: whoever calls it asks whether what it returns is `inherited`.
+execution_here: Callable[[], Execution | None] = _execution.get
+
+
 def current_execution() -> Execution | None:
     """Return the tracked execution in which this code runs, if any. None in a process that a plugin has forked."""
     execution = _execution.get()
-    return execution if execution is None or execution.pid == os.getpid() else None
+    return None if execution is None or execution.inherited else execution
 
 
 def execution_of(request: object) -> Execution | None:
     """Return the tracked execution in which this code runs if it is the one of a request, by identity."""
     execution = _execution.get()
-    if execution is None or execution.request is not request or execution.pid != os.getpid():
+    if execution is None or execution.request is not request or execution.inherited:
         return None
     return execution
 

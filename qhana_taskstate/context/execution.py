@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -13,6 +12,7 @@ from typing import Any
 
 from ..facts import ExecutionKey, Progress, Publication, TaskRef
 from ..store.executions.celery_ids import is_chosen
+from .reported import NOTHING, Loop, Values, progress_of
 
 
 @dataclass(eq=False)
@@ -121,12 +121,16 @@ class Execution(Publisher):
     #: Ends of eager executions inside this one that could not be written when they came.
     inner: list[Any] = field(kw_only=True, default_factory=list)
     began: float = field(kw_only=True, default_factory=time.monotonic)
-    #: The process that runs it. A child that its plugin forks has a copy of it, which counts for nothing.
-    pid: int = field(kw_only=True, default_factory=os.getpid)
+    #: Whether this is the copy of it in a child that its plugin forked, which counts for nothing.
+    inherited: bool = field(kw_only=True, default=False)
     #: Log entries not written yet; a deque, since the plugin appends while another thread takes from it.
     lines: deque[str] = field(kw_only=True, default_factory=deque)
-    progress: Progress | None = field(kw_only=True, default=None)
-    progress_dirty: bool = field(kw_only=True, default=False)
+    #: How far it has come, as it said last; `NOTHING` itself if it said nothing.
+    reported: Values = field(kw_only=True, default=NOTHING)
+    #: The loop that it goes through, which says so by itself.
+    loop: Loop | None = field(kw_only=True, default=None)
+    #: What of that was taken to be written.
+    taken: Progress | None = field(kw_only=True, default=None)
     #: Held while its reports are written, so that the last value is never overtaken by an older one.
     #: What strikes as it is given back leaves it with this thread, which then must not wait for itself.
     writing: AbstractContextManager[Any] = field(kw_only=True, default_factory=threading.RLock)
@@ -134,7 +138,7 @@ class Execution(Publisher):
     @property
     def dirty(self) -> bool:
         """Whether reports or publications wait to be written."""
-        return bool(self.lines or self.progress_dirty or self.publications)
+        return bool(self.lines or self.publications or self._untaken() is not None)
 
     def take_lines(self) -> list[str]:
         """Remove and return the log entries that wait to be written."""
@@ -145,11 +149,24 @@ class Execution(Publisher):
 
     def take_progress(self) -> Progress | None:
         """Return the progress if it waits to be written, and note that it was taken."""
-        if not self.progress_dirty:
+        progress = self._untaken()
+        if progress is not None:
+            self.taken = progress
+        return progress
+
+    def give_back_progress(self) -> None:
+        """Let the progress wait to be written, though it was taken."""
+        self.taken = None
+
+    def _untaken(self) -> Progress | None:
+        # The plugin may report, and a loop go on, at every moment: looked at once.
+        loop, values = self.loop, self.reported
+        if loop is not None and loop.speaks:
+            values = loop.values()
+        elif values is NOTHING:
             return None
-        # In this order: what the plugin reports in between is written once more rather than never.
-        self.progress_dirty = False
-        return self.progress
+        progress = progress_of(values)
+        return None if progress == self.taken else progress
 
 
 class Detached:

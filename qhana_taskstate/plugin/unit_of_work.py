@@ -68,16 +68,16 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
         if inspect.iscoroutine(result):
             result = run_coroutine(result)
     except (Ignore, Retry, Reject):
-        if execution.pid != os.getpid():
+        if execution.inherited:
             _end_fork(execution)
         sessions.current.commit()
         raise
     except BaseException:
-        if execution.pid != os.getpid():
+        if execution.inherited:
             _end_fork(execution)
         _roll_back(sessions.current)
         raise
-    if execution.pid != os.getpid():
+    if execution.inherited:
         _end_fork(execution)
     conclude(execution, result)
     return result

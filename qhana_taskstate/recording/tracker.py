@@ -230,10 +230,11 @@ class Tracker(Recorder):
                 if not written:
                     execution.lines.extendleft(reversed(reports.lines))
                     execution.publications[:0] = reports.publications
-                    execution.progress_dirty = execution.progress_dirty or reports.progress is not None
+                    if reports.progress is not None:
+                        execution.give_back_progress()
             if not shown and reports.progress is not None:
                 # A plugin holds the row: the next flush shows it.
-                execution.progress_dirty = True
+                execution.give_back_progress()
 
     def _report(self, execution: Execution, reports: Reports) -> bool:
         """Write reports, or what the database takes of them; returns whether the row of the task shows them."""

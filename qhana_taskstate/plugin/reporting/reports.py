@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from operator import length_hint
 from typing import TypeVar
 
+from ...context.current import execution_here
+from ...context.reported import NOTHING, Loop
 from ...context.reporter import reporting_execution
 from ...errors import ProgressError, TextTooLongError
-from ...facts import Progress
 
 T = TypeVar("T")
 
@@ -37,25 +38,36 @@ def report_progress(
     reports for it where no other execution runs in the process; elsewhere run it through `taskstate.bound`. A process
     that a plugin task has started reports nothing, and warns once.
     """
-    numbers = {"value": value, "start": start, "target": target}
-    checked = {name: _number(name, number) for name, number in numbers.items() if number is not None}
-    if "value" not in checked:
-        raise ProgressError("progress value None is no number; report how far the task has come")
-    if unit is not None and not isinstance(unit, str):
+    execution = execution_here()
+    if execution is None or execution.inherited:
+        execution = reporting_execution()
+    _, first, last, name = NOTHING if execution is None else execution.reported
+    # This is called in loops: what is right as it is, or was said before, is only looked at.
+    try:
+        # Infinities and NaN times zero are NaN; what no float can hold overflows.
+        if (type(value) is not int and type(value) is not float) or value * 0.0 != 0.0:
+            value = _number("value", value)
+    except OverflowError:
+        value = _number("value", value)
+    if start is not None and start is not first:
+        first = _number("start", start)
+    if target is not None and target is not last:
+        last = _number("target", target)
+    if unit is not None and unit is not name:
+        name = _checked_unit(unit)
+    if execution is not None:
+        execution.reported = (value, first, last, name)
+        loop = execution.loop
+        if loop is not None:
+            loop.said = loop.begun
+
+
+def _checked_unit(unit: object) -> str:
+    if not isinstance(unit, str):
         raise ProgressError(f"progress unit {unit!r} is no text")
-    if unit is not None and len(unit) > UNIT_LENGTH:
+    if len(unit) > UNIT_LENGTH:
         raise TextTooLongError(f"progress unit of {len(unit)} characters is too long; {UNIT_LENGTH} are kept")
-    execution = reporting_execution()
-    if execution is None:
-        return
-    before = execution.progress or Progress(0.0)
-    execution.progress = Progress(
-        checked["value"],
-        checked.get("start", before.start),
-        checked.get("target", before.target),
-        before.unit if unit is None else unit,
-    )
-    execution.progress_dirty = True
+    return unit
 
 
 def _number(name: str, number: object) -> float:
@@ -66,7 +78,8 @@ def _number(name: str, number: object) -> float:
         converted = math.nan
     if not math.isfinite(converted):
         raise ProgressError(f"progress {name} {number!r} is no finite number")
-    return converted
+    # A plain one as it is: the next report often has the very same target, which then needs no look.
+    return number if type(number) is int or type(number) is float else converted
 
 
 def track(iterable: Iterable[T], *, total: float | None = None, unit: str = "items") -> Iterator[T]:
@@ -82,13 +95,26 @@ def track(iterable: Iterable[T], *, total: float | None = None, unit: str = "ite
         The items.
     """
     known = length_hint(iterable, -1) if total is None else _number("total", total)
-    count = 0
     report_progress(0, start=0, target=known if known >= 0 else 1, unit=unit)
-    for item in iterable:
-        yield item
-        count += 1
-        report_progress(count, target=known if known >= 0 else count + 1)
-    report_progress(count, target=known if known >= 0 else count)
+    execution = reporting_execution()
+    if execution is None:
+        for item in iterable:
+            yield item
+        return
+    loop = execution.loop = Loop(known if known >= 0 else None, unit, execution.loop)
+    try:
+        # Counted by what goes through the items, since a statement of its own would cost as much as all the rest.
+        for loop.begun, item in enumerate(iterable, 1):
+            yield item
+        loop.ended = True
+    finally:
+        loop.over = True
+        if loop.ended or loop.speaks:
+            execution.reported = loop.values()
+        if execution.loop is loop:
+            outer = execution.loop = loop.outer
+            if outer is not None:
+                outer.said = outer.begun
 
 
 def add_log(text: str) -> None:
@@ -105,6 +131,8 @@ def add_log(text: str) -> None:
     """
     if not isinstance(text, str):
         raise TypeError(f"a log entry is a text, not {type(text).__name__} {text!r}; use str()")
-    execution = reporting_execution()
+    execution = execution_here()
+    if execution is None or execution.inherited:
+        execution = reporting_execution()
     if execution is not None and text:
         execution.lines.append(text)

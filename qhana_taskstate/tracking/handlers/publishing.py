@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -78,7 +77,7 @@ def on_before_task_publish(
 
 
 def _note(publisher: Publisher, publication: Publication) -> None:
-    if isinstance(publisher, Execution) and (publisher.closed or publisher.pid != os.getpid()):
+    if isinstance(publisher, Execution) and (publisher.closed or publisher.inherited):
         # A thread that outlived its execution, or a process that it forked: nothing else registers for these.
         _register_now(publisher.ref, publication)
         return

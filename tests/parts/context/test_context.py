@@ -80,13 +80,11 @@ def test_raw_thread_belongs_only_if_it_is_bound() -> None:
 
 def test_progress_reported_while_it_is_taken_is_not_lost() -> None:
     running = execution()
-    running.progress = Progress(1.0)
-    running.progress_dirty = True
+    running.reported = (1.0, 0.0, 100.0, "%")
 
     assert running.take_progress() == Progress(1.0)
     assert running.take_progress() is None
-    running.progress = Progress(2.0)
-    running.progress_dirty = True
+    running.reported = (2.0, 0.0, 100.0, "%")
     assert running.take_progress() == Progress(2.0)
 
 
