@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session, scoped_session
 from .. import registry
 from ..errors import NotConfiguredError, SettingsError
 from ..settings.keywords import SettingKeywords
-from ..settings.values import Settings, setting_names
+from ..settings.values import PREFIX, Settings, setting_names
 from . import late
+from .watching import watch
 
 if TYPE_CHECKING:
     from ..database.engine import Database
@@ -102,10 +103,20 @@ class Assembled:
 
     def _on_configured(self, sender: Celery, **_: Any) -> None:
         # Celery's configuration was read again, by `config_from_object` for example.
-        parts = self._parts
-        if parts is None or sender is not self._app:
+        if self._parts is not None and sender is self._app:
+            watch(sender.conf, self, self._on_set)
+            self._on_set(set(map(PREFIX.__add__, setting_names())))
+
+    def _on_set(self, names: set[str]) -> None:
+        """Say of settings that come too late that they do.
+
+        Raises:
+            SettingsError: If one is unknown or makes no sense.
+        """
+        parts, app = self._parts, self._app
+        if parts is None or app is None:
             return
-        changed = late.wiring.changed_settings(sender, self._given, parts.settings)
+        changed = [name for name in late.wiring.changed_settings(app, self._given, parts.settings) if name in names]
         if changed:
             logger.warning(
                 "%s came after the settings were first used, and changes nothing; configure the app before, or call "
@@ -144,6 +155,7 @@ class Assembled:
             with self._guard:
                 if self._parts is None:
                     self._parts = late.wiring.Parts(self.app, self._given, self._sender)
+                    watch(self.app.conf, self, self._on_set)
         return self._parts
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -177,3 +178,68 @@ def test_a_configuration_that_is_read_again_unchanged_is_no_warning(
     app.conf.get("taskstate_public_url")
 
     assert "first used" not in caplog.text
+
+
+LATE = [
+    lambda app, name, value: setattr(app.conf, name, value),
+    lambda app, name, value: app.conf.__setitem__(name, value),
+    lambda app, name, value: app.conf.update({name: value}),
+    lambda app, name, value: app.conf.update(**{name: value}),
+    lambda app, name, value: app.conf.setdefault(name, value),
+    lambda app, name, value: app.add_defaults({name: value}),
+]
+
+
+@pytest.mark.parametrize("name", ["taskstate_public_url", "TASKSTATE_PUBLIC_URL", "CELERY_TASKSTATE_PUBLIC_URL"])
+@pytest.mark.parametrize("put", LATE)
+def test_setting_that_is_set_after_the_first_use_is_named_in_a_warning(
+    app: Celery, put: Callable[[Celery, str, object], None], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = TaskState(app, database_url="sqlite://")
+    assert state.settings.public_url is None
+
+    put(app, name, "https://late.example")
+    put(app, "task_acks_late_of_ours", True)
+
+    assert caplog.text.count("taskstate_public_url came after the settings were first used") == 1
+    state.init_app(app)
+    assert str(state.settings.public_url) == "https://late.example"
+    put(app, name, "https://late.example")
+    assert caplog.text.count("first used") == 1
+    assert app.conf.task_acks_late_of_ours is True
+
+
+@pytest.mark.parametrize("put", LATE)
+@pytest.mark.parametrize(
+    ("name", "value"), [("taskstate_databse_url", URL), ("taskstate_lost_after_seconds", "soon")], ids=["name", "value"]
+)
+def test_wrong_setting_after_the_first_use_is_an_error_where_it_is_set_and_leaves_nothing(
+    app: Celery, put: Callable[[Celery, str, object], None], name: str, value: str
+) -> None:
+    state = TaskState(app, database_url="sqlite://")
+    assert state.settings.public_url is None
+
+    with pytest.raises(SettingsError, match=name):
+        put(app, name, value)
+
+    assert name not in app.conf
+    state.init_app(app)
+    assert state.settings.public_url is None
+
+
+def test_configuration_that_is_watched_can_be_copied_and_its_app_pickled(app: Celery) -> None:
+    state = TaskState(app, database_url="sqlite://")
+    assert state.settings.public_url is None
+    app.conf.task_acks_late = True
+    assert app.conf.copy().task_acks_late is True
+    assert pickle.loads(pickle.dumps(app)).conf.task_acks_late is True  # noqa: S301  (ours)
+
+
+def test_misspelt_setting_of_a_module_that_comes_after_the_first_use_is_named(
+    app: Celery, module: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    state = TaskState(app, database_url="sqlite://")
+    assert state.settings.public_url is None
+    app.config_from_object(module(TASKSTATE_PUBLIC_ULR="https://x"), force=True)
+    app.conf.get("task_acks_late")
+    assert "unknown setting 'TASKSTATE_PUBLIC_ULR'" in caplog.text
