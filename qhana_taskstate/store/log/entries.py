@@ -7,8 +7,8 @@ that it comes first, and only once although two may do it at the same moment.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, LargeBinary, case, cast, delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
@@ -20,7 +20,8 @@ from ...database.tables.runner import task_table
 from ..task.locks import lock_task
 from .text import Entry, clean, column_limit, join, tail
 
-_PAGE: Final = 200
+#: How many entries are read at once, at first and at most.
+_PAGE, _LARGEST_PAGE = 200, 10_000
 
 
 def append(connection: Connection, task_id: int, entries: Sequence[str | Entry], *, column: bool = True) -> None:
@@ -80,8 +81,7 @@ def read(connection: Connection | Session, task_id: int) -> str:
     joined = join(entries)
     if joined.endswith(column):
         return joined
-    dialect = connection.get_bind().dialect if isinstance(connection, Session) else connection.dialect
-    if len(joined.encode()) > column_limit(dialect.name):
+    if len(joined.encode()) > column_limit(_dialect(connection)):
         return joined
     foreign = _foreign_lines(joined, column)
     if not foreign:
@@ -105,18 +105,43 @@ def read_tail(connection: Connection | Session, task_id: int, limit: int) -> str
     return f"[{characters - len(text):,} characters of the log are left out here]\n{text}"
 
 
+def read_after(connection: Connection, task_id: int, after: int) -> tuple[str | None, int]:
+    """Return what of a log follows its first `after` characters, and how many characters the whole log has.
+
+    A reader that knows most of a long log costs what it does not know: the database counts, and sends that alone.
+
+    Returns:
+        The text, None if the log has fewer characters; and the number of characters.
+    """
+    # What a runner wrote into its column only counts in a short log; see `read`.
+    characters = _characters(connection, task_id)
+    if characters <= column_limit(connection.dialect.name) or after == 0:
+        whole = read(connection, task_id)
+        return whole[after:] if after <= len(whole) else None, len(whole)
+    wanted = characters - after
+    if wanted <= 0:
+        return None if wanted else "", characters
+    newest, _ = _newest(connection, task_id, wanted, measure=len)
+    return "".join(entry.text if entry.glued else f"\n{entry.text}" for entry in newest)[-wanted:], characters
+
+
+def _dialect(connection: Connection | Session) -> str:
+    return connection.get_bind().dialect.name if isinstance(connection, Session) else connection.dialect.name
+
+
 def _characters(connection: Connection | Session, task_id: int) -> int:
     # `length` counts bytes on MySQL, and SQLite does not know `char_length`.
-    is_sqlite = (
-        connection.get_bind().dialect.name == "sqlite"
-        if isinstance(connection, Session)
-        else (connection.dialect.name == "sqlite")
-    )
+    is_sqlite = _dialect(connection) == "sqlite"
     length = func.length(log_table.c.text) if is_sqlite else func.char_length(log_table.c.text)
-    counted = connection.execute(
-        select(func.sum(length + case((log_table.c.glued, 0), else_=1))).where(log_table.c.task_id == task_id)
-    ).scalar_one()
-    return int(counted) - 1
+    mine = log_table.c.task_id == task_id
+    # As `join` has it: no line break before the first text.
+    first = connection.execute(
+        select(log_table.c.id, log_table.c.glued).where(mine, log_table.c.text != "").order_by(log_table.c.id).limit(1)
+    ).one_or_none()
+    if first is None:
+        return 0
+    counted = select(func.sum(length + case((log_table.c.glued, 0), else_=1))).where(mine, log_table.c.id >= first.id)
+    return int(connection.execute(counted).scalar_one()) - (not first.glued)
 
 
 def refresh_column(connection: Connection, task_id: int) -> None:
@@ -144,25 +169,38 @@ def refresh_column(connection: Connection, task_id: int) -> None:
         connection.execute(update(task_table).where(task_table.c.id == task_id).values(task_log=text))
 
 
-def _newest(connection: Connection | Session, task_id: int, limit: int) -> tuple[list[Entry], bool]:
-    """Return the newest entries, oldest first, that fill `limit` bytes, and whether these are all."""
+def _bytes(text: str) -> int:
+    return len(text.encode())
+
+
+def _newest(
+    connection: Connection | Session, task_id: int, limit: int, *, measure: Callable[[str], int] = _bytes
+) -> tuple[list[Entry], bool]:
+    """Return the newest entries, oldest first, that fill `limit` as `measure` counts, and whether these are all.
+
+    Of the oldest of them only the end, if it does not fit as a whole.
+    """
     entries: list[Entry] = []
-    size = 0
+    size, page_size = 0, _PAGE
     last: int | None = None
+    # An entry may be as long as a log: no more of it comes over the wire than may be needed.
+    is_sqlite = _dialect(connection) == "sqlite"
+    text = func.substr(log_table.c.text, -limit - 1) if is_sqlite else func.right(log_table.c.text, limit + 1)
     while size <= limit:
-        query = select(log_table.c.id, log_table.c.text, log_table.c.glued).where(log_table.c.task_id == task_id)
+        query = select(log_table.c.id, text.label("text"), log_table.c.glued).where(log_table.c.task_id == task_id)
         if last is not None:
             query = query.where(log_table.c.id < last)
-        page = connection.execute(query.order_by(log_table.c.id.desc()).limit(_PAGE)).all()
+        page = connection.execute(query.order_by(log_table.c.id.desc()).limit(page_size)).all()
         for row in page:
             entries.append(Entry(row.text, row.glued))
-            size += len(row.text.encode()) + 1
+            size += measure(row.text) + (not row.glued)
             last = row.id
             if size > limit:
                 break
         else:
-            if len(page) < _PAGE:
+            if len(page) < page_size:
                 return entries[::-1], True
+        page_size = min(2 * page_size, _LARGEST_PAGE)
     return entries[::-1], False
 
 

@@ -105,17 +105,16 @@ class Tasks:
         state = self._site.taskstate()
         with state.sessions.explaining(), state.database.reading() as connection:
             seen = wait.glance(connection, task_id) if task_id <= LARGEST_ID else None
-            whole = entries.read(connection, task_id) if seen is not None else ""
+            text, offset = entries.read_after(connection, task_id, query["after"]) if seen is not None else ("", 0)
         if seen is None:
             not_found()
-        after = query["after"]
-        if after > len(whole):
-            refuse("query", "after", f"the log has {len(whole)} characters; pass at most that")
+        if text is None:
+            refuse("query", "after", f"the log has {offset} characters; pass at most that")
         headers = {"Cache-Control": "private, no-cache"}
         if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
-            headers["X-Log-Offset"] = str(len(whole))
-            return Response(whole[after:], mimetype="text/plain", headers=headers)
-        return _json({"log": whole[after:], "offset": len(whole), "finished": seen.finished})
+            headers["X-Log-Offset"] = str(offset)
+            return Response(text, mimetype="text/plain", headers=headers)
+        return _json({"log": text, "offset": offset, "finished": seen.finished})
 
     def executions(self, task_id: int) -> Any:
         """Show the Celery messages of a task: attempts, times, workers, failures; tracebacks to who may change it."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import event, func, select, text, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import DetachedInstanceError
 
@@ -43,6 +43,52 @@ def write_column(session: Session, task: ProcessingTask, value: str) -> None:
     """Do what a plugin runner does, which knows no entries."""
     session.connection().execute(update(task_table).where(task_table.c.id == task.id).values(task_log=value))
     session.commit()
+
+
+class TestReadAfter:
+    def test_it_is_the_end_of_the_whole_log_at_every_offset(self, current: Session, task: ProcessingTask) -> None:
+        task.task_log = ""
+        for number in range(700):
+            task.add_task_log_entry("ü" * (number % 7) + f"line {number}" + "\n" * (number % 3 == 0))
+            task.task_log += "glued" * (number % 5 == 0)
+        task.add_task_log_entry("one entry as long as a log\n" * 5000)
+        task.add_task_log_entry("last", commit=True)
+        connection = current.connection()
+        whole = entries.read(connection, task.id)
+
+        for after in (0, 1, 5_000, 9_000, len(whole) - 100_000, len(whole) - 5, len(whole) - 4, len(whole)):
+            assert entries.read_after(connection, task.id, after) == (whole[after:], len(whole)), after
+        assert entries.read_after(connection, task.id, len(whole) + 1) == (None, len(whole))
+
+    @pytest.mark.parametrize("log", ["", "short", "ü\n"])
+    def test_a_short_log_is_read_whole(self, current: Session, task: ProcessingTask, log: str) -> None:
+        task.task_log = log
+        current.commit()
+        connection = current.connection()
+
+        for after in range(len(log) + 1):
+            assert entries.read_after(connection, task.id, after) == (log[after:], len(log))
+        assert entries.read_after(connection, task.id, len(log) + 1) == (None, len(log))
+
+    def test_only_what_follows_comes_over_the_wire(self, current: Session, task: ProcessingTask) -> None:
+        task.task_log = "x" * 15_000 + "\n"
+        for _ in range(9):
+            task.add_task_log_entry("\n".join(["y" * 15_000] * 3))
+        current.commit()
+        connection = current.connection()
+        whole = len(entries.read(connection, task.id))
+        read: list[str] = []
+
+        def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            read.append(statement)
+
+        event.listen(connection, "before_cursor_execute", note)
+        text, characters = entries.read_after(connection, task.id, whole - 3)
+        event.remove(connection, "before_cursor_execute", note)
+
+        assert (text, characters) == ("yyy", whole)
+        assert len(read) == 3
+        assert "substr(" in read[-1] or "right(" in read[-1]
 
 
 class TestAddTaskLogEntry:
