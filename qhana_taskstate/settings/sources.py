@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import SettingsError
+from .lease_time import check_lease_time
 from .values import ENVIRONMENT_PREFIX, FIELDS, PREFIX, Settings
 
 logger = logging.getLogger(__name__)
@@ -72,11 +73,7 @@ def read_settings(
     for key, given in keywords.items():
         found[_known(key, key)] = (key, given)
     settings = Settings(**{name: _parsed(name, label, value) for name, (label, value) in found.items()})
-    if settings.lost_after_seconds < 2 * settings.heartbeat_seconds:
-        raise SettingsError(
-            f"taskstate_lost_after_seconds is {settings.lost_after_seconds:g}, taskstate_heartbeat_seconds "
-            f"{settings.heartbeat_seconds:g}: healthy tasks would look lost; make it at least twice the heartbeat"
-        )
+    check_lease_time(settings.heartbeat_seconds, settings.lost_after_seconds)
     return settings
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Final
 
+from .lease_time import HEARTBEAT_SECONDS, HOLD_SECONDS, LEASE_SECONDS
 from .parsing import (
     DAY,
     allowed_networks,
@@ -80,15 +81,15 @@ class Settings:
     test_database_url: str | None = _setting("sqlite://", optional_text, secret=True)
     error_status: str = _setting("ERROR", error_word)
     wire_error_status: str = _setting("FAILURE", error_word)
-    heartbeat_seconds: float = _setting(10.0, seconds)
-    lost_after_seconds: float = _setting(30.0, seconds)
+    heartbeat_seconds: float = _setting(HEARTBEAT_SECONDS, seconds)
+    lost_after_seconds: float = _setting(LEASE_SECONDS, seconds)
     flush_interval_seconds: float = _setting(0.5, seconds)
     log_column_bytes: int = _setting(60 * 1024, count)
     capture_log_level: int | None = _setting(None, log_level)
     track: tuple[str, ...] = _setting((), task_names)
     db_id_finishes: bool = _setting(True, switch)
     canvas_progress: bool = _setting(True, switch)
-    hold_seconds: float = _setting(35.0, seconds)
+    hold_seconds: float = _setting(HOLD_SECONDS, seconds)
     keep_facts_seconds: float = _setting(600.0, seconds)
     publish_deadline_seconds: float = _setting(7 * DAY, seconds)
     missing_after_seconds: float = _setting(300.0, seconds)
