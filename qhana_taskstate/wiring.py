@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
-import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,13 +15,10 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
-from . import registry
 from .broker import doctor_task, kept_messages
-from .broker.connection import brief_connection
 from .broker.redelivery import redelivery_seconds
 from .broker.results import stored_success
 from .broker.search import Broker
-from .context import current
 from .database import schema
 from .database.engine import Database
 from .database.explain import explain
@@ -39,27 +35,12 @@ from .settings.values import FIELDS, PREFIX, Settings
 from .tracking import selection
 from .upkeep.pruning import OutputsHook, Pruner
 from .upkeep.round import Upkeep
-from .webhooks import deliverer
 from .webhooks.deliverer import Deliverer
-from .webhooks.waking.sender import Sender, send
+from .webhooks.waking import wake_message
+from .webhooks.waking.sender import Sender
+from .webhooks.waking.wake_message import Waker
 
 logger = logging.getLogger(__name__)
-
-
-#: A message that wakes the deliveries is worth nothing after so many seconds: others were sent meanwhile.
-_DELIVER_EXPIRES_SECONDS = 60.0
-
-
-#: How long to wait for a broker that does not answer when such a message is sent.
-_SEND_SECONDS = 1
-
-
-#: Longest time of a run of the deliveries, beyond all that its own limits allow.
-_DELIVER_LIMIT_SECONDS = 600
-
-
-#: How long the end of a process is held up at most by the message that wakes the deliveries.
-_EXIT_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,17 +63,19 @@ class Parts:
         sender: Sends the messages that wake the deliveries.
 
     Attributes:
+        app: The Celery app.
         settings: The settings.
         database: The database.
         sessions: Where the current session comes from.
         pruner: Removes old tasks.
         upkeep: Finds what was lost.
         tracker: Records facts.
+        waker: Wakes the deliveries.
         deliverer: Tells subscribers.
     """
 
     def __init__(self, app: Celery, given: Given, sender: Sender) -> None:
-        self._app = app
+        self.app = app
         self._sender = sender
         self.settings = _read_settings(app, given)
         self.database = _database(self.settings, _engine(given, self.settings))
@@ -121,56 +104,23 @@ class Parts:
             settle_own=self.upkeep.settler.settle_own,
         )
         self.tracker = Tracker(self.database, self.sessions, self.settings, upkeep_part)
-        self.deliverer = Deliverer(self.database, self.tracker.write, self.settings, self._send_deliver)
+        self.waker = Waker(app, self.settings, sender, self.tracker, run=lambda: self.deliverer.run())
+        self.deliverer = Deliverer(self.database, self.tracker.write, self.settings, self.waker.send)
         self.tracker.wake_deliveries = self.deliverer.wake
-        self.database.announce = self._after_owing_commit
-        atexit.register(self.tell_at_exit)
+        self.database.announce = self.waker.after_commit
+        atexit.register(self.waker.at_exit)
         # Called before the one above: what is written last may owe somebody something.
         atexit.register(self.tracker.leave)
 
-    def _after_owing_commit(self) -> None:
-        try:
-            if self._app.conf.task_always_eager:
-                # Nobody else would: without a broker there are no workers.
-                self.deliverer.run()
-            else:
-                if not self.tracker.makes_no_threads:
-                    self._sender.begin()
-                self.tracker.owe()
-        except Exception:
-            # Upkeep wakes the deliveries again; the caller who committed must not suffer.
-            logger.exception("the deliveries could not be woken")
-
-    def tell_at_exit(self) -> None:
-        """Send what wakes the deliveries before the daemon threads that do so are gone: a script may end at once."""
-        deadline = time.monotonic() + _EXIT_SECONDS
-        self.tracker.tell_at_exit(_EXIT_SECONDS)
-        self._sender.drain(max(0.0, deadline - time.monotonic()))
-
-    def _send_deliver(self, seconds: float) -> None:
-        message = functools.partial(self._publish_deliver, seconds)
-        if self.tracker.makes_no_threads:
-            send(message)
-        else:
-            self._sender.send(message)
-
-    def _publish_deliver(self, seconds: float) -> None:
-        with current.detached(), brief_connection(self._app, _SEND_SECONDS) as connection:
-            self._app.send_task(
-                deliverer.TASK_NAME,
-                connection=connection,
-                countdown=seconds or None,
-                queue=self.settings.webhook_queue,
-                expires=seconds + _DELIVER_EXPIRES_SECONDS,
-                ignore_result=True,
-                retry=False,
-            )
+    def leave(self) -> None:
+        """Write what waits for the database, and send what is owed, before this process ends."""
+        self.tracker.leave()
+        self.waker.at_exit()
 
     def close(self) -> None:
         """End what they do in this process; what waits to be written or delivered goes first, for a few seconds."""
-        self.tracker.leave()
-        self.tell_at_exit()
-        for farewell in (self.tracker.leave, self.tell_at_exit):
+        self.leave()
+        for farewell in (self.tracker.leave, self.waker.at_exit):
             atexit.unregister(farewell)
         if not self.sessions.hosted:
             self.sessions.current.close()
@@ -193,21 +143,7 @@ def register_tasks(app: Celery) -> None:
         return
     _registered.add(app)
 
-    @app.task(
-        name=deliverer.TASK_NAME,
-        shared=False,
-        ignore_result=True,
-        acks_late=False,
-        # A host's limits for its own tasks may be shorter than a call may take.
-        time_limit=_DELIVER_LIMIT_SECONDS,
-        soft_time_limit=_DELIVER_LIMIT_SECONDS,
-        max_retries=0,
-    )
-    def deliver() -> int | None:
-        """Tell subscribers what they are owed."""
-        found = registry.find(app)
-        return None if found is None else found.deliverer.run()
-
+    wake_message.register(app)
     doctor_task.register(app)
 
 

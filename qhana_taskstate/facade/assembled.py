@@ -156,6 +156,7 @@ class Assembled:
                 if self._parts is None:
                     self._parts = late.wiring.Parts(self.app, self._given, self._sender)
                     watch(self.app.conf, self, self._on_set)
+                    registry.hand_down(self, self._parts)
         return self._parts
 
     @property
@@ -197,12 +198,12 @@ class Assembled:
             self._parts.close()
             # Last: the thread, and what is sent at the end, ask for the parts, and would make others.
             self._parts = None
+            registry.hand_down(self, None)
 
     def leave(self) -> None:
         """Write what waits for the database, and send what is owed, before this process ends; makes no parts for it."""
         if self._parts is not None:
-            self._parts.tracker.leave()
-            self._parts.tell_at_exit()
+            self._parts.leave()
 
     def upgrade(self) -> None:
         """Bring the schema of the database up to date; safe to repeat, and twice at once.

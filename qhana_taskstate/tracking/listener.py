@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
-    """What the handlers need of a `TaskState`."""
+    """What the handlers need of the parts of a `TaskState`."""
 
     @property
     def app(self) -> Celery:
@@ -30,12 +30,9 @@ class Listener(Protocol):
     def tracker(self) -> Tracker:
         """Where facts go."""
 
-    def leave(self) -> None:
-        """Write what waits for the database, and send what is owed, before this process ends."""
-
 
 #: Returns the listener of an app, or of the process for None; None where there is none.
-find: Callable[[Celery | None], Listener | None] = registry.find
+find: Callable[[Celery | None], Listener | None] = registry.parts
 
 
 def never_fails(handler: Callable[..., None]) -> Callable[..., None]:

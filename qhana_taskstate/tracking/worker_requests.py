@@ -82,7 +82,7 @@ class TrackedRequest(Request):
 
     def _tell(self, fact: Callable[[Tracker], None]) -> None:
         try:
-            parent: Parent | None = registry.find(self.app) if self.app is not None else None
+            parent: Parent | None = registry.parts(self.app) if self.app is not None else None
             if parent is not None:
                 fact(parent.tracker)
         except Exception:

@@ -14,7 +14,6 @@ from typing import Final, Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..context.header import OWN_TASK_PREFIX
 from ..database.dialects import database_time
 from ..database.engine import Database
 from ..database.faults import is_gone
@@ -30,9 +29,6 @@ from .waking import wake_rows
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-#: Name of the Celery task.
-TASK_NAME: Final = f"{OWN_TASK_PREFIX}deliver"
 
 #: Calls that one run makes at once, each in a thread of its own.
 CALLS_AT_ONCE: Final = 8

@@ -33,7 +33,7 @@ def main(what: str, task_id: int) -> int:
     if what == "exit":
         return 0
     # So that the child inherits a used transport, and the threads that it does not have.
-    taskstate.parts.tell_at_exit()
+    taskstate.parts.waker.at_exit()
     tell()
     with warnings.catch_warnings():
         # Python 3.12 warns of what this is all about.
@@ -42,7 +42,7 @@ def main(what: str, task_id: int) -> int:
     if child == 0:
         change(task_id, 2)
         tell()
-        taskstate.parts.tell_at_exit()
+        taskstate.parts.waker.at_exit()
         os._exit(0)
     _, status = os.waitpid(child, 0)
     change(task_id, 3)

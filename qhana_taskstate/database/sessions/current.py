@@ -17,7 +17,8 @@ def current_sessions() -> Sessions:
     Raises:
         NotConfiguredError: If there is none.
     """
-    found: Sessions = registry.get().sessions
+    parts = registry.parts() or registry.get().parts
+    found: Sessions = parts.sessions
     return found
 
 
@@ -37,8 +38,8 @@ def current_session() -> Session:
 
 def current_settings() -> Settings:
     """Return the settings of the process's `TaskState`, or the defaults where there is none."""
-    found = registry.find()
-    settings: Settings = _DEFAULTS if found is None else found.settings
+    parts = registry.parts()
+    settings: Settings = _DEFAULTS if parts is None else parts.settings
     return settings
 
 

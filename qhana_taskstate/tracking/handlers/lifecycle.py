@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
+from ... import registry
 from ...broker import workers
 from ...database import schema
 from ...errors import DatabaseUnavailableError, SchemaError, SettingsError
@@ -26,12 +27,12 @@ _CATCH_UP_SECONDS: Final = 1.0
 @never_fails
 def on_worker_init(sender: Any, **_: Any) -> None:
     """Check settings and schema when a worker starts; a worker with wrong settings does not."""
-    listener = find(sender.app)
-    if listener is not None:
-        try:
+    try:
+        listener = find(sender.app)
+        if listener is not None:
             prepare_worker(listener)
-        except SettingsError as exc:
-            raise SystemExit(f"the worker does not start: {exc}") from exc
+    except SettingsError as exc:
+        raise SystemExit(f"the worker does not start: {exc}") from exc
 
 
 def prepare_worker(listener: Listener) -> None:
@@ -96,6 +97,7 @@ def _catch_up_from_event_loop(tracker: Tracker, timer: Any) -> None:
 @never_fails
 def on_leaving(sender: Any = None, **_: Any) -> None:
     """Write what waits for the database before this process ends."""
-    listener = find(None)
-    if listener is not None:
-        listener.leave()
+    # Not its parts, which would be made for this.
+    state = registry.find()
+    if state is not None:
+        state.leave()

@@ -248,7 +248,7 @@ def test_command_that_ends_at_once_has_sent_the_message_that_wakes_the_deliverie
     with redis.Redis.from_url(url) as broker:
         for sent in (1, 2, 3):
             _end_a_task(state, out_of_order)
-            state.parts.tell_at_exit()
+            state.parts.waker.at_exit()
             with state.database.transaction() as connection:
                 # Otherwise a message of this process would still count as on its way.
                 connection.execute(delete(upkeep_table))

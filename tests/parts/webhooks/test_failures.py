@@ -17,14 +17,14 @@ import pytest
 import redis
 from sqlalchemy import select
 
-from qhana_taskstate import TaskState, wiring
+from qhana_taskstate import TaskState
 from qhana_taskstate.context.header import HEADER
 from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.testing.plugin import StartWorker
 from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
 from qhana_taskstate.testing.redis_server import RedisServer
 from qhana_taskstate.testing.server import free_port
-from qhana_taskstate.webhooks.deliverer import TASK_NAME
+from qhana_taskstate.webhooks.waking import wake_message
 from tests.apps.factory import make_app
 from tests.apps.jobs import half_way, say, spawn
 from tests.parts.webhooks.conftest import SECRET, SOON, MakeState
@@ -82,7 +82,7 @@ def test_messages_go_to_the_queue_of_the_setting_and_belong_to_no_task(
         seen.append(dict(message.headers))
         message.ack()
         consumer.close()
-    assert seen[0]["task"] == TASK_NAME
+    assert seen[0]["task"] == wake_message.TASK_NAME
     assert seen[0].get(HEADER) is None
     assert seen[0]["expires"] is not None
     other = "jobs" if queue else "hooks"
@@ -251,7 +251,7 @@ def test_change_whose_message_expired_before_a_worker_was_there_is_told(
     receiver: WebhookReceiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(wiring, "_DELIVER_EXPIRES_SECONDS", 0.5)
+    monkeypatch.setattr(wake_message, "_EXPIRES_SECONDS", 0.5)
     client = make_client(broker_url)
     task = subscribed_task(client, webhook_href=receiver.href(), event="details")
     task.progress_value = 3
