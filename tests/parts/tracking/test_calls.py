@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -27,12 +29,40 @@ def nothing() -> None:
     """Do nothing."""
 
 
+def _floors() -> dict[str, int]:
+    """Return how high each folder stands, as the layers of `pyproject.toml` say: the highest has the largest number."""
+    settings = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    (layers,) = [found["layers"] for found in settings["tool"]["importlinter"]["contracts"] if "layers" in found]
+    return {
+        folder.strip(): floor for floor, layer in enumerate(reversed(layers)) for folder in re.split(r"[|:]", layer)
+    }
+
+
 class Counter:
-    """Counts, in the thread that runs the worker's tasks, the calls from the first handler to the last."""
+    """Counts, in the thread that runs the worker's tasks, the calls from the first handler to the last.
+
+    Attributes:
+        executions: The calls of each execution.
+        ups: Calls from a folder into one that stands higher, and from where.
+    """
 
     def __init__(self) -> None:
         self.executions: list[list[str]] = []
+        self.ups: list[str] = []
+        self._floors = _floors()
         self._calls: list[str] | None = None
+
+    def _floor(self, frame: FrameType) -> int:
+        path = frame.f_code.co_filename.removeprefix(_FOLDER)
+        return self._floors[path.partition("/")[0].removesuffix(".py")]
+
+    def _note_up(self, frame: FrameType) -> None:
+        caller = frame.f_back
+        while caller is not None and not caller.f_code.co_filename.startswith(_FOLDER):
+            caller = caller.f_back
+        if caller is not None and self._floor(frame) > self._floor(caller):
+            names = [f"{one.f_code.co_filename.removeprefix(_FOLDER)}:{one.f_code.co_name}" for one in (caller, frame)]
+            self.ups.append(" -> ".join(names))
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
@@ -44,6 +74,7 @@ class Counter:
                 self._calls = []
             if self._calls is not None:
                 self._calls.append(f"{code.co_filename.removeprefix(_FOLDER)}:{code.co_name}")
+                self._note_up(frame)
         elif event == "return" and handler == "on_task_postrun" and self._calls is not None:
             self.executions.append(self._calls)
             self._calls = None
@@ -61,7 +92,7 @@ def state(migrated_database_url: str) -> Iterator[TaskState]:
 
 
 @pytest.mark.databases("sqlite")
-def test_an_execution_that_does_nothing_makes_few_calls(state: TaskState) -> None:
+def test_an_execution_that_does_nothing_makes_few_calls_and_none_of_them_goes_up(state: TaskState) -> None:
     counter = Counter()
     threading.setprofile(counter)
     try:
@@ -76,3 +107,4 @@ def test_an_execution_that_does_nothing_makes_few_calls(state: TaskState) -> Non
     print(f"calls of an execution that does nothing: {counts}")
     # The first one of a process also starts its thread.
     assert counts[-1] <= MOST_CALLS, "\n".join(counter.executions[-1])
+    assert counter.ups == []
