@@ -15,10 +15,10 @@ from ..facade import TaskState
 from ..facade import taskstate as of_process
 from .access import Access, Check, nobody
 from .api.downloads import FileDownload
-from .api.events import Events
 from .api.health import Health
 from .api.metrics import Metrics
 from .api.resource import Resource
+from .api.streams import Events
 from .api.tasks import Tasks
 from .faults import Faults
 from .files import Files, FileUrl

@@ -10,7 +10,7 @@ from ...reading.as_json import fields
 from ...reading.rows.activity import ActivityWord
 from ...reading.rows.views import OutputView, StepView, TaskDetail, TaskView
 from ...reading.words import brief_clock, clock, duration, first_line, visible
-from ...webhooks.http.shown import shown_href
+from ...webhooks.http.shown_href import shown_href
 from ...webhooks.views import DeliveryView
 from . import tree
 from .boards import note, progress_words

@@ -11,7 +11,7 @@ from ...settings.values import Settings
 from ...settings.webhook_values import AllowedNetworks
 from ...texts import is_storable
 from ...webhooks.http.addresses import check_href
-from ...webhooks.http.shown import shown_href
+from ...webhooks.http.shown_href import shown_href
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from ...store.log import entries
 from ...store.progress import history
 from ...store.task import first_work
 from ...webhooks import replay, views
-from ...webhooks.http.shown import shown_href
+from ...webhooks.http.shown_href import shown_href
 from ..problems import not_found
 from ..site import Site
 from .curve import curve

@@ -12,7 +12,7 @@ from ssrfguard import DEFAULT_DENIED, AddressTable, Block, BlockedAddressError, 
 
 from ...errors import WebhookTargetError
 from ...settings.webhook_values import ENDS_IN_NUMBER, HOST, AllowedNetworks, a_label
-from .shown import CONTROL, shown_href
+from .shown_href import CONTROL, shown_href
 
 #: The longest webhook URL, in characters.
 MAX_HREF_CHARACTERS: Final = 2048

@@ -16,7 +16,7 @@ from qhana_taskstate.settings.sources import read_settings
 from qhana_taskstate.settings.webhook_values import AllowedNetworks
 from qhana_taskstate.webhooks.http.addresses import MAX_HREF_CHARACTERS, check_href, origin
 from qhana_taskstate.webhooks.http.resolving import open_socket
-from qhana_taskstate.webhooks.http.shown import shown_href
+from qhana_taskstate.webhooks.http.shown_href import shown_href
 
 NOTHING = AllowedNetworks()
 
