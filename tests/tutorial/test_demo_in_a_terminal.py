@@ -32,8 +32,8 @@ _MARK = "DEMO_OF_TEST"
 class Terminal:
     """A demo in a terminal of its own, where a person types."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        environment = environment_of(folder) | {"TERM": "xterm", "COLUMNS": "200"}
+    def __init__(self, folder: Path, *arguments: str, columns: int = 200) -> None:
+        environment = environment_of(folder) | {"TERM": "xterm", "COLUMNS": str(columns)}
         self._pid, self._descriptor = pty.fork()
         if self._pid == 0:
             os.chdir(ROOT)
@@ -119,11 +119,12 @@ def web_server() -> Iterator[str]:
 
 
 def test_person_is_asked_and_answers_in_the_terminal(tmp_path: Path) -> None:
-    terminal = Terminal(tmp_path)
+    terminal = Terminal(tmp_path, columns=80)
 
     terminal.see("how many clusters?")
-    terminal.type("many\n")
-    terminal.see("many")
+    for answer in ("many", "100000", "1"):
+        terminal.type(f"{answer}\n")
+        terminal.see(f"{answer} is not a whole number")
     terminal.type("4\n")
     terminal.see("until Ctrl-C")
     page = re.search(r"the page is at (\S+)", terminal.screen)

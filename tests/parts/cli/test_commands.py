@@ -18,8 +18,15 @@ from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 from sqlalchemy import text
 
-from qhana_taskstate import ProcessingTask, TaskState
+from qhana_taskstate import ProcessingTask, TaskFile, TaskState
 from qhana_taskstate.cli.group import taskstate as command_group
+from qhana_taskstate.cli.text import tables
+from qhana_taskstate.clock import now
+from qhana_taskstate.facts import ExecutionKey
+from qhana_taskstate.reading import tasks as reader
+from qhana_taskstate.states import ExecutionState
+from qhana_taskstate.store.closing.close import Closing, close
+from qhana_taskstate.store.executions.begin import Runner, begin
 from qhana_taskstate.store.task import jobs as task_jobs
 from qhana_taskstate.testing.waiting import wait_until
 from tests.apps import jobs
@@ -130,6 +137,19 @@ class TestList:
         assert "100 of 100 %" in one
         assert two.split()[1:4] == ["PENDING", "idle", "first"]
 
+    def test_narrow_terminal_has_the_note_below_its_row_and_no_line_too_long(self, offline: Offline) -> None:
+        failed_one = offline.task(task_name="a name that is far too long for a narrow terminal")
+        offline.taskstate.finish(failed_one.id, status="ERROR", log="the cause " * 20)
+        offline.task(task_name="short", progress_value=60)
+        with offline.taskstate.database.reading() as connection:
+            views = reader.list_tasks(connection, offline.taskstate.settings)
+
+        lines = tables.task_table(views, now(), columns=80)
+
+        assert max(map(len, lines)) <= 80
+        assert lines[0].split()[-1] != "NOTE"
+        assert any(line.startswith("      ") and "the cause" in line for line in lines)
+
     def test_filters(self, offline: Offline, run: Run) -> None:
         tasks = [offline.task(task_name=name) for name in ("alpha", "beta", "alphabet")]
         offline.taskstate.finish(tasks[0].id, status="ERROR")
@@ -165,6 +185,46 @@ class TestShow:
         assert "waits for input at step k: http://u" in shown
         assert "0  k  waits for input  http://u" in shown
         assert "log, the last 2 of 3 lines\n  two\n  three\n" in shown
+
+    @pytest.mark.parametrize("running", [False, True], ids=["at rest", "while its execution runs"])
+    @pytest.mark.parametrize("end", ["cancel", "finish"])
+    def test_step_that_nobody_answered_before_the_end_is_not_called_answered(
+        self, offline: Offline, run: Run, end: str, running: bool
+    ) -> None:
+        task = offline.task()
+        key = ExecutionKey("c")
+        with offline.taskstate.database.transaction() as connection:
+            job = task_jobs.take_up(connection, task.id)
+            runner = Runner(worker="w", host="h", pid=1, pid_started=None)
+            begin(connection, job.ref, key, name="job", runner=runner)
+        for step_id in ("first", "second"):
+            task.clear_previous_step(commit=True)
+            task.add_next_step(href="http://h", ui_href="http://u", step_id=step_id, commit=True)
+        if not running:
+            with offline.taskstate.database.transaction() as connection:
+                close(connection, job.ref, Closing(key=key, name="job", state=ExecutionState.SUCCESS))
+        getattr(offline.taskstate, end)(task.id)
+
+        shown = run("show", str(task.id)).stdout
+
+        assert "0  first  answered" in shown
+        assert "1  second  not answered" in shown
+
+    def test_local_file_shows_its_path_and_no_url(self, offline: Offline, run: Run, tmp_path: Path) -> None:
+        task = offline.task()
+        TaskFile(
+            task=task,
+            security_tag="t",
+            storage_provider="local_filesystem",
+            file_name="a.csv",
+            file_storage_data=str(tmp_path / "a.csv"),
+            file_type="custom",
+            mimetype="text/csv",
+        ).save(commit=True)
+        offline.taskstate.finish(task.id)
+        shown = run("show", str(task.id)).stdout
+        assert f"a.csv  custom  text/csv  {tmp_path / 'a.csv'}" in shown
+        assert "http" not in shown
 
     def test_the_whole_log_on_demand(self, offline: Offline, run: Run) -> None:
         task = offline.task(task_log="\n".join(map(str, range(50))))

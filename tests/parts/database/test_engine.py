@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import threading
 from pathlib import Path
 
@@ -19,6 +20,23 @@ from qhana_taskstate.database.engine import Database
 def test_url_that_names_no_database_is_a_settings_error(url: str) -> None:
     with pytest.raises(SettingsError, match="taskstate_database_url"):
         Database(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "extra"),
+    [
+        ("postgresql+psycopg://u:hidden@h/d", "psycopg", "postgresql"),
+        ("mysql+pymysql://u:hidden@h/d", "pymysql", "mysql"),
+        ("mariadb+pymysql://u:hidden@h/d", "pymysql", "mysql"),
+    ],
+)
+def test_driver_that_is_missing_names_the_extra_that_brings_one(
+    url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SettingsError, match=rf"pip install 'qhana_taskstate\[{extra}\]' brings") as seen:
+        _ = Database(url).engine
+    assert "hidden" not in str(seen.value)
 
 
 def test_database_that_cannot_be_reached_is_named_without_its_password() -> None:
