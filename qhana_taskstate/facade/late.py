@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ..broker import revoking as revoking
     from ..database import schema as schema
     from ..reading import resource as resource
-    from ..reading import wait as wait
     from ..recording import by_hand as by_hand
     from ..tracking import signals as signals
     from ..tracking.submission import on_commit as on_commit
@@ -29,7 +28,8 @@ _MODULES: Final = {
     "revoking": "broker.revoking",
     "schema": "database.schema",
     "resource": "reading.resource",
-    "wait": "reading.wait",
+    "wait": "reading.waiting.one",
+    "waiters": "reading.waiting.many",
     "by_hand": "recording.by_hand",
     "signals": "tracking.signals",
     "on_commit": "tracking.submission.on_commit",

@@ -9,12 +9,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from celery.local import Proxy
-from sqlalchemy.exc import DBAPIError
 
 from .. import registry
 from ..context import current as context
 from ..database.sessions.own_locks import refuse_own_lock
-from ..errors import DatabaseUnavailableError
 from ..facts import DESCRIBED_LOG_BYTES
 from ..models.subscription import TaskUpdateSubscription
 from ..models.task import ProcessingTask
@@ -24,11 +22,10 @@ from ..store.executions import lookup
 from . import late
 from .assembled import explained
 from .naming import id_of, row_of
-from .starting import Starting
+from .waiting import Waiting
 
 if TYPE_CHECKING:
     from ..upkeep.pruning import Pruned
-    from ..upkeep.settling import Settled
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class TaskState(Starting):
+class TaskState(Waiting):
     """Durable, true task state for one Celery app. Opens no connection before it is used.
 
     Args:
@@ -62,37 +59,6 @@ class TaskState(Starting):
             TaskNotFoundError: If the row was deleted meanwhile.
         """
         return task_class.task_of_execution()
-
-    @explained
-    def wait(
-        self, task: ProcessingTask | int | str, timeout: float | None = None, *, or_step: bool = False
-    ) -> ProcessingTask:
-        """Wait until a task has ended.
-
-        Args:
-            task: The task or its id.
-            timeout: Seconds to wait at most; None waits without limit.
-            or_step: Also stop waiting when the task waits at a step for input.
-
-        Returns:
-            The task, read anew.
-
-        Raises:
-            TimeoutError: If it has not ended in time; names the status seen.
-            TaskNotFoundError: If there is no such task.
-        """
-        task_id = id_of(task)
-        upkeep = self.parts.upkeep
-        late.wait.wait_for_end(
-            self.database,
-            task_id,
-            timeout,
-            or_step=or_step,
-            named=task,
-            look_after=lambda: self.upkeep(force=False),
-            look_after_seconds=upkeep.interval_seconds,
-        )
-        return row_of(task_id)
 
     @explained
     def cancel(self, task: ProcessingTask | int | str, terminate: bool = False, reason: str = "") -> bool:
@@ -137,24 +103,6 @@ class TaskState(Starting):
         """
         end = check_end(status)
         return late.by_hand.end_by_hand(self.tracker, id_of(task), end, log, named=task)
-
-    def upkeep(self, *, force: bool = True) -> Settled | None:
-        """Look once for work that was lost, and settle it; workers do so by themselves.
-
-        Silence has to be seen for `taskstate_lost_after_seconds` before it counts, so that one call alone only
-        notes who is silent; call it again and again, every few seconds.
-
-        Args:
-            force: Do it although another process does it already.
-
-        Returns:
-            What was settled; None if another process does it, or if the database cannot be reached now.
-        """
-        try:
-            return self.parts.upkeep.tick(force=force)
-        except (DBAPIError, DatabaseUnavailableError) as exc:
-            logger.warning("upkeep could not look: %s", exc)
-            return None
 
     @explained
     def prune(self, older_than: timedelta, *, strangers: bool = False, dry_run: bool = False) -> Pruned:

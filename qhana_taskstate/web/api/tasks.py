@@ -9,10 +9,10 @@ from flask_smorest import Blueprint
 
 from ...ids import LARGEST_ID
 from ...reading import listing as reading_listing
-from ...reading import wait
 from ...reading.as_json import execution_json
 from ...reading.rows import executions as rows_executions
 from ...reading.rows.views import StepView, TaskView
+from ...reading.waiting import one as wait
 from ...states import with_error_word
 from ...store.log import entries
 from ..filters import before_of, cursor_of, filter_of

@@ -15,8 +15,9 @@ from ...database.dialects import database_time
 from ...ids import LARGEST_ID
 from ...models.file import TaskFile
 from ...models.task import ProcessingTask
-from ...reading import tasks, wait
+from ...reading import tasks
 from ...reading.rows.views import TaskDetail
+from ...reading.waiting import one as wait
 from ...store.log import entries
 from ...store.progress import history
 from ...store.task import first_work

@@ -9,11 +9,11 @@ from typing import Final
 
 from sqlalchemy import Connection, select
 
-from ..database.engine import Database
-from ..database.tables.runner import step_table, task_table
-from ..errors import TaskNotFoundError
-from ..states import TaskStatus
-from ..store.task.steps import is_open_step
+from ...database.engine import Database
+from ...database.tables.runner import step_table, task_table
+from ...errors import TaskNotFoundError
+from ...states import TaskStatus
+from ...store.task.steps import is_open_step
 
 #: Pauses in seconds between two looks: quick at first, then gentle to the database.
 _FIRST_PAUSE: Final = 0.02
