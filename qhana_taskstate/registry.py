@@ -1,4 +1,4 @@
-"""Which `TaskState` is it: a plain registry of the process, which all parts may ask and which knows none of them."""
+"""The `TaskState` of each app of this process, and its parts: found by all folders, of which it knows none."""
 
 from __future__ import annotations
 

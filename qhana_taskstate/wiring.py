@@ -182,7 +182,7 @@ def changed_settings(app: Celery, given: Given, settings: Settings) -> list[str]
 
 
 def _database(settings: Settings, engine: Engine | None) -> Database:
-    """Make the database; in Django's test environment never the one of development, unless the settings say so."""
+    """Make the database: in Django's test environment the one for tests, if the settings name one."""
     if engine is not None or settings.test_database_url is None or not django_host.runs_tests():
         return Database(settings.database_url, engine=engine)
     database = Database(settings.test_database_url)

@@ -18,7 +18,7 @@ from redis import Redis
 logger = logging.getLogger(__name__)
 
 
-#: Name of the control command by which workers tell what they hold; see `holdings`.
+#: Name of the control command by which workers tell what they hold; see `broker.workers`.
 HOLDINGS_COMMAND: Final = "taskstate_holdings"
 
 

@@ -1,4 +1,4 @@
-"""Which messages a worker holds: its answer to `broker.Broker.ask_workers`."""
+"""Which messages a worker holds: its answer to `broker.search.Broker.ask_workers`."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class Execution(Publisher):
     #: What of that was taken to be written.
     taken: Progress | None = field(kw_only=True, default=None)
     #: Held while its reports are written, so that the last value is never overtaken by an older one.
-    #: What strikes as it is given back leaves it with this thread, which then must not wait for itself.
+    #: A time limit may strike while it is given back, and leave it with this thread: so the thread may take it twice.
     writing: AbstractContextManager[Any] = field(kw_only=True, default_factory=threading.RLock)
 
     @property

@@ -189,7 +189,7 @@ class Database:
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
-        """Open a connection on which several statements share a round trip; see `roundtrips`.
+        """Open a connection on which several statements share a round trip; see `pipeline`.
 
         Raises:
             DatabaseUnavailableError: If the database cannot be reached.

@@ -20,7 +20,7 @@ def absent(table: Table, dialect: str) -> Any:
 
 
 def insert_absent(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
-    """Insert rows whose key is not there yet; returns how many were inserted (of one row; of many, a guess)."""
+    """Insert rows whose key is not there yet; returns how many, or for several rows their number."""
     statement = absent(table, connection.dialect.name)
     if len(rows) == 1:
         return connection.execute(statement, rows[0]).rowcount

@@ -47,9 +47,9 @@ def key_of(host: str | None, pid: int | None, started: float | None) -> int | No
     """Return the key of the lock that a process holds, as a signed 64-bit number.
 
     Args:
-        host: What `processes.this_host` said where it runs.
+        host: What `process.this_host` said where it runs.
         pid: Its process id.
-        started: What `processes.started_at` said of it.
+        started: What `process.started_at` said of it.
 
     Returns:
         None if these do not name one process only.
@@ -85,9 +85,9 @@ def lives(connection: Connection, host: str | None, pid: int | None, started: fl
 
     Args:
         connection: Where to ask for the lock.
-        host: What `processes.this_host` said where it runs.
+        host: What `process.this_host` said where it runs.
         pid: Its process id.
-        started: What `processes.started_at` said of it.
+        started: What `process.started_at` said of it.
 
     Raises:
         sqlalchemy.exc.DBAPIError: If the connection broke.

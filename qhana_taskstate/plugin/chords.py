@@ -1,4 +1,4 @@
-"""What Celery waits for where a task has ended before all of its work: an answer in the result backend.
+"""Lets a chord end where its task has ended before it: answers in the result backend for what will not run.
 
 A result backend without chords of its own (a database, files) lets `celery.chord_unlock` ask again and again whether
 every member of a header has a result. A member that does not begin any more would never have one.

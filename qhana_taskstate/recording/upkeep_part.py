@@ -19,8 +19,8 @@ class UpkeepPart:
         redelivery: After how long at the latest the broker delivers an unacknowledged message again.
         give_up: Ends an execution whose message was lost with its worker too often: its task, key, name, and how
             often.
-        settle_own: Settles what is said to run in this process (host, process id, when it started) and does not, as
-            the function that it is given says of task and key.
+        settle_own: Settles the executions whose rows name this process (host, process id, when it started) although
+            they do not run in it. Its last argument tells whether one does, by its task and key.
     """
 
     turn: Callable[[], object]

@@ -56,8 +56,8 @@ def adopt(
     """Find or make the task of a message that carries none, and register the message.
 
     A plugin task names its task by the keyword `db_id`; without one the message becomes a task of its own. A task that
-    is tracked without the decorator does so by its position too; what it gives there may also mean something else, and
-    then it becomes a task of its own.
+    is tracked without the decorator may also give `db_id` by position. If the value there names no task, it meant
+    something else, and the message becomes a task of its own.
 
     Args:
         tracker: Where facts go.
@@ -202,7 +202,7 @@ def find_or_make(
         kept: Its work, which is kept if it is the first of the task.
         finishes: As for `take_up`, of the task that the message names.
         redelivered: Whether the broker says that it delivers the message again, so that it may be known already.
-        deadline_seconds: As for `store.register`.
+        deadline_seconds: As for `store.executions.registration.register`.
     """
     known = lookup.find_task(connection, publication.key.celery_id)
     if known is not None and task_id not in (None, known.task_id):

@@ -1,4 +1,4 @@
-"""The `TaskState` that handlers of signals record for, and what happens when a handler fails."""
+"""What every handler of a signal shares: the parts it records with, and what happens when it fails."""
 
 from __future__ import annotations
 

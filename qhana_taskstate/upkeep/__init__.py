@@ -1,1 +1,1 @@
-"""What no signal tells: work that was lost, rows that were locked, tasks that are old."""
+"""Repairs what no signal tells of: lost work, ends that were not shown, tasks that are too old."""

@@ -51,7 +51,7 @@ class Observed:
         leases: Running executions.
         holds: Submissions that go on.
         overdue: Executions that wait beyond their deadline.
-        went_back: The same, of messages that went back to the broker.
+        went_back: Executions that wait, whose worker gave their message back to the broker.
         uncopied: Ids of ended tasks whose `ProcessingTask` row does not show it yet.
     """
 

@@ -28,7 +28,7 @@ _MOST: Final = 5000
 
 
 class Finder(Protocol):
-    """Where messages can be looked for; see `broker.Broker`."""
+    """Where messages can be looked for; see `broker.search.Broker`."""
 
     @property
     def tells(self) -> bool:

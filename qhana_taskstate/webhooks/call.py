@@ -26,7 +26,7 @@ class Call:
         task_href: What to name as the source.
         message_id: The `webhook-id`.
         sequence: Number of the message.
-        attempt: Which attempt at this message or those before it in the same back-off; the first is 1.
+        attempt: How many calls were made since the last success, this one counted.
         changed_at: When what is told happened.
         status: Status of the task now, in the words of the wire.
         host: Host and port that are called.

@@ -33,8 +33,8 @@ T = TypeVar("T")
 #: Calls that one run makes at once, each in a thread of its own.
 CALLS_AT_ONCE: Final = 8
 
-#: After so many seconds a run only goes on while calls are under way that it began before; the next one goes on, behind
-#: what waits in the queue meanwhile.
+#: After so many seconds a run goes on only until the calls that it had begun by then have ended. The next run makes the
+#: rest; its message waits its turn in the queue, behind the work of others.
 RUN_SECONDS: Final = 10.0
 
 #: How many subscriptions are looked for at once.

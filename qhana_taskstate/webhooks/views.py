@@ -1,4 +1,4 @@
-"""Deliveries, as people see them."""
+"""Reads deliveries as people see them, with what became of the last call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gathers the values that the checks judge."""
+"""Examines a set-up: reads settings, database, broker and workers, and lets the checks judge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run by Alembic for each command. The connection, its transaction and its lock are those of `schema`."""
+"""Run by Alembic for each command. The connection, its transaction and its lock are those of `migrations.upgrade`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of Django where it is the host.
+"""Asks Django, where it is the host, for its open transactions and whether its tests run.
 
 Nothing of Django is imported, for those who do not have it.
 """

@@ -1,1 +1,1 @@
-"""Every table, once."""
+"""The tables of the database and the types of their columns, each declared once."""

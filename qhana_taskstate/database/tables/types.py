@@ -20,7 +20,7 @@ LARGEST_INTEGER: Final = 2**31 - 1
 
 
 class _BoundTextError(TextCharacterError, DontWrapMixin):
-    """As its parent, raised while a value is bound: SQLAlchemy would wrap any other into an error with the SQL."""
+    """A `TextCharacterError` that SQLAlchemy lets through; it would wrap any other into an error that shows the SQL."""
 
 
 class ReadText(TypeDecorator[str]):

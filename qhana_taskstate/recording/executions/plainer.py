@@ -1,4 +1,4 @@
-"""What is left of a fact whose values the database refused, although it is there: first in plain ASCII, then bare.
+"""Plainer values for a fact that the database refused: first in ASCII, then without what it reports.
 
 A value that is refused, for example by the character set of a database or a constraint of its administrator, costs that
 value and never the fact.

@@ -1,4 +1,4 @@
-"""The exceptions that led to one. Pure."""
+"""The exceptions that led to an exception, by its causes and contexts. Pure."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def _raised(exception: BaseException) -> list[BaseException]:
 
 
 def _was_raised_by_celery(exception: BaseException) -> bool:
-    """Tell whether an exception came out of what the tracer does about the end of a body, not out of the body."""
+    """Tell whether Celery's tracer raised an exception after the body had ended; False if the body raised it."""
     frames = [found.tb_frame for found in _frames(exception.__traceback__)]
     inside = [frame.f_globals.get("__name__") == _TRACER for frame in frames]
     if True not in inside:

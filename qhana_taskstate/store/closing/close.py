@@ -93,8 +93,8 @@ _CLOSE = (
 _closed = _CLOSE.where(is_of_token).returning(literal(1)).cte("closed")
 
 
-#: Does so, and asks what is left of the task. That does not see what its own statement changes, and so leaves this
-#: execution out.
+#: Closes the execution, and asks what else of the task is open. The question is answered from the state before the
+#: close, so this execution is left out of it by its key.
 _CLOSE_AND_LOOK = look_at(not_(THIS)).add_columns(
     case((is_subscribed, 1), else_=0).label("subscribed"),
     select(func.count()).select_from(_closed).scalar_subquery().label("changed"),

@@ -97,7 +97,7 @@ _BEGIN_ANEW = _BEGIN.where(_is_not_running)
 #: Does so if the token is the task's, and says in the same round trip whether the task has ended (PostgreSQL).
 _BEGIN_OF_TOKEN = _BEGIN_ANEW.where(is_of_token).returning(
     job_table.c.end_status,
-    # That it runs is worth no wait for the disk: after a crash of the database its end says so again.
+    # The commit does not wait for the disk: what a crash of the database loses, the end of the execution writes again.
     func.set_config("synchronous_commit", "off", True),
 )
 

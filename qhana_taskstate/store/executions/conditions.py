@@ -1,4 +1,4 @@
-"""Conditions of hot statements: an execution that is still open, and its task's token."""
+"""Conditions that many statements share: this execution is open, and its task has this token."""
 
 from __future__ import annotations
 

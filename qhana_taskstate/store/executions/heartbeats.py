@@ -81,9 +81,9 @@ def running_in(connection: Connection, host: str, pid: int, pid_started: float, 
 
     Args:
         connection: Where to read.
-        host: Where the process runs, as `processes.this_host` says.
+        host: Where the process runs, as `process.this_host` says.
         pid: Its id.
-        pid_started: When it started, as `processes.started_at` says.
+        pid_started: When it started, as `process.started_at` says.
         silent_since: The moment, aware UTC.
     """
     columns = execution_table.c

@@ -122,13 +122,13 @@ def lock_for_subscription(connection: Connection, task_id: int) -> None:
     if locked is None:
         lock_task(connection, task_id)
     if connection.dialect.name == "postgresql":
-        # Who found no job row and who found one that was made just then hold different rows. Last, so that whoever
-        # has this lock waits for nothing more of what is locked here.
+        # Of two callers, one may have found no job row and the other one that was made just then: they hold
+        # different rows, and this lock puts them in order. It is taken last, so that its holder waits for no row.
         connection.execute(select(func.pg_advisory_xact_lock(_SUBSCRIBING, task_id)))
 
 
 def owe_end(connection: Connection, task_id: int) -> bool:
-    """Owe the end of a task that has ended to its subscriptions that no notification was ever owed.
+    """Owe the end of a task to those of its subscriptions that were owed nothing before, if it has ended.
 
     The caller has used `lock_for_subscription` in an earlier statement.
 

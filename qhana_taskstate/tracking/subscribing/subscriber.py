@@ -1,4 +1,4 @@
-"""A subscriber that a caller names, and the checks of it."""
+"""A subscriber as the caller names it, and the checks of its URL and event."""
 
 from __future__ import annotations
 

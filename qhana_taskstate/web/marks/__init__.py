@@ -1,1 +1,1 @@
-"""What tasks look like, so that it is known whether something has changed."""
+"""Marks of tasks: values that tell cheaply whether anything shown of a task has changed."""

@@ -1,4 +1,4 @@
-"""When the next run of the deliveries is asked for."""
+"""The rows that say whether a message which wakes the deliveries is on its way, and until when."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def announce_wake(connection: Connection, moment: datetime, *, lost_after_second
 
 
 def announce_later_wake(connection: Connection, moment: datetime, arrives: datetime) -> bool:
-    """Note that such a message arrives later, unless another one does before it; see `announce_wake`."""
+    """Note that a message which wakes the deliveries arrives later, unless another one arrives earlier."""
     other = or_(upkeep_table.c.until <= moment, upkeep_table.c.until > arrives)
     return _note_wake(connection, _LATER_WAKE, arrives, other)
 
