@@ -46,6 +46,7 @@ class Project:
     def write(self, name: str, code: str) -> None:
         """Write a file, with the broker of the test and the paths of the project."""
         code = code.replace(README_BROKER, self.broker_url).replace("sqlite:////tmp/", f"sqlite:////{self.folder}/")
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (self.folder / name).write_text(code, encoding="utf-8")
 
     def make_tables(self, name: str = "taskstate.db") -> None:

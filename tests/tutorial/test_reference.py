@@ -49,10 +49,12 @@ def _code(cell: str) -> list[str]:
 def test_calls_that_are_listed_exist() -> None:
     taskstate = TaskState(Celery("readme", set_as_current=False))
     section = read_text("docs/how-to/start-work.md")
-    names = set(re.findall(r"`taskstate\.(\w+)\(", section))
+    names = set(re.findall(r"`(?:await )?taskstate\.(\w+)\(", section))
 
     assert names == {
         "start",
+        "astart",
+        "await_end",
         "start_on_commit",
         "restart",
         "current",
