@@ -16,8 +16,9 @@ MakeRunner = Callable[..., Flask]
 
 
 @pytest.fixture
-def make_runner() -> Iterator[MakeRunner]:
+def make_runner(taskstate_database_url: str) -> Iterator[MakeRunner]:
     """Make an app: `make_runner(database_url, celery={...}, **settings of install)`. Its context is entered."""
+    # The database is asked for, since it has to outlive the app.
     contexts: list[Any] = []
 
     def make(url: str, *, celery: dict[str, Any] | None = None, **settings: Any) -> Flask:

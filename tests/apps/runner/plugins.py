@@ -1,6 +1,6 @@
 """Plugins of the runner, each with one of its eight most complex canvases, in a few lines.
 
-None knows of `qhana_taskstate`. A task with `"hold"` in its data stands still in the middle, until there is a file `go`.
+None knows of `qhana_taskstate`. A task with `"hold"` in its data stands still in the middle until a file `go` is there.
 """
 
 from __future__ import annotations
