@@ -50,11 +50,15 @@ from .plugin.reporting.reports import add_log, report_progress, track
 from .store.ending.end import TaskFinishedWarning
 
 if TYPE_CHECKING:
+    # Name tasks in the lines of a log
+    from .plugin.reporting.log_context import LOG_FORMAT, TaskLogFilter
+
     # Remove old tasks
     from .upkeep.pruning import Pruned
     from .upkeep.removal import RemovedOutput
 
 __all__ = [
+    "LOG_FORMAT",
     "ArgumentsError",
     "BrokerUnavailableError",
     "DataValueError",
@@ -80,6 +84,7 @@ __all__ = [
     "TaskFinishedError",
     "TaskFinishedWarning",
     "TaskLink",
+    "TaskLogFilter",
     "TaskNotFoundError",
     "TaskState",
     "TaskStateError",
@@ -98,7 +103,12 @@ __all__ = [
 ]
 
 #: What is imported when it is first asked for, since few need it.
-_LATE = {"Pruned": "upkeep.pruning", "RemovedOutput": "upkeep.removal"}
+_LATE = {
+    "LOG_FORMAT": "plugin.reporting.log_context",
+    "Pruned": "upkeep.pruning",
+    "RemovedOutput": "upkeep.removal",
+    "TaskLogFilter": "plugin.reporting.log_context",
+}
 
 
 def __getattr__(name: str) -> Any:

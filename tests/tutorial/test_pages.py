@@ -30,6 +30,7 @@ _PROJECTS = {
     "first",
     "hosted",
     "killed",
+    "logs",
     "nodes",
     "page",
     "pruning",
@@ -84,6 +85,45 @@ def test_canvases_and_unit_tests_work_as_shown(make_project: MakeProject) -> Non
     for block in project.blocks:
         if block.role == "python":
             project.run_python(block.code)
+
+
+def test_each_line_of_a_worker_names_the_task_as_shown(make_project: MakeProject) -> None:
+    project = make_project("logs")
+    project.write(
+        "plugin.py",
+        """
+import logging
+from celery import shared_task
+from celery.utils.log import get_task_logger
+from qhana_taskstate import plugin_task
+
+@plugin_task(name="talk", bind=True, max_retries=1)
+def talk(self):
+    logging.getLogger("of.plugin").warning("by logging")
+    get_task_logger("of.celery").warning("by Celery")
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+
+@shared_task(name="untracked")
+def untracked():
+    logging.getLogger("of.plugin").warning("by nobody")
+""",
+    )
+    project.make_tables()
+    project.start_worker()
+
+    project.run_python("""
+from worker import app, taskstate
+app.send_task("untracked")
+task = taskstate.start(app.signature("talk", task_id="chosen"))
+taskstate.wait(task.id, timeout=30)
+""")
+    log = (project.folder / "worker.log").read_text()
+
+    for execution in ("chosen", "chosen/2"):
+        for logger, text in (("of.plugin", "by logging"), ("of.celery", "by Celery")):
+            assert f"WARNING task=1 execution={execution} {logger}: {text}" in log
+    assert "WARNING task=- execution=- of.plugin: by nobody" in log
 
 
 def test_step_is_answered_once(make_project: MakeProject) -> None:
