@@ -11,7 +11,7 @@ _methods: Final[list[weakref.WeakMethod[Callable[[], None]]]] = []
 
 
 def call_in_child(method: Callable[[], None]) -> None:
-    """Let a bound method be called in every child that is forked while its object lives.
+    """Let a bound method be called in every child that is forked while its object exists.
 
     The child has the forking thread alone: a lock that another thread held there is never released, and threads are
     gone. The method must not wait for anything.

@@ -40,6 +40,6 @@ def _messages_of(result: Any) -> Iterator[Any]:
             yield from _messages_of(member)
     else:
         yield result
-        # A chord is noted as its body, whose header stands before it.
+        # A chord is noted as its body, whose header comes before it.
         if isinstance(result.parent, GroupResult):
             yield from _messages_of(result.parent)

@@ -84,7 +84,7 @@ def reported() -> tuple[TaskRef | None, ExecutionKey] | None:
     return _reported.get()
 
 
-#: `current_execution` for loops that cannot afford it: whoever calls it asks whether what it returns is `inherited`.
+#: `current_execution` for loops that cannot afford it: the caller asks whether what it returns is `inherited`.
 execution_here: Callable[[], Execution | None] = _execution.get
 
 

@@ -14,7 +14,7 @@ NOTHING: Final[Values] = (0.0, 0.0, 100.0, "%")
 
 
 class Loop:
-    """How far a loop has come. The loop only counts; whoever writes the progress looks at it.
+    """How far a loop has come. The loop only counts; the thread that writes the progress looks at it.
 
     Args:
         total: How many items there are, None if nobody knows.

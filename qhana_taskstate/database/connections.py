@@ -24,7 +24,7 @@ _MOST_CONNECTIONS: Final = 15
 
 
 #: A pooled connection that lay idle for more seconds is asked for a sign of life before it is used. Asking at each
-#: use would cost a round trip, and whoever meets a connection that broke just now tries again anyway.
+#: use would cost a round trip, and a caller whose connection broke just now tries again anyway.
 _IDLE_SECONDS: Final = 3.0
 
 

@@ -88,7 +88,7 @@ class Database:
 
     @property
     def file(self) -> str | None:
-        """The path of SQLite's file as it stands in the URL, None for a database in memory or on a server."""
+        """The path of SQLite's file as the URL names it, None for a database in memory or on a server."""
         name = self._url.database
         if self.dialect != "sqlite" or not name or name == ":memory:" or "vfs" in self._url.query:
             return None
@@ -228,7 +228,7 @@ class Database:
             self._lent.connection = None
 
     def apart(self) -> Connection:
-        """Open a connection that does not belong to the pool; whoever asked for it closes it.
+        """Open a connection that does not belong to the pool; the caller closes it.
 
         Raises:
             DatabaseUnavailableError: If the database cannot be reached.

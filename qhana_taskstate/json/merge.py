@@ -51,7 +51,7 @@ def merge(base: Any, ours: Any, theirs: Any) -> Any:
     Args:
         base: The value that both sides started from.
         ours: What we made of it.
-        theirs: What stands in the database now.
+        theirs: The value in the database now.
 
     Returns:
         A plain value that shares no container with the arguments.

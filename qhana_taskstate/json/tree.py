@@ -18,7 +18,7 @@ def bind(tree: Any, owner: Owner | None) -> None:
         owner: Who is told of changes. It is held strongly; see the module's description.
 
     Raises:
-        ValueError: The container stands inside another one.
+        ValueError: The container is already inside another one.
     """
     if isinstance(tree, Node):
         if tree._parent is not None:

@@ -1,6 +1,6 @@
 """Proof of life from another machine: a session lock of PostgreSQL.
 
-A process holds it for as long as it lives. The server gives such a lock up when the connection ends, and the connection
+A process holds it until it ends. The server gives such a lock up when the connection ends, and the connection
 of a living process ends neither while C code holds its interpreter nor while it is stopped.
 """
 
@@ -34,7 +34,7 @@ _SESSION: Final = {
     "idle_session_timeout": "0",
 }
 
-# A 64-bit key stands in two halves (PostgreSQL, "pg_locks": objsubid is 1 then).
+# A 64-bit key is shown in two halves (PostgreSQL, "pg_locks": objsubid is 1 then).
 _HELD: Final = text(
     "SELECT key FROM (SELECT (classid::bigint << 32) | objid::bigint AS key FROM pg_locks"
     " WHERE locktype = 'advisory' AND objsubid = 1 AND granted"
@@ -81,7 +81,7 @@ def held(connection: Connection, keys: Collection[int]) -> set[int]:
 
 
 def lives(connection: Connection, host: str | None, pid: int | None, started: float | None) -> bool:
-    """Tell whether a process lives, for certain: seen from here, or by the lock that it holds. Does not commit.
+    """Tell whether a process is alive, for certain: seen from here, or by the lock that it holds. Does not commit.
 
     Args:
         connection: Where to ask for the lock.
@@ -203,7 +203,7 @@ class Voucher:
             logger.debug("it cannot be told that the database is reached directly: no advisory lock is taken")
             _close(connection)
         else:
-            # Only now: whoever sees it may use it.
+            # Only now: a thread that sees it may use it.
             self._connection = connection
 
     def _drop(self) -> None:

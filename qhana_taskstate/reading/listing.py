@@ -17,7 +17,7 @@ from .rows.views import TaskView
 #: So many ids are looked through in one statement where no index helps.
 _WINDOW: Final = 20_000
 
-#: After so many seconds a look that no index helps pauses; whoever wants more asks for the next page.
+#: After so many seconds a look that no index helps pauses; the caller asks for the next page.
 _PATIENCE_SECONDS: Final = 0.25
 
 _OPEN: Final[ColumnElement[bool]] = task_table.c.finished_at.is_(None)

@@ -83,7 +83,7 @@ class Pulse:
         self._woke = 0.0
         self.does_upkeep = False
         self._stopped = False
-        #: Holds the lock that proves to other machines that this process lives.
+        #: Holds the lock that proves to other machines that this process is alive.
         self.voucher = Voucher()
         self._guard = threading.Lock()
         self._pid = os.getpid()

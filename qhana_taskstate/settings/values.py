@@ -39,7 +39,7 @@ def _setting(default: Any, parse: Callable[[object], Any], *, secret: bool = Fal
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All settings of one `TaskState`, checked. Lives as long as the `TaskState` that read it.
+    """All settings of one `TaskState`, checked, and kept for as long as the `TaskState` that read them.
 
     Attributes:
         database_url: SQLAlchemy URL of the database that holds the task states.

@@ -101,7 +101,7 @@ def adopt_received(
 
 
 def keep_received(execution: Execution, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Keep the first work of a task for a restart where whoever started it knew no more of it than its name."""
+    """Keep the first work of a task for a restart where the process that started it knew its name alone."""
     task, request, key = execution.task, execution.request, execution.key
     tracker = execution.tracker
     is_first = not (request.is_eager or key.retries or key.nesting or request.parent_id or request.group)

@@ -34,7 +34,7 @@ def decide_turn(seen: Glance, owner: str, *, takes_over: bool, prunes: bool) -> 
     Args:
         seen: What it has seen at first.
         owner: Its own name.
-        takes_over: Whether it takes the chores over from whoever does them.
+        takes_over: Whether it takes the chores over from the process that does them.
         prunes: Whether old tasks are to be removed now.
     """
     led = seen.until is not None and seen.owner != owner and seen.until > seen.moment

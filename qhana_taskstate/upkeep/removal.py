@@ -65,7 +65,7 @@ def is_old(row: Any, cutoff: datetime) -> bool:
 
 
 def choose(connection: Connection, ids: Sequence[int], cutoff: datetime) -> _Chosen:
-    """Lock the tasks that can go, without waiting: whoever holds a row of a task keeps it.
+    """Lock the tasks that can go, without waiting: a task whose row somebody holds is kept.
 
     Its job row is locked first, as everywhere, so that nobody begins or subscribes in the meantime.
     """

@@ -112,7 +112,7 @@ class Upkeep:
         """Do one round; one cheap query if another process does the chores, or if there are none.
 
         Args:
-            force: Take the chores over from whoever does them.
+            force: Take the chores over from the process that does them.
 
         Returns:
             What was settled; None if another process does the chores.

@@ -1,4 +1,4 @@
-"""Tasks seen from outside: the task resource, and a page (the extra `web`). Stands beside the command line."""
+"""Tasks seen from outside: the task resource, and a page (the extra `web`)."""
 
 from __future__ import annotations
 

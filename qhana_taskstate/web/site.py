@@ -16,7 +16,7 @@ from .marks.watcher import Watcher
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One mounted blueprint; lives as long as the application.
+    """One mounted blueprint, kept for as long as the application.
 
     Attributes:
         taskstate: Returns the `TaskState` whose tasks are shown.

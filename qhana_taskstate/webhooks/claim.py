@@ -44,7 +44,7 @@ def due(
 def next_due(connection: Connection, moment: datetime) -> datetime | None:
     """Return when the next call may be made, by the database's clock; None if none is owed.
 
-    Those that wait only for another call to their host are left to whoever makes that call.
+    Those that wait only for another call to their host are left to the run that makes that call.
     """
     earliest = select(func.min(delivery_table.c.due_at)).where(delivery_table.c.host.not_in(blocked(moment)))
     rested = (
@@ -141,7 +141,7 @@ def _lease(connection: Connection, call: Call, moment: datetime, until: datetime
             message_id=call.message_id,
             message_at=call.changed_at,
             attempts=call.attempt,
-            # Found again if whoever makes the call does not come back.
+            # Found again if the process that makes the call does not come back.
             due_at=until,
             lease=call.lease,
             leased_until=until,

@@ -151,7 +151,7 @@ class Deliverer:
             DatabaseUnavailableError: If the database cannot be reached.
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
-        # Without a run's patience: whoever commits waits for this.
+        # Without a run's patience: the caller who commits waits for this.
         announce = partial(wake_rows.announce_wake, lost_after_seconds=_WAKE_SECONDS)
         if self._writer(self._dated(announce)):
             self._send(0.0)

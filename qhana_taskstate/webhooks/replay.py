@@ -23,7 +23,7 @@ def replay(
 ) -> list[int]:
     """Owe deliveries once more; each becomes a new message with a new sequence. The commit is announced.
 
-    The hosts that they go to are called again at once: whoever asks for this has seen to it that they answer.
+    The hosts that they go to are called again at once: a person who asks for this has seen to it that they answer.
 
     Args:
         connection: In whose transaction to write; on SQLite it must hold the write lock.

@@ -31,7 +31,7 @@ def settle(
     """
     this = and_(delivery_table.c.id == call.delivery_id, delivery_table.c.lease == call.lease)
     if verdict.kind == "gone":
-        # All rows of the subscription will go; whoever collects locks them in this order.
+        # All rows of the subscription will go; `collect` locks them in this order.
         ids = connection.execute(select(delivery_table.c.subscription_id).where(this)).scalars().all()
         connection.execute(of_subscriptions(ids).with_for_update())
     row = connection.execute(select(delivery_table).where(this).with_for_update()).one_or_none()

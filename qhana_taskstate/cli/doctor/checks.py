@@ -193,7 +193,7 @@ def check_upkeep(until: datetime | None, moment: datetime, interval_seconds: flo
     """Check that somebody looks for lost work.
 
     Args:
-        until: How long the right of whoever looks lasts, by the database's clock; None if nobody ever looked.
+        until: How long the right of the observer lasts, by the database's clock; None if nobody ever looked.
         moment: Now, by the same clock.
         interval_seconds: Time between two looks.
         idle: There is nothing to look for, so that nobody does.

@@ -48,7 +48,7 @@ def lines(
     stack = [(item, 0, "") for item in reversed(_siblings(tree(executions), full))]
     while stack:
         item, depth, prefix = stack.pop()
-        # Whoever comes next on the stack at the same depth is a sibling.
+        # The next one on the stack at the same depth is a sibling.
         has_sibling = bool(stack) and stack[-1][1] == depth
         mark = f"[{depth}] " if depth > DEEPEST_INDENT else ""
         head = prefix + ("├─ " if has_sibling else "└─ ") + mark

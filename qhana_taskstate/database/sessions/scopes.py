@@ -74,7 +74,7 @@ class Sessions:
     ) -> None:
         self.database = database
         self.settings = settings
-        #: Returns what to raise where the database refused; set by whoever knows the schema.
+        #: Returns what to raise where the database refused; set by `wiring`.
         self.explain: Callable[[DBAPIError], Exception] = lambda exc: exc
         self._host = host
         self._threads = threading.local()

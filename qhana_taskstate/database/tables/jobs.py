@@ -23,7 +23,7 @@ job_table = Table(
     Column("had_work", Boolean, nullable=False, default=False),
     Column("end_status", String(16), nullable=True),
     Column("ended_at", UtcTime, nullable=True),
-    #: Whether the decided end stands in the `ProcessingTask` row too.
+    #: Whether the `ProcessingTask` row shows the decided end too.
     Column("end_copied", Boolean, nullable=False, default=False),
     Column("created_at", UtcTime, nullable=False, default=now),
 )

@@ -24,7 +24,7 @@ _UNSET: Final = _Unset()
 
 
 class Document:
-    """Owner of the JSON value of one mapped object; lives as long as the object.
+    """Owner of the JSON value of one mapped object, kept for as long as the object.
 
     Args:
         target: The mapped object.

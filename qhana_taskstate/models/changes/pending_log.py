@@ -31,7 +31,7 @@ class PendingLog:
 
     @classmethod
     def of(cls, target: Any) -> PendingLog:
-        """Return that of a mapped object, made at first use; it lives as long as the object."""
+        """Return that of a mapped object, made at first use and kept for as long as the object."""
         info = inspect(target).info
         pending: PendingLog | None = info.get(_INFO)
         if pending is None:

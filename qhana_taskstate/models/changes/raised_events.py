@@ -83,7 +83,7 @@ def listen(
     """Write events of sessions from now on.
 
     Args:
-        step_class: `Step`; its changes beyond an insert are noted by whoever clears it.
+        step_class: `Step`; its changes beyond an insert are noted where it is cleared.
         detail_classes: Classes whose rows are shown with a task.
         subscription_class: `TaskUpdateSubscription`.
         announce: Called after a commit that owes somebody something.
@@ -128,7 +128,7 @@ def _announce(announce: Callable[[], None]) -> None:
     try:
         announce()
     except Exception as exc:
-        # What is owed is committed, and found by whoever looks next; whoever committed must not suffer. Without a
+        # What is owed is committed, and upkeep finds it; the caller who committed must not suffer. Without a
         # `TaskState` in the process there is nobody to announce it to.
         logger.info("a commit that subscribers are to be told of was not announced: %s", exc)
 

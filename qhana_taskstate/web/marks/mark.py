@@ -149,7 +149,7 @@ def _plain(column: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def _digest(dialect: str, table: Table, owner: ColumnElement[Any], *columns: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return the expression for what stands in the rows of a task in another table."""
+    """Return the expression for the content of the rows of a task in another table."""
     texts = [func.coalesce(cast(column, String), _NOTHING) for column in columns]
     text: Any = texts[0]
     for more in texts[1:]:

@@ -28,7 +28,7 @@ MOST_STREAMS: Final = 2000
 
 
 class Watch:
-    """What one open stream waits for; lives as long as the stream.
+    """What one open stream waits for, kept for as long as the stream.
 
     Attributes:
         task_ids: The tasks that it shows.

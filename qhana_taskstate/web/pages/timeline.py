@@ -19,7 +19,7 @@ WIDTH: Final = 1000.0
 #: Narrower bars cannot be seen.
 _LEAST_WIDTH: Final = 4.0
 
-#: Executions that are shown; what is more stands in the sum above them.
+#: Executions that are shown; those beyond are counted in the sum above them.
 _MOST_ROWS: Final = 200
 
 #: Levels that are shown by indentation.

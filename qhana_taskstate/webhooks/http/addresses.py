@@ -35,7 +35,7 @@ def _table() -> AddressTable:
 
     Stricter than `ssrfguard`'s table in three points. What carries an IPv4 address inside (NAT64, 6to4, Teredo,
     mapped) is refused as a whole: where such a packet ends is decided by a gateway that nobody here knows. Exceptions
-    for anycast services of protocols are left out: no receiver lives there. And of IPv6 only 2000::/3 is given out to
+    for anycast services of protocols are left out: no receiver is there. And of IPv6 only 2000::/3 is given out to
     hosts (RFC 4291); the rest is reserved, or holds old translation prefixes.
     """
     blocks = [

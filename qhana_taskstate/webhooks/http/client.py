@@ -69,7 +69,7 @@ class Fault:
 
 
 class Transport:
-    """Calls webhooks, and keeps connections alive between calls. Lives as long as its process; any thread may use it.
+    """Calls webhooks, and keeps connections alive between calls. One for each process; any thread may use it.
 
     Follows no redirect, reads no proxy, `.netrc` or cookie from anywhere, verifies certificates against the system's
     (`SSL_CERT_FILE` adds to them as usual). A forked child uses none of its parent's connections.

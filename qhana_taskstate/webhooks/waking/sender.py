@@ -66,7 +66,7 @@ class Sender:
             return self._sent.wait_for(lambda: not self._unsent, timeout=seconds)
 
     def close(self) -> None:
-        """End the thread after what it was asked to send; whoever sends again makes another one."""
+        """End the thread after what it was asked to send; the next `send` makes another one."""
         if self._pid != os.getpid():
             return
         with self._guard:
