@@ -34,6 +34,7 @@ _PROJECTS = {
     "nodes",
     "page",
     "pruning",
+    "runner",
     "script",
     "serve",
     "steps",
@@ -174,6 +175,24 @@ with web.app_context():
     taskstate.start(choose.s(1), task=task.id, answers="count")
     ended = taskstate.wait(task.id, timeout=30)
     assert (ended.status, ended.data["words"]) == ("SUCCESS", ["a", "b"])
+""")
+
+
+def test_runner_keeps_its_task_states_here_by_one_call(make_project: MakeProject) -> None:
+    project = make_project("runner")
+    (upgrade,) = [block.code for block in project.blocks if block.role == "shell"]
+
+    project.run(*upgrade.split())
+    project.start_worker()
+
+    project.run_python("""
+from worker import app
+from host import CELERY
+from qhana_taskstate import taskstate
+from plugin import start
+with CELERY.flask_app.app_context():
+    ended = taskstate.wait(start("world"), timeout=30)
+    assert (ended.status, ended.task_log) == ("SUCCESS", "hello world"), ended.task_log
 """)
 
 
