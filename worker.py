@@ -1,4 +1,4 @@
-"""The Celery app of a deployment: `celery -A worker worker`. Reads the environment; see the README for the names."""
+"""The Celery app of a deployment: `celery -A worker worker`. Reads the environment; see docs/reference/settings.md."""
 
 from __future__ import annotations
 
