@@ -9,6 +9,9 @@ from typing import Any, Final
 import pytest
 from hypothesis import settings
 
+from qhana_taskstate.testing.process import starting
+from tests import warm
+
 pytest_plugins = ("pytester", "qhana_taskstate.testing.plugin")
 
 #: Fixtures that start a server, a worker or a command in a process of its own.
@@ -29,6 +32,8 @@ _FOLDERS: Final = frozenset(("canvas", "crash", "exits", "hosts", "qhana", "test
 # The machine is shared with servers and workers, so how long one example takes says nothing.
 settings.register_profile("taskstate", deadline=None, print_blob=True)
 settings.load_profile("taskstate")
+
+starting.popen, starting.run = warm.popen, warm.run
 
 
 def pytest_configure() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from celery.worker.request import Request
 from sqlalchemy import update
 
 from qhana_taskstate import ProcessingTask
+from tests import warm
 from tests.apps.canvases import (
     again,
     ask,
@@ -359,7 +359,7 @@ def _by_stranger(scene: Scene) -> ProcessingTask:
         f"app = Celery(broker={conf.broker_url!r})\n"
         f"print(app.send_task({member.name!r}, ['raise'], queue={conf.task_default_queue!r}).id)"
     )
-    sent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    sent = warm.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     return _found(scene, sent.stdout.strip())
 
 

@@ -18,6 +18,7 @@ from qhana_taskstate import TaskState
 from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.testing.container import LocalWorker
 from qhana_taskstate.testing.plugin import StartWorker
+from tests import warm
 from tests.waiting import wait_until
 
 SOON: dict[str, Any] = {
@@ -91,13 +92,13 @@ class Site:
 
     def client(self, code: str) -> None:
         """Run code in a client process of its own."""
-        subprocess.run([sys.executable, "-c", code], env=self._environment_of_client(), check=True, timeout=60)
+        warm.run([sys.executable, "-c", code], env=self._environment_of_client(), check=True, timeout=60)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `celery taskstate`."""
         command = [sys.executable, "-m", "celery", "-A", "tests.apps.crash:app", "taskstate", *arguments]
         environment = self._environment_of_client()
-        return subprocess.run(command, env=environment, check=False, timeout=60, capture_output=True, text=True)
+        return warm.run(command, env=environment, check=False, timeout=60, capture_output=True, text=True)
 
     def _environment_of_client(self) -> dict[str, str]:
         import os

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from celery import signature
-from sqlalchemy import select
+from sqlalchemy import literal, select
 
 from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.database.tables.jobs import job_table
@@ -16,6 +16,9 @@ from tests.waiting import wait_until
 
 #: What the bodies do: return, raise, and ask for another attempt.
 BODIES = ("return", "raise", "retry")
+
+#: How often it is looked whether all have ended: a look takes its time where thousands are open.
+_LOOK_SECONDS = 0.2
 
 
 def kinds_of(pool: str) -> tuple[str, ...]:
@@ -54,23 +57,21 @@ def wrong(deployment: Deployment, started: dict[int, str], seconds: float) -> li
         seconds: `lost_after`, and time to run all of them.
     """
 
-    def open_ones() -> dict[int, str]:
-        with deployment.taskstate.database.reading() as connection:
-            ended = select(job_table.c.task_id).where(job_table.c.end_status.is_not(None))
-            still = select(execution_table.c.task_id, execution_table.c.state).where(
-                execution_table.c.closed_at.is_(None)
-            )
-            running = {row.task_id: row.state for row in connection.execute(still)}
-            done = set(connection.execute(ended).scalars())
-        return {
-            task_id: running.get(task_id, "PENDING") for task_id in started if task_id in running or task_id not in done
-        }
-
     try:
-        wait_until("all have ended", lambda: not open_ones(), timeout=seconds)
+        wait_until("all have ended", lambda: not _open_ones(deployment), timeout=seconds, interval=_LOOK_SECONDS)
     except AssertionError:
-        return [f"{started[task_id]}: {state}" for task_id, state in open_ones().items()]
+        return [f"{started.get(task_id, 'no strike')}: {state}" for task_id, state in _open_ones(deployment).items()]
     return []
+
+
+def _open_ones(deployment: Deployment) -> dict[int, str]:
+    """Return the tasks that have not ended or have an open execution, with its state."""
+    with deployment.taskstate.database.reading() as connection:
+        pending = select(job_table.c.task_id, literal("PENDING")).where(job_table.c.end_status.is_(None))
+        running = select(execution_table.c.task_id, execution_table.c.state).where(
+            execution_table.c.closed_at.is_(None)
+        )
+        return {row[0]: row[1] for query in (pending, running) for row in connection.execute(query)}
 
 
 def states(deployment: Deployment, started: Iterable[int]) -> dict[int, list[str]]:

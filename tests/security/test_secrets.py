@@ -25,6 +25,7 @@ from qhana_taskstate.settings.values import Settings
 from qhana_taskstate.testing.container import LocalWorker
 from qhana_taskstate.testing.postgres_server import PostgresServer
 from qhana_taskstate.testing.redis_server import RedisServer
+from tests import warm
 from tests.waiting import wait_until
 
 #: Passwords with characters that stand quoted in a URL.
@@ -64,7 +65,7 @@ class Site:
 
     def command(self, *words: str) -> str:
         """Run a command and return all that it prints."""
-        done = subprocess.run(
+        done = warm.run(
             [sys.executable, "-m", "celery", "-A", "tests.apps.secrets", "taskstate", *words],
             env={**os.environ, **self.environment},
             cwd=Path(__file__).resolve().parents[2],
@@ -73,7 +74,7 @@ class Site:
             text=True,
             timeout=60,
         )
-        return done.stdout
+        return str(done.stdout)
 
 
 @pytest.fixture

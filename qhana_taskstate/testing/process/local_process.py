@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from qhana_taskstate.errors import TaskStateError
-from qhana_taskstate.testing.process import supervisor
+from qhana_taskstate.testing.process import starting, supervisor
 from qhana_taskstate.testing.process.procfs import descendant_pids, listens_on, stands_still, stop
 
 #: How long the supervisor may take to say that the command runs.
@@ -64,7 +64,7 @@ class LocalProcess:
         self._env = None if env is None else dict(env)
         self._run_as = run_as or (-1, -1)
         self._owned_folder = owned_folder
-        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._supervisor: starting.Supervisor | None = None
         self._status_fd = -1
         self._status_text = ""
         self._exit_code: int | None = None
@@ -87,7 +87,7 @@ class LocalProcess:
         try:
             with self.log_path.open("ab") as log:
                 self._log_start = log.tell()
-                self._supervisor = subprocess.Popen(
+                self._supervisor = starting.popen(
                     line,
                     stdin=subprocess.DEVNULL,
                     stdout=log,

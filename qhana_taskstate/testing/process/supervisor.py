@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
@@ -95,7 +96,12 @@ def _set_process_option(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), f"prctl({option}, {value}) failed")
 
 
-def _run_command(command: list[str], uid: int, gid: int) -> int:
+def _execute(command: list[str]) -> None:
+    """Become the command. Raises OSError."""
+    os.execvp(command[0], command)  # noqa: S606 - the caller's own command, no shell wanted
+
+
+def _run_command(command: list[str], uid: int, gid: int, execute: Callable[[list[str]], None]) -> int:
     """Fork and execute the command in a session of its own. Returns its pid."""
     pid = os.fork()
     if pid:
@@ -109,7 +115,7 @@ def _run_command(command: list[str], uid: int, gid: int) -> int:
         # After the change of user, which clears it. It covers the case that somebody kills the supervisor.
         _set_process_option(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
-        os.execvp(command[0], command)  # noqa: S606 - the caller's own command, no shell wanted
+        execute(command)
     except OSError as exc:
         os.write(2, f"cannot execute {command[0]}: {exc}\n".encode())
     os._exit(127)
@@ -166,11 +172,12 @@ def _remove(folder: str) -> None:
         os.rmdir(folder)
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], execute: Callable[[list[str]], None] = _execute) -> int:
     """Supervise one command until it and everything it started are gone, or the parent is.
 
     Args:
         arguments: STATUS_FD PARENT_PID UID GID FOLDER COMMAND...; UID -1 keeps the user, an empty FOLDER is none.
+        execute: Becomes the command, in a process of its own, or raises OSError.
 
     Returns:
         The exit code of the supervisor itself.
@@ -187,7 +194,7 @@ def main(arguments: list[str]) -> int:
         with suppress(OSError):
             os.write(status_fd, f"{line}\n".encode())
 
-    main_pid = _run_command(command, uid, gid)
+    main_pid = _run_command(command, uid, gid, execute)
     report(f"pid {main_pid}")
     while True:
         # The death signal also comes when only the *thread* that started us ends, so the parent's pid decides.

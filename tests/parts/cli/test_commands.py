@@ -29,6 +29,7 @@ from qhana_taskstate.store.closing.close import Closing, close
 from qhana_taskstate.store.executions.begin import Runner, begin
 from qhana_taskstate.store.task import jobs as task_jobs
 from qhana_taskstate.testing.waiting import wait_until
+from tests import warm
 from tests.apps import jobs
 from tests.apps.factory import make_app
 from tests.parts.deployment import Deployment
@@ -521,7 +522,7 @@ class TestWithAWorker:
         """Run a command of the group in a process of its own."""
 
         def call(*args: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
+            return warm.run(
                 [*command, *args],
                 cwd=request.config.rootpath,
                 env=environment,

@@ -25,6 +25,7 @@ from qhana_taskstate.testing.receiver import Reply, Told, WebhookReceiver
 from qhana_taskstate.testing.redis_server import RedisServer
 from qhana_taskstate.testing.server import free_port
 from qhana_taskstate.webhooks.waking import wake_message
+from tests import warm
 from tests.apps.factory import make_app
 from tests.apps.jobs import half_way, say, spawn
 from tests.parts.webhooks.conftest import SECRET, SOON, MakeState
@@ -102,7 +103,7 @@ def test_many_commits_send_few_messages(make_client: MakeClient, broker_url: str
 
 def _teller(worker_environment: dict[str, str | None], *arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **worker_environment}
-    return subprocess.run(
+    return warm.run(
         [sys.executable, "-m", "tests.apps.teller", *map(str, arguments)],
         env={key: value for key, value in environment.items() if value is not None},
         capture_output=True,
