@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from .texts import clean
+
+#: How many characters of the unit of a progress are kept.
+_UNIT_LENGTH: Final = 100
+
 #: How many bytes of the newest log are in the JSON of the task resource.
 DESCRIBED_LOG_BYTES: Final = 65_536
 
@@ -127,6 +132,16 @@ class Progress:
     start: float = 0.0
     target: float = 100.0
     unit: str = "%"
+
+    def as_columns(self, prefix: str = "progress_") -> dict[str, object]:
+        """Return it as values of the columns in which it is kept; a unit that is too long for them is cut.
+
+        Args:
+            prefix: What their names begin with.
+        """
+        unit = clean(self.unit)[:_UNIT_LENGTH]
+        values = {"value": self.value, "start": self.start, "target": self.target, "unit": unit}
+        return {prefix + name: value for name, value in values.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,7 @@ class Execution(Publisher):
         elsewhere: It runs already in a process that is alive: its message was delivered again.
         entered: The body was entered; a further call of the function is a plain call.
         begun: That it runs is recorded, or waits for the database.
+        registered: That it runs is recorded, so that its row is there.
         failure: Why it failed, as Celery reported it (a `facts.Failure`).
         stored_failure: The failed end that its body stored itself (a `facts.Failure`).
         succeeded: Celery said so: its result is stored and what follows is published.
@@ -109,6 +110,7 @@ class Execution(Publisher):
     closed: bool = field(kw_only=True, default=False)
     postponed: bool = field(kw_only=True, default=False)
     begun: bool = field(kw_only=True, default=False)
+    registered: bool = field(kw_only=True, default=False)
     failure: Any = field(kw_only=True, default=None)
     stored_failure: Any = field(kw_only=True, default=None)
     limit: BaseException | None = field(kw_only=True, default=None)

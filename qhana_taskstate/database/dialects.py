@@ -47,6 +47,7 @@ class Kind:
         advisory_locks: It has locks that are only names, for as long as a transaction or a connection.
         lock_timeout: A transaction can say itself for how long its statements wait for a locked row.
         session_lock_timeout: Only the whole connection can say that.
+        locks_what_it_reads: An UPDATE waits for a row that it looks at, also if it does not change it.
         locks_parent: A row that is inserted locks the one that its foreign key refers to.
         ids_again: The ids of rows that were removed are given out again.
         time_zones: A column of moments takes aware ones.
@@ -65,6 +66,7 @@ class Kind:
     advisory_locks: bool = False
     lock_timeout: bool = False
     session_lock_timeout: bool = False
+    locks_what_it_reads: bool = False
     locks_parent: bool = False
     ids_again: bool = False
     time_zones: bool = False
@@ -82,6 +84,10 @@ def _postgresql_arguments(url: URL) -> dict[str, Any]:
     if url.get_driver_name() in {"psycopg", "psycopg2"}:
         # So that nobody waits for a quarter of an hour on a network that was cut (Linux, tcp_retries2).
         arguments["tcp_user_timeout"] = _SILENCE_SECONDS * 1000
+    if url.get_driver_name() == "psycopg" and "prepare_threshold" not in url.query:
+        # At each rollback, so after each read, psycopg disposes of all that is prepared, which costs more than it
+        # gains, and takes the statements of scripts along.
+        arguments["prepare_threshold"] = None
     return arguments
 
 
@@ -115,6 +121,7 @@ def _mysql(scheme: str) -> Kind:
         extra=("mysql", scheme),
         connect_args=lambda _: {"connect_timeout": _CONNECT_SECONDS, "charset": "utf8mb4"},
         session_lock_timeout=True,
+        locks_what_it_reads=True,
         locks_parent=True,
         text_bytes=65535,
         clock=lambda: func.utc_timestamp(6),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -16,14 +16,11 @@ from ..errors import DatabaseUnavailableError, SettingsError
 from ..fork import call_in_child
 from .connections import make_engine, prepare
 from .dialects import LOCK_SECONDS, kind_of
-from .pipeline import Batch, batch, can_batch
+from .scripts.pipeline import can_pipeline, pipelined
+from .scripts.statement import ANNOUNCED, Sent, Statement, send
 from .sqlite import IMMEDIATE, SQLITE_BUSY_SECONDS, is_in_memory, shared_memory
 
 T = TypeVar("T")
-
-
-#: Where a connection notes that its open transaction is to be announced.
-_ANNOUNCED: Final = "taskstate_announced"
 
 
 #: Seconds that an impatient transaction waits for SQLite's write lock.
@@ -32,11 +29,6 @@ IMPATIENT_SECONDS: Final = 0.1
 
 #: What a parent process left in a forked child; kept, since closing it would speak on the parent's sockets.
 _abandoned: Final[list[object]] = []
-
-
-def announce_after_commit(connection: Connection) -> None:
-    """Let the `Database` call its `announce` once the transaction that it opened on this connection is committed."""
-    connection.info[_ANNOUNCED] = True
 
 
 class Database:
@@ -74,8 +66,8 @@ class Database:
             self._url = engine.url
         #: SQLAlchemy's name of the kind of database: sqlite, postgresql, mysql or mariadb.
         self.dialect: str = self._url.get_backend_name()
-        #: Whether `batch` can be used; None before the first use.
-        self._batches: bool | None = None
+        #: Whether the driver takes several statements in one message; None before the first use.
+        self._pipelines: bool | None = None
 
     def __repr__(self) -> str:
         return f"<Database {self.name}>"
@@ -163,7 +155,7 @@ class Database:
         """
         with self._connected(**{IMMEDIATE: SQLITE_BUSY_SECONDS if patience is None else patience}) as connection:
             # The mark lies with the pooled connection, and a transaction that failed leaves it there.
-            connection.info.pop(_ANNOUNCED, None)
+            connection.info.pop(ANNOUNCED, None)
             with connection.begin():
                 if kind_of(self.dialect).session_lock_timeout:
                     connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
@@ -176,32 +168,40 @@ class Database:
                         )
                 else:
                     yield connection
-            announced = connection.info.pop(_ANNOUNCED, False)
+            announced = connection.info.pop(ANNOUNCED, False)
         if announced:
             self.announce()
 
-    @property
-    def batches(self) -> bool:
-        """Whether `batch` can be used."""
-        if self._batches is None:
-            self._batches = can_batch(self.engine)
-        return self._batches
-
     @contextmanager
-    def batch(self) -> Iterator[Batch]:
-        """Open a connection on which several statements share a round trip; see `pipeline`.
+    def sending(
+        self, statements: Sequence[Statement], *, at_once: bool = False, patience: float | None = None
+    ) -> Iterator[Sent]:
+        """Send statements in a short transaction of their own, in as few round trips as the driver allows.
+
+        It commits at the end, and rolls back on an exception.
+
+        Args:
+            statements: What to write.
+            at_once: Whether they may be committed as they are sent.
+            patience: As for `transaction`.
 
         Raises:
             DatabaseUnavailableError: If the database cannot be reached.
             sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
         """
-        engine = self.engine
-        try:
-            pooled = engine.raw_connection()
-        except engine.dialect.loaded_dbapi.Error as exc:
-            raise self._unavailable(exc) from exc
-        with batch(engine, pooled) as opened:
-            yield opened
+        if self._pipelines is None:
+            self._pipelines = can_pipeline(self.engine)
+        if not self._pipelines:
+            with self.transaction(patience=patience) as connection:
+                yield Sent(send(connection, statements), lambda: connection)
+            return
+        with self._connected() as connection:
+            connection.info.pop(ANNOUNCED, None)
+            with pipelined(connection, statements, at_once=at_once) as sent:
+                yield sent
+            announced = connection.info.pop(ANNOUNCED, False)
+        if announced:
+            self.announce()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -171,7 +171,7 @@ class Pulse:
             self._is_waking = False
 
     def note_canvas(self, task_id: int) -> None:
-        """Show at the next turn how far the members of a task have come."""
+        """Show at the next turn how far the members of a task have come, and what they logged."""
         with self._guard:
             self._canvases.add(task_id)
 
@@ -244,7 +244,7 @@ class Pulse:
 
 def _show_canvas(tracker: Served, task_id: int) -> None:
     with tracker.database.transaction() as connection:
-        reports.show_canvas(connection, task_id)
+        reports.show_canvas(connection, task_id, counts_members=tracker.settings.canvas_progress)
 
 
 def _beat(tracker: Served, running: list[Execution], holds: list[str]) -> None:

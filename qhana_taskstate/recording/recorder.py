@@ -16,11 +16,11 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from ..context.execution import Execution
 from ..database.engine import Database
 from ..database.faults import REFUSALS, passes
-from ..database.pipeline import Batch
 from ..database.sessions.scopes import Sessions
 from ..errors import DatabaseUnavailableError
 from ..fork import call_in_child
 from ..settings.values import Settings
+from ..store.script import Script
 from .background_write import attempt_write
 from .backlog import Backlog, Fact
 from .exits.interruption import interruption_behind
@@ -84,15 +84,13 @@ class Recorder(ABC):
         self,
         work: Callable[[Connection], T],
         *,
-        usual: Callable[[Batch], T | None] | None = None,
         patience: float = _PATIENCE,
     ) -> T:
         """Run `work` in a short transaction; again if the database only stumbled.
 
         Args:
-            work: Writes through the connection that it is given; it may be run several times.
-            usual: Does the same in fewer round trips in the usual case, and gives None in others. It is tried first,
-                where the driver allows it.
+            work: Writes through the connection that it is given; it may be run several times. A script is sent in as
+                few round trips as the driver allows.
             patience: Seconds after which it is not tried again, and for which each try waits for SQLite's write lock.
 
         Raises:
@@ -105,11 +103,9 @@ class Recorder(ABC):
         deadline = time.monotonic() + patience
         for pause in (*_PAUSES, None):
             try:
-                if usual is not None and self.database.batches:
-                    with self.database.batch() as batch:
-                        result = usual(batch)
-                    if result is not None:
-                        return result
+                if isinstance(work, Script):
+                    result: T = work.run(self.database, patience=patience)
+                    return result
                 with self.database.transaction(patience=patience) as connection:
                     return work(connection)
             except (DBAPIError, DatabaseUnavailableError) as exc:
@@ -120,17 +116,15 @@ class Recorder(ABC):
                     raise
                 logger.debug("trying again in %s s: %s", pause, type(exc).__name__)
                 time.sleep(pause)
-                usual = None
         raise AssertionError("the last try returns or raises")
 
-    def record(self, fact: Fact, *, usual: Callable[[Batch], Any] | None = None) -> bool:
+    def record(self, fact: Fact) -> bool:
         """Write a fact now or, if the database is away or another one of the task waits, later and in order.
 
         Takes a few seconds at most, and nearly none once it is known that the database is away.
 
         Args:
             fact: What happened.
-            usual: As for `write`; used only if it is written now.
 
         Returns:
             Whether it is written.
@@ -140,7 +134,7 @@ class Recorder(ABC):
         """
         if self.backlog.idle or not self._must_wait(fact):
             try:
-                result = self.write(fact.write, usual=usual)
+                result = self.write(fact.write)
             except (SQLAlchemyError, DatabaseUnavailableError, *REFUSALS) as exc:
                 if not self.backlog.note(exc) and not passes(exc):
                     plainer = fact.plainer()

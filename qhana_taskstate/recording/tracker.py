@@ -31,7 +31,7 @@ from ..store.executions.heartbeats import Lease
 from ..store.reports import report
 from .backlog import Fact
 from .executions.beginnings import fact_of_begin
-from .executions.closings import closing_of, fact_of_close, fact_of_close_elsewhere, usual_close
+from .executions.closings import closing_of, fact_of_close, fact_of_close_elsewhere
 from .executions.followers import followers
 from .executions.plainer import Reports, plainer_reports
 from .exits.decision import Exit, decide_unseen
@@ -57,8 +57,7 @@ class Tracker(Recorder):
         self.active_at = time.monotonic()
         # Only a plugin task can be kept from running twice.
         runs_still = partial(self._runs_still, execution) if execution.function is not None else None
-        fact, usual = fact_of_begin(execution, runs_still, partial(self._begun, execution))
-        self.record(fact, usual=usual)
+        execution.registered = self.record(fact_of_begin(execution, runs_still, partial(self._begun, execution)))
         execution.begun = True
 
     def _begun(self, execution: Execution, begun: Begun) -> None:
@@ -129,7 +128,7 @@ class Tracker(Recorder):
             fact = fact_of_close(execution, closing, partial(self._closed, execution))
             try:
                 execution.postponed = True
-                self.record(fact, usual=partial(usual_close, execution, closing))
+                self.record(fact)
             except REFUSALS as exc:
                 # The database is there and refuses these very values: without them at least the end is recorded.
                 logger.exception("the end of %s could not be recorded: %r", execution.name, closing)
@@ -159,7 +158,7 @@ class Tracker(Recorder):
     def _closed(self, execution: Execution, outcome: Outcome) -> None:
         execution.closed, execution.postponed = True, False
         self.unwatch(execution)
-        if outcome.members_open and self.settings.canvas_progress:
+        if outcome.members_open:
             self.pulse().note_canvas(execution.ref.task_id)
         if not outcome.shown:
             self.finish_showing(execution.ref.task_id, outcome)

@@ -1,6 +1,6 @@
 """The only writer of task state: Core statements on a connection that is handed in.
 
-Nothing here commits, except the two short ways to begin and to end (`begin_usually`, `close_usually`).
+Nothing here commits.
 
 Lock order: job row, executions by key, deliveries by id, `ProcessingTask` last. A transaction that holds a job row
 never waits for a `ProcessingTask` row: a plugin may have changed that in a transaction that stays open for hours.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from ..facts import ExecutionKey, Progress, Publication, TaskRef
-from .ending.showing import finish
+from .ending.showing import finish, is_free
 from .executions.registration import register
 from .log import entries
 from .progress.canvas import Canvas
@@ -15,14 +15,24 @@ from .progress.shown import canvas_of, set_progress
 from .task.jobs import lock_job
 
 
-def show_canvas(connection: Connection, task_id: int) -> None:
-    """Show in the `ProcessingTask` row of a task of several members how far they have come, if the row is free.
+def show_canvas(connection: Connection, task_id: int, *, counts_members: bool = True) -> None:
+    """Show in the row of a task what its members that have ended leave to the flush, if the row is free.
 
-    They are counted before the job row is locked: many take a while, and what is shown never goes back.
+    That is how far they have come, and what they logged. They are counted before the job row is locked: many take a
+    while, and what is shown never goes back.
+
+    Args:
+        connection: In whose transaction to write.
+        task_id: Id of the task.
+        counts_members: Whether a task of several members shows how many of them are done.
     """
-    canvas = canvas_of(connection, task_id)
-    if canvas.is_several and lock_job(connection, task_id) is not None:
+    canvas = canvas_of(connection, task_id) if counts_members else None
+    if lock_job(connection, task_id) is None:
+        return
+    if canvas is not None and canvas.is_several:
         finish(connection, task_id, None, progress=canvas)
+    if is_free(connection, task_id):
+        entries.refresh_column(connection, task_id)
 
 
 def report(

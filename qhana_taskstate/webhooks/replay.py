@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, exists, literal, or_, select, update
 
-from ..database.engine import announce_after_commit
+from ..database.scripts.statement import announce_after_commit
 from ..database.tables.deliveries import delivery_table, host_table
 from ..database.tables.runner import subscription_table
 from .hosts import host_of

@@ -6,17 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, Executable, select
+from sqlalchemy import Connection, select
 
 from qhana_taskstate import ProcessingTask
 from qhana_taskstate.clock import now
-from qhana_taskstate.database.pipeline import Batch, Row
+from qhana_taskstate.database.scripts.statement import Answers
 from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.facade import TaskState
 from qhana_taskstate.facts import ExecutionKey, Failure, Publication, TaskRef
@@ -27,19 +26,15 @@ from qhana_taskstate.store.closing.close import Closing
 from qhana_taskstate.store.ending.outcome import Outcome
 from qhana_taskstate.store.executions import begin as executions_begin
 from qhana_taskstate.store.executions import registration
+from qhana_taskstate.store.script import Script
 from qhana_taskstate.store.task import jobs
 from tests.apps.factory import make_app
 
 _numbers = count()
 
 
-@dataclass(frozen=True)
-class Closer:
-    """What closes something, and the shorter way to do the same in the usual case, if there is one."""
-
-    work: Callable[[Connection], Outcome]
-    usual: Callable[[Batch], Outcome | None] | None = None
-
+#: Closes something: a script, or a write that takes a connection.
+Closer = Callable[[Connection], Outcome]
 
 #: Makes what closes an execution as a success.
 Succeed = Callable[[TaskRef, ExecutionKey], Closer]
@@ -79,34 +74,28 @@ def _success(ref: TaskRef, key: ExecutionKey, *publications: Publication) -> Clo
         lines=["done"],
         deadline_seconds=86400,
     )
-    return Closer(lambda connection: closing_close.close(connection, ref, closing))
+    return closing_close.close_script(ref, closing)
 
 
 def _quiet_success(ref: TaskRef, key: ExecutionKey) -> Closer:
     closing = Closing(key=key, name="member", state=ExecutionState.SUCCESS, counts_members=False, kept=False)
-    return Closer(
-        lambda connection: closing_close.close(connection, ref, closing),
-        lambda batch: closing_close.close_usually(cast(Batch, _Lingering(batch)), ref, closing),
-    )
+    return _lingering(closing_close.close_script(ref, closing))
 
 
-class _Lingering:
-    """A batch that is slow between its look and its commit, so that the other closer comes in between."""
+def _lingering(script: Script[Outcome]) -> Script[Outcome]:
+    """Make a script slow between its look and its commit, so that the other closer comes in between."""
 
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
+    def conclude(answers: Answers) -> Outcome | None:
+        time.sleep(0.005)
+        return script.conclude(answers)
 
-    def send(self, *statements: Executable, values: dict[str, Any], commit: bool = False) -> list[list[Row]]:
-        rows = self._batch.send(*statements, values=values, commit=commit)
-        if not commit:
-            time.sleep(0.005)
-        return rows
+    return replace(script, conclude=conclude)
 
 
 def _failure(ref: TaskRef, key: ExecutionKey) -> Closer:
     failure = Failure(type="ValueError", message="raced")
     closing = Closing(key=key, name="member", state=ExecutionState.FAILURE, failure=failure)
-    return Closer(lambda connection: closing_close.close(connection, ref, closing))
+    return closing_close.close_script(ref, closing)
 
 
 def _two_members(connection: Connection, success: Succeed = _success) -> Made:
@@ -115,7 +104,7 @@ def _two_members(connection: Connection, success: Succeed = _success) -> Made:
 
 
 def _release(ref: TaskRef, hold: str, key: ExecutionKey) -> Closer:
-    return Closer(lambda connection: holds.release(connection, ref, hold, [_publication(key)], deadline_seconds=86400))
+    return lambda connection: holds.release(connection, ref, hold, [_publication(key)], deadline_seconds=86400)
 
 
 def _member_and_hold(connection: Connection, success: Succeed = _success) -> Made:
@@ -174,7 +163,7 @@ def test_task_ends_exactly_once_when_two_close_in_the_same_instant(
 
     def close(closer: Closer) -> Outcome:
         barrier.wait(timeout=20)
-        return tracker.write(closer.work, usual=closer.usual)
+        return tracker.write(closer)
 
     with ThreadPoolExecutor(max_workers=2) as threads:
         for turn in range(times):
@@ -215,7 +204,7 @@ def test_work_started_while_the_last_member_closes_is_refused_or_waited_for(
 
     def close(closer: Closer) -> Outcome:
         barrier.wait(timeout=20)
-        return tracker.write(closer.work, usual=closer.usual)
+        return tracker.write(closer)
 
     with ThreadPoolExecutor(max_workers=2) as threads:
         for turn in range(60):

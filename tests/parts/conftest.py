@@ -41,7 +41,9 @@ def install_sessions() -> Iterator[Callable[..., Sessions]]:
 
     def install(database: Database, host: Any = None, **settings: Any) -> Sessions:
         found = Sessions(database, Settings(**settings), host)
-        registry.register(found, SimpleNamespace(sessions=found, settings=found.settings), lambda: found)
+        state = SimpleNamespace(sessions=found, settings=found.settings)
+        state.parts = state
+        registry.register(found, state, lambda: found)
         return found
 
     yield install

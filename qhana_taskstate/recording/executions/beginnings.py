@@ -6,14 +6,12 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 from sqlalchemy import Connection
 
 from ...clock import now
 from ...context.execution import Execution
-from ...database.pipeline import Batch
-from ...store.executions.begin import Begun, begin, begin_usually
+from ...store.executions.begin import Begun, begin, begin_script
 from ...store.executions.heartbeats import Lease
 from ...texts import in_ascii
 from ..backlog import Fact
@@ -23,46 +21,30 @@ from ..this_process import runner
 RunsStill = Callable[[Connection, Lease], bool]
 
 
-def fact_of_begin(
-    execution: Execution, runs_still: RunsStill | None, written: Callable[[Begun], None]
-) -> tuple[Fact, Callable[[Batch], Begun | None]]:
+def fact_of_begin(execution: Execution, runs_still: RunsStill | None, written: Callable[[Begun], None]) -> Fact:
     """Make the fact that an execution begins now in this process.
 
     Args:
         execution: It.
         runs_still: Keeps it from running twice; None if nothing can.
         written: Called with what the database said.
-
-    Returns:
-        The fact, and its short way for the usual case.
     """
     moment = now()
     request, ref, key = execution.request, execution.ref, execution.key
-    values: dict[str, Any] = {
-        "runner": runner(getattr(request, "hostname", None), os.getpid()),
-        "acks_late": bool(execution.acks_late),
-        "max_retries": execution.max_retries,
-    }
-
-    def write(connection: Connection) -> Begun:
-        parent_id = getattr(request, "parent_id", None)
-        return begin(
-            connection,
-            ref,
-            key,
-            name=execution.name,
-            parent_id=parent_id,
-            moment=moment,
-            **values,
-            runs_still=runs_still,
-        )
-
-    def write_usually(batch: Batch) -> Begun | None:
-        return begin_usually(batch, ref, key, moment=moment, **values)
-
+    write = begin_script(
+        ref,
+        key,
+        name=execution.name,
+        parent_id=getattr(request, "parent_id", None),
+        moment=moment,
+        runner=runner(getattr(request, "hostname", None), os.getpid()),
+        acks_late=bool(execution.acks_late),
+        max_retries=execution.max_retries,
+        runs_still=runs_still,
+    )
     text = f"{execution.name} began at {moment.isoformat()}: {key}"
     bare = Fact(ref.task_id, text, partial(_begin_barely, execution, moment, runs_still), written)
-    return Fact(ref.task_id, text, write, written, plainer=lambda: bare), write_usually
+    return Fact(ref.task_id, text, write, written, plainer=lambda: bare)
 
 
 def _begin_barely(

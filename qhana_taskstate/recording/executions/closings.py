@@ -9,11 +9,10 @@ from typing import Final
 from sqlalchemy import Connection
 
 from ...context.execution import Execution
-from ...database.pipeline import Batch
 from ...facts import ExecutionKey, Failure, TaskRef
 from ...settings.values import Settings
 from ...states import ExecutionState
-from ...store.closing.close import Closing, close, close_usually
+from ...store.closing.close import Closing, close, close_script
 from ...store.ending.outcome import Outcome
 from ...store.executions import lookup
 from ..backlog import Fact
@@ -38,6 +37,7 @@ def closing_of(execution: Execution, state: ExecutionState, failure: Failure | N
         to_come=followers(execution.request),
         kept=bool(getattr(execution.task, "resend", False)),
         deadline_seconds=settings.publish_deadline_seconds,
+        begun=execution.registered,
     )
 
 
@@ -50,7 +50,8 @@ def fact_of_close(execution: Execution, closing: Closing, written: Callable[[Out
     task_id = execution.ref.task_id
     bare = Fact(task_id, f"{execution.name} ended: {execution.key}", partial(_close_bare, execution), written)
     plainer = partial(_plainer_close, execution, plainer_closings(closing), bare)
-    return Fact(task_id, closing, partial(_close_all, execution, closing), written, instead=bare, plainer=plainer)
+    write = partial(_close_all, execution, closing) if execution.inner else close_script(execution.ref, closing)
+    return Fact(task_id, closing, write, written, instead=bare, plainer=plainer)
 
 
 def _plainer_close(execution: Execution, closings: Iterator[Closing], bare: Fact) -> Fact | None:
@@ -60,13 +61,6 @@ def _plainer_close(execution: Execution, closings: Iterator[Closing], bare: Fact
         plainer = partial(_plainer_close, execution, closings, bare)
         return Fact(bare.task_id, closing, write, bare.written, instead=bare, plainer=plainer)
     return None
-
-
-def usual_close(execution: Execution, closing: Closing, batch: Batch) -> Outcome | None:
-    """Write a close by the short way for the usual case; None if this is no usual one, and nothing was written."""
-    if not closing.is_usual or execution.inner:
-        return None
-    return close_usually(batch, execution.ref, closing)
 
 
 def _close_all(execution: Execution, closing: Closing, connection: Connection) -> Outcome:

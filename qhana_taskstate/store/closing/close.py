@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, case, delete, func, literal, not_, select, update
+from sqlalchemy import Connection, bindparam, delete, literal, select, update
 
 from ...clock import now
-from ...database.inserts import insert_absent
-from ...database.pipeline import Batch
+from ...database.dialects import KINDS
+from ...database.inserts import absent
+from ...database.scripts.prepared import PerDatabase
+from ...database.scripts.statement import Answers, Statement
+from ...database.sessions.current import current_settings
 from ...database.tables.base import NAME_LENGTH
 from ...database.tables.executions import execution_table, message_table
-from ...database.tables.jobs import job_table
-from ...database.tables.runner import task_table
 from ...database.tables.types import bare_type
 from ...facts import ExecutionKey, Failure, Progress, Publication, TaskRef
-from ...states import CHORD_UNLOCK, ExecutionState, TaskStatus
+from ...states import CHORD_UNLOCK, FAILED_STATES, ExecutionState, TaskStatus
 from ...texts import LONGEST_TEXT, clean, cut
-from ..ending.end import DECIDE, SHOW_SUCCESS
+from ..ending import conclusion
+from ..ending.conclusion import Look, Shown
 from ..ending.outcome import Outcome
-from ..ending.remaining import NOTHING_LEFT, SEVERAL, look_at, look_at_task
-from ..ending.showing import LOCK_TASK_IF_FREE, finish, is_subscribed
-from ..executions.conditions import THIS, is_of_token
-from ..executions.keys import is_of_key, key_columns, named
-from ..executions.registration import register
-from ..log import entries
-from ..progress.canvas import Canvas
-from ..progress.shown import canvas_of, set_progress
-from ..task.jobs import LOCK_JOB_BRIEFLY, lock_job
-from .verdict import Asks, Fails, shows_members, verdict_of
+from ..ending.showing import complete
+from ..executions.conditions import IS_JOB, IS_OURS, THIS, token_of
+from ..executions.keys import IS_NAMED, is_named_in, named
+from ..executions.registration import registration
+from ..log import statements as log_statements
+from ..log.text import clean as clean_entry
+from ..script import Script
+from ..task.jobs import locking
 
 #: How many characters of a traceback are kept.
 _LONGEST_TRACEBACK: Final = 16 * LONGEST_TEXT
@@ -53,6 +53,7 @@ class Closing:
         to_come: How many members are known to follow.
         kept: Whether its message may have been kept.
         deadline_seconds: As for `register`; needed where there are publications.
+        begun: Whether its row is known to be there.
     """
 
     key: ExecutionKey
@@ -66,186 +67,196 @@ class Closing:
     to_come: int = 0
     kept: bool = True
     deadline_seconds: float | None = None
+    begun: bool = False
 
-    @property
-    def is_usual(self) -> bool:
-        """Whether it brings nothing but success, as most ends do."""
-        brings = self.publications or self.lines or self.progress is not None or self.kept
-        return self.state == ExecutionState.SUCCESS and not brings
+
+_ENDS: Final = ("state", "closed_at", "error_type", "error", "traceback")
+_PROGRESS: Final = ("progress_value", "progress_start", "progress_target", "progress_unit")
+_MOMENTS: Final = {"closed_at": "moment"}
+
+
+def _bound(names: Sequence[str], prefix: str = "") -> dict[Any, Any]:
+    columns = execution_table.c
+    return {
+        columns[name]: bindparam(_MOMENTS.get(name, prefix + name), type_=bare_type(columns[name])) for name in names
+    }
 
 
 #: Closes an execution that is open.
-_CLOSE = (
+_CLOSE = update(execution_table).where(THIS, IS_OURS).values(_bound(_ENDS))
+_CLOSE_WITH_PROGRESS = _CLOSE.values(_bound(_PROGRESS, "new_"))
+
+#: The progress of one that was closed before.
+_LATE_PROGRESS = (
     update(execution_table)
-    .where(THIS)
-    .values(
-        {
-            execution_table.c[name]: bindparam(name, type_=bare_type(execution_table.c[name]))
-            for name in ("state", "closed_at", "error_type", "error", "traceback")
-        }
-    )
+    .where(IS_NAMED, execution_table.c.closed_at != bindparam("moment", type_=bare_type(execution_table.c.closed_at)))
+    .where(IS_OURS)
+    .values(_bound(_PROGRESS, "new_"))
 )
 
+_FORGET_MESSAGE = delete(message_table).where(is_named_in(message_table), IS_OURS)
 
-# The short way of a close: two statements that share a round trip, and one more that ends the task (PostgreSQL).
-
-#: Closes the execution, as a part of the next statement.
-_closed = _CLOSE.where(is_of_token).returning(literal(1)).cte("closed")
-
-
-#: Closes the execution, and asks what else of the task is open. The question is answered from the state before the
-#: close, so this execution is left out of it by its key.
-_CLOSE_AND_LOOK = look_at(not_(THIS)).add_columns(
-    case((is_subscribed, 1), else_=0).label("subscribed"),
-    select(func.count()).select_from(_closed).scalar_subquery().label("changed"),
+#: Leaves no row a second behind while Celery asks by retries whether the header of a chord is ready.
+_FORGET_EARLIER_ATTEMPTS = delete(execution_table).where(
+    execution_table.c.task_id == bindparam("of_task"),
+    execution_table.c.celery_id == bindparam("of_celery_id", type_=bare_type(execution_table.c.celery_id)),
+    execution_table.c.retries < bindparam("of_retries", type_=bare_type(execution_table.c.retries)),
+    execution_table.c.state == ExecutionState.RETRY.value,
+    IS_OURS,
 )
 
-
-#: The row of the task, locked if nobody holds it.
-_free_row = LOCK_TASK_IF_FREE.cte("free_row")
-
-
-_is_free = select(literal(1)).select_from(_free_row).exists()
+#: An execution of this key has ended before.
+_was_closed = select(literal(1)).where(IS_NAMED, execution_table.c.closed_at.is_not(None)).exists()
 
 
-#: Decides the end SUCCESS in the job row, and says whether the row of the task shows it.
-_decided = DECIDE.values({job_table.c.end_copied: _is_free}).returning(literal(1)).cte("decided")
-
-
-#: Shows it there.
-_ended = SHOW_SUCCESS.where(task_table.c.id == _free_row.c.id).returning(literal(1)).cte("ended")
-
-
-#: Ends the task as SUCCESS by both; answers whether its row shows it.
-_END_WELL = select(case((_is_free, 1), else_=0).label("shown")).add_cte(_decided, _ended)
-
-
-def close_usually(batch: Batch, ref: TaskRef, closing: Closing) -> Outcome | None:
-    """Do what `close` does, in two round trips, for an end that `is_usual`. Commits.
-
-    Returns:
-        None if the task asks for more than that, as one with subscribers does; what was written is rolled back then,
-        and `close` is to be used.
-    """
-    moment = now()
-    values = {
-        **named(ref.task_id, closing.key),
-        **_values_of_close(closing, moment),
-        "of_token": ref.token,
-        "end_status": TaskStatus.SUCCESS.value,
-        "ended_at": moment,
-        "task_status": TaskStatus.SUCCESS.value,
-        "finished_at": moment,
+def _insert_closed(dialect: str) -> Any:
+    columns = execution_table.c
+    keys = {
+        "task_id": "of_task",
+        "celery_id": "of_celery_id",
+        "retries": "of_retries",
+        "nesting": "of_nesting",
+        "name": "of_name",
+        "deliveries": "none",
+        "losses": "none",
+        **{name: name for name in _ENDS},
+        **_MOMENTS,
     }
-    # Two statements, for two snapshots: the look sees all that was committed before the lock was had.
-    jobs, looks = batch.send(LOCK_JOB_BRIEFLY, _CLOSE_AND_LOOK, values=values)
-    some_open, waiting, members, subscribed, changed = looks[0]
-    if not changed:
-        return None
-    _, open_ended, parked, had_work, end_status, _ = jobs[0]
-    if end_status is not None or some_open:
-        batch.send(values=values, commit=True)
-        return Outcome(changed=True, members_open=bool(some_open) and end_status is None)
-    shows_members = members >= SEVERAL and closing.counts_members
-    if waiting or parked or open_ended or not had_work or subscribed or shows_members:
-        return None
-    shown = batch.send(_END_WELL, values=values, commit=True)[0][0][0]
-    return Outcome(changed=True, ended=TaskStatus.SUCCESS, shown=bool(shown))
+    row = select(*(bindparam(name, type_=bare_type(columns[column])) for column, name in keys.items())).where(IS_JOB)
+    return absent(execution_table, dialect).from_select(list(keys), row, include_defaults=False)
 
 
-def close(connection: Connection, ref: TaskRef, closing: Closing) -> Outcome:
-    """Record the end of an execution and, if nothing else is open, of its task.
+#: Inserts an execution that nobody recorded before.
+_INSERT_CLOSED = PerDatabase({name: _insert_closed(name) for name in KINDS})
+
+
+def close_script(ref: TaskRef, closing: Closing) -> Script[Outcome]:
+    """Return what records the end of an execution and, if nothing else is open, of its task.
 
     The messages that it published are registered in the same transaction, before anything looks for what is open:
     so a task is never seen at its end between a parent's close and a child's registration.
 
     Args:
-        connection: In whose transaction to write; on SQLite it must hold the write lock.
-        ref: The task.
+        ref: The task. Nothing happens if the token belongs to no task.
         closing: What the end brings. For an execution that is already closed only its reports count.
-
-    Returns:
-        What it led to. Nothing happens if the token belongs to no task.
     """
-    job = lock_job(connection, ref.task_id)
-    if job is None or job.ref != ref:
-        return Outcome()
+    fails = closing.state in FAILED_STATES
+    values = _values(ref, closing)
+    statements = [locking(values)]
     if closing.publications:
         assert closing.deadline_seconds is not None  # noqa: S101  (both or neither; tells the type checker)
-        register(connection, ref.task_id, closing.publications, deadline_seconds=closing.deadline_seconds)
-    lines = list(closing.lines)
-    if closing.progress is not None:
-        set_progress(connection, ref.task_id, closing.key, closing.progress)
-    changed = _close(connection, ref.task_id, closing)
-    ended: TaskStatus | None = None
-    remaining = NOTHING_LEFT
-    match verdict_of(closing.state, closes=changed, has_ended=job.end_status is not None):
-        case Fails():
-            ended = TaskStatus.ERROR
-            lines.append(_failure_entry(closing))
-        case Asks():
-            remaining = look_at_task(connection, job)
-            ended = remaining.ended
+        statements += registration(ref, closing.publications, deadline_seconds=closing.deadline_seconds)
+    lines = [clean_entry(line) for line in closing.lines]
     if lines:
-        entries.append(connection, ref.task_id, lines, column=False)
-    progress: Progress | Canvas | None = closing.progress
-    reports = progress is not None
-    if shows_members(ended, remaining, counts_members=closing.counts_members, reports=reports):
-        canvas = canvas_of(connection, ref.task_id, to_come=closing.to_come, ended=ended == TaskStatus.SUCCESS)
-        progress = canvas if canvas.is_several else progress
-    shown = finish(
-        connection,
-        ref.task_id,
-        ended,
-        log=bool(lines),
-        progress=progress,
-        # What finds the end has found no open step.
-        has_no_step=ended == TaskStatus.SUCCESS,
-    )
-    return Outcome(changed=changed, ended=ended, members_open=remaining.open, shown=shown)
-
-
-def _close(connection: Connection, task_id: int, closing: Closing) -> bool:
-    values = _values_of_close(closing, now())
-    key = closing.key
-    if closing.kept:
-        connection.execute(delete(message_table).where(is_of_key(message_table, task_id, key)))
-    if connection.execute(_CLOSE, {**named(task_id, key), **values}).rowcount:
-        if closing.name == CHORD_UNLOCK and closing.state == ExecutionState.RETRY:
-            _forget_earlier_attempts(connection, task_id, key)
-        return True
-    row = {
-        **key_columns(task_id, key),
-        "name": closing.name[:NAME_LENGTH],
-        "deliveries": 0,
-        "losses": 0,
-        **values,
-    }
-    return insert_absent(connection, execution_table, [row]) > 0
-
-
-def _forget_earlier_attempts(connection: Connection, task_id: int, key: ExecutionKey) -> None:
-    """Leave no row a second behind while Celery asks by retries whether the header of a chord is ready."""
-    columns = execution_table.c
-    connection.execute(
-        delete(execution_table).where(
-            columns.task_id == task_id,
-            columns.celery_id == key.celery_id,
-            columns.retries < key.retries,
-            columns.state == ExecutionState.RETRY.value,
-        )
+        statements += log_statements.appending(values, lines)
+    if fails:
+        failure = clean_entry(_failure_entry(closing))
+        lines.append(failure)
+        statements += log_statements.appending(values, [failure], unless=_was_closed)
+    statements += _closing_statements(closing, values)
+    if lines:
+        values |= log_statements.shown(lines)
+    shown = Shown(fails=fails, log=bool(lines), progress=closing.progress is not None)
+    statements += conclusion.conclude(shown, values, webhooks=current_settings().webhooks)
+    return Script(
+        statements=statements,
+        conclude=partial(_conclude, closing, shown),
+        rest=partial(_complete, ref, closing, shown),
     )
 
 
-def _values_of_close(closing: Closing, moment: datetime) -> dict[str, Any]:
+def close(connection: Connection, ref: TaskRef, closing: Closing) -> Outcome:
+    """Do what `close_script` says, in the transaction of a connection; on SQLite it must hold the write lock."""
+    return close_script(ref, closing)(connection)
+
+
+def _closing_statements(closing: Closing, values: dict[str, Any]) -> list[Statement]:
+    statements = [Statement(_FORGET_MESSAGE, values)] if closing.kept else []
+    if closing.progress is None:
+        statements.append(Statement(_CLOSE, values, name="close"))
+    else:
+        statements += [Statement(_CLOSE_WITH_PROGRESS, values, name="close"), Statement(_LATE_PROGRESS, values)]
+    if not closing.begun:
+        statements.append(Statement(_INSERT_CLOSED, values, name="insert"))
+    if closing.name == CHORD_UNLOCK and closing.state == ExecutionState.RETRY:
+        statements.append(Statement(_FORGET_EARLIER_ATTEMPTS, values))
+    return statements
+
+
+def _values(ref: TaskRef, closing: Closing) -> dict[str, Any]:
     failure = closing.failure
-    return {
+    values = {
+        **token_of(ref),
+        **named(ref.task_id, closing.key),
+        "of_name": clean(closing.name)[:NAME_LENGTH],
+        "none": 0,
+        "moment": now(),
         "state": closing.state.value,
-        "closed_at": moment,
         "error_type": failure and clean(failure.type)[:NAME_LENGTH],
         "error": failure and clean(cut(failure.message)),
         "traceback": failure and failure.traceback and clean(cut(failure.traceback, _LONGEST_TRACEBACK)),
+        "counts_members": int(closing.counts_members),
+        "to_come": closing.to_come,
     }
+    if closing.progress is not None:
+        values |= closing.progress.as_columns("new_progress_")
+    return values
+
+
+def _conclude(closing: Closing, shown: Shown, answers: Answers) -> Outcome | None:
+    """Read the answers; None if there is more to show than statements can."""
+    locked = answers["job"].rows
+    if not locked:
+        return Outcome()
+    look = Look.of(answers["look"].rows[0])
+    ended = TaskStatus(look.end_status) if locked[0][0] is None and look.end_status is not None else None
+    if _needs_more(closing, shown, look, ended):
+        return None
+    return _outcome(answers, look, ended)
+
+
+def _needs_more(closing: Closing, shown: Shown, look: Look, ended: TaskStatus | None) -> bool:
+    if not (look.copied if ended else look.free):
+        # It is shown later, all of it.
+        return False
+    if look.open and look.end_status is None:
+        # The task goes on: the next flush of this process shows it.
+        return False
+    return not look.complete or _counts(closing, shown, look, ended)
+
+
+def _counts(closing: Closing, shown: Shown, look: Look, ended: TaskStatus | None) -> bool:
+    """Tell whether the row is to show how many members are done."""
+    if not (closing.counts_members and look.several):
+        return False
+    has_ended_before = look.end_status is not None and ended is None
+    return ended == TaskStatus.SUCCESS or (shown.progress and not has_ended_before)
+
+
+def _outcome(answers: Answers, look: Look, ended: TaskStatus | None) -> Outcome:
+    changed = answers["close"].count > 0 or ("insert" in answers and answers["insert"].count > 0)
+    return Outcome(
+        changed=changed,
+        ended=ended,
+        members_open=look.open and look.end_status is None,
+        shown=look.copied if ended else look.free,
+    )
+
+
+def _complete(ref: TaskRef, closing: Closing, shown: Shown, connection: Connection, answers: Answers) -> Outcome:
+    look = Look.of(answers["look"].rows[0])
+    ended = TaskStatus(look.end_status) if answers["job"].rows[0][0] is None and look.end_status is not None else None
+    complete(
+        connection,
+        ref.task_id,
+        ended,
+        log=not look.complete,
+        counts=_counts(closing, shown, look, ended),
+        own=closing.progress,
+        to_come=closing.to_come,
+        told=shown.log or ended is not None,
+    )
+    return _outcome(answers, look, ended)
 
 
 def _failure_entry(closing: Closing) -> str:

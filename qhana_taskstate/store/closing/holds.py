@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from ...clock import now
+from ...database.scripts.statement import Statement
 from ...database.tables.executions import execution_table
 from ...database.tables.jobs import hold_table
 from ...facts import Publication, TaskRef
 from ...states import TaskStatus
+from ..ending.conclusion import evaluation
 from ..ending.from_outside import end
 from ..ending.outcome import Outcome
-from ..ending.remaining import look_at_task
-from ..ending.showing import finish
-from ..executions.registration import register
+from ..executions.registration import registration
+from ..script import Script
 from ..task.jobs import lock_job, new_token
 
 
@@ -51,6 +52,20 @@ def hold(connection: Connection, task_id: int) -> str:
     return hold_id
 
 
+_END_HOLD = delete(hold_table).where(hold_table.c.id == bindparam("hold_id", type_=hold_table.c.id.type))
+
+
+def release_script(
+    ref: TaskRef, hold_id: str, publications: Sequence[Publication], *, deadline_seconds: float
+) -> Script[Outcome]:
+    """Return what ends a hold, registers what was published meanwhile, and looks whether the task has ended.
+
+    An empty submission (an empty group) so ends its task at once.
+    """
+    published = registration(ref, publications, deadline_seconds=deadline_seconds) if publications else []
+    return evaluation(ref, *published, Statement(_END_HOLD, {"hold_id": hold_id}))
+
+
 def release(
     connection: Connection,
     ref: TaskRef,
@@ -59,17 +74,8 @@ def release(
     *,
     deadline_seconds: float,
 ) -> Outcome:
-    """End a hold: register what was published meanwhile, and look whether the task has ended.
-
-    An empty submission (an empty group) so ends its task at once.
-    """
-    job = lock_job(connection, ref.task_id)
-    register(connection, ref.task_id, publications, deadline_seconds=deadline_seconds)
-    connection.execute(delete(hold_table).where(hold_table.c.id == hold_id))
-    if job is None or job.ref != ref or job.end_status is not None:
-        return Outcome()
-    ended = look_at_task(connection, job).ended
-    return Outcome(changed=True, ended=ended, shown=finish(connection, ref.task_id, ended))
+    """Do what `release_script` says, in the transaction of a connection."""
+    return release_script(ref, hold_id, publications, deadline_seconds=deadline_seconds)(connection)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from ...states import TaskStatus
 from ..executions.registration import is_registered
 from ..log import entries
 from ..task.jobs import find_job, lock_job, take_up
+from .conclusion import evaluation
 from .outcome import Outcome
-from .remaining import look_at_task
 from .showing import finish
 
 
@@ -70,5 +70,4 @@ def evaluate(connection: Connection, task_id: int) -> Outcome:
     job = lock_job(connection, task_id)
     if job is None or job.end_status is not None:
         return Outcome()
-    ended = look_at_task(connection, job).ended
-    return Outcome(changed=ended is not None, ended=ended, shown=finish(connection, task_id, ended))
+    return evaluation(job.ref)(connection)

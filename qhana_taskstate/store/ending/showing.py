@@ -14,7 +14,7 @@ from ...facts import Progress
 from ...states import TaskStatus
 from ..log import entries
 from ..progress.canvas import Canvas
-from ..progress.shown import progress_of, show_progress, shown_progress
+from ..progress.shown import canvas_of, progress_of, reach_target, show_progress, shown_progress
 from ..task import outbox
 from .end import DECIDE, copy_end
 
@@ -42,6 +42,11 @@ _LOCK_TASK = _SHOWN.with_for_update(key_share=True)
 
 
 LOCK_TASK_IF_FREE = _SHOWN.with_for_update(skip_locked=True, key_share=True)
+
+
+def is_free(connection: Connection, task_id: int) -> bool:
+    """Tell whether nobody else holds the row of a task; it is locked then."""
+    return connection.execute(LOCK_TASK_IF_FREE, {"of_task": task_id}).one_or_none() is not None
 
 
 def finish(
@@ -85,6 +90,43 @@ def finish(
     if locked.subscribed:
         outbox.add(connection, task_id, events)
     return True
+
+
+def complete(
+    connection: Connection,
+    task_id: int,
+    ended: TaskStatus | None,
+    *,
+    log: bool,
+    counts: bool,
+    own: Progress | None,
+    to_come: int,
+    told: bool,
+) -> None:
+    """Show in the row of a task, which the caller has locked, what the statements of `conclusion` leave to Python.
+
+    Args:
+        connection: In whose transaction to write.
+        task_id: Id of the task.
+        ended: The end that the transaction has decided, None if it has not.
+        log: The runner's column is to be brought up to date.
+        counts: How many of the members are done is to be shown, if there are several.
+        own: The progress that a lone execution shows.
+        to_come: How many members are known to follow.
+        told: Subscribers are told anyway that details have changed.
+    """
+    if counts:
+        row = connection.execute(_SHOWN, {"of_task": task_id}).one()
+        canvas = canvas_of(connection, task_id, to_come=to_come, ended=ended == TaskStatus.SUCCESS)
+        progress = progress_of(connection, task_id, canvas, shown_progress(row)) if canvas.is_several else own
+        if progress is not None:
+            show_progress(connection, task_id, progress)
+            if not told:
+                outbox.add(connection, task_id, (TaskEvent.DETAILS,))
+        elif ended == TaskStatus.SUCCESS:
+            reach_target(connection, task_id)
+    if log:
+        entries.refresh_column(connection, task_id)
 
 
 def show(connection: Connection, task_id: int) -> bool:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, null, update
+from sqlalchemy import Connection, String, bindparam, func, literal, null, select, update
 
 from ...clock import now
+from ...database.dialects import KINDS
 from ...database.inserts import insert_absent
-from ...database.pipeline import Batch
+from ...database.scripts.prepared import PerDatabase
+from ...database.scripts.statement import Answers, Statement
 from ...database.tables.base import NAME_LENGTH
 from ...database.tables.executions import execution_table
 from ...database.tables.jobs import job_table
@@ -19,9 +22,9 @@ from ...database.tables.types import bare_type
 from ...facts import ExecutionKey, TaskRef
 from ...states import ExecutionState
 from ...texts import clean
-from ..task.jobs import find_job
+from ..script import Script
 from .celery_ids import column_id
-from .conditions import THIS, is_of_token
+from .conditions import IS_JOB, IS_OURS, THIS, token_of
 from .heartbeats import Lease, running
 from .keys import is_of_key, key_columns, named
 from .registration import limit
@@ -87,23 +90,31 @@ _BEGIN = (
 )
 
 
-_is_not_running = execution_table.c.state != ExecutionState.RUNNING.value
+_is_not_running = execution_table.c.state != literal(ExecutionState.RUNNING.value, String())
 
 
 #: Begins one that waits to begin.
 _BEGIN_ANEW = _BEGIN.where(_is_not_running)
 
 
-#: Does so if the token is the task's, and says in the same round trip whether the task has ended (PostgreSQL).
-_BEGIN_OF_TOKEN = _BEGIN_ANEW.where(is_of_token).returning(
-    job_table.c.end_status,
-    # The commit does not wait for the disk: what a crash of the database loses, the end of the execution writes again.
-    func.set_config("synchronous_commit", "off", True),
-)
+#: Does so if the token is the task's.
+_BEGIN_OF_TOKEN = _BEGIN_ANEW.where(IS_OURS)
 
 
-def begin(
-    connection: Connection,
+def _ask_for_end(dialect: str) -> Any:
+    query = select(job_table.c.end_status).where(IS_JOB)
+    if dialect == "postgresql":
+        # The commit does not wait for the disk: what a crash of the database loses, the end of the execution writes
+        # again.
+        return query.add_columns(func.set_config("synchronous_commit", "off", True))
+    return query
+
+
+#: Asks for the end of the task, None if it goes on.
+_ASK_FOR_END = PerDatabase({name: _ask_for_end(name) for name in KINDS})
+
+
+def begin_script(
     ref: TaskRef,
     key: ExecutionKey,
     *,
@@ -114,11 +125,12 @@ def begin(
     max_retries: int | None = None,
     moment: datetime | None = None,
     runs_still: Callable[[Connection, Lease], bool] | None = None,
-) -> Begun:
-    """Record that an execution runs; it is inserted if its publication is not recorded yet, or never was.
+) -> Script[Begun]:
+    """Return what records that an execution runs; it is inserted if its publication is not recorded yet, or never was.
+
+    A closed execution is not opened again.
 
     Args:
-        connection: In whose transaction to write.
         ref: The task, as the message says.
         key: Key of the execution.
         name: Name of the Celery task.
@@ -129,38 +141,63 @@ def begin(
         moment: When it began, aware UTC; None is now.
         runs_still: Tells whether the process of a lease still runs this very execution; it then stays with that one.
             None lets it be taken over.
-
-    Returns:
-        What was found. A closed execution is not opened again.
     """
     moment = moment or now()
     facts = _values_of_begin(runner, acks_late, max_retries, moment)
-    job = find_job(connection, ref.task_id)
-    if job is None or job.ref != ref:
-        return Begun(known=False)
-    ended = job.end_status is not None
+    of_job = token_of(ref)
     values = {**named(ref.task_id, key), **facts, "moment": moment}
-    if connection.execute(_BEGIN_ANEW, values).rowcount:
-        return Begun(known=True, task_ended=ended)
+    row = {
+        **key_columns(ref.task_id, key),
+        "name": name[:NAME_LENGTH],
+        "parent_id": parent_id and column_id(parent_id),
+        "started_at": moment,
+        "deliveries": 1,
+        "losses": 0,
+        **facts,
+    }
+    return Script(
+        statements=[
+            Statement(_BEGIN_OF_TOKEN, values | of_job, name="begin"),
+            Statement(_ASK_FOR_END, of_job, name="job"),
+        ],
+        conclude=_begun,
+        rest=partial(_begin_otherwise, ref, key, values, row, runs_still),
+        at_once=True,
+    )
+
+
+def begin(connection: Connection, ref: TaskRef, key: ExecutionKey, **known: Any) -> Begun:
+    """Do what `begin_script` says, in the transaction of a connection; arguments as there."""
+    return begin_script(ref, key, **known)(connection)
+
+
+def _begun(answers: Answers) -> Begun | None:
+    """Read the answers; None if it does not simply wait to begin."""
+    if not answers["job"].rows:
+        return Begun(known=False)
+    return Begun(known=True, task_ended=_has_ended(answers)) if answers["begin"].count else None
+
+
+def _has_ended(answers: Answers) -> bool:
+    return answers["job"].rows[0][0] is not None
+
+
+def _begin_otherwise(
+    ref: TaskRef,
+    key: ExecutionKey,
+    values: dict[str, Any],
+    row: dict[str, Any],
+    runs_still: Callable[[Connection, Lease], bool] | None,
+    connection: Connection,
+    answers: Answers,
+) -> Begun:
+    """Begin an execution that nobody has recorded yet, or that runs already, or has ended."""
+    ended = _has_ended(answers)
     if runs_still is not None and any(
         runs_still(connection, lease) for lease in running(connection, is_of_key(execution_table, ref.task_id, key))
     ):
         return Begun(known=True, task_ended=ended, running=True)
-    inserted = insert_absent(
-        connection,
-        execution_table,
-        [
-            {
-                **key_columns(ref.task_id, key),
-                "name": name[:NAME_LENGTH],
-                "parent_id": parent_id and column_id(parent_id),
-                "started_at": moment,
-                "deliveries": 1,
-                "losses": 0,
-                **facts,
-            }
-        ],
-    )
+    inserted = insert_absent(connection, execution_table, [row])
     if inserted or connection.execute(_BEGIN, values).rowcount:
         # Where the insert found the row, its registration was committed a moment ago, after the first statement.
         return Begun(known=True, task_ended=ended)
@@ -184,23 +221,3 @@ def _values_of_begin(runner: Runner, acks_late: bool, max_retries: int | None, m
         # Beyond what a column holds (`sys.maxsize`, infinity) it says "for ever", as None does.
         "max_retries": None if max_retries is None else limit(max_retries),
     }
-
-
-def begin_usually(
-    batch: Batch,
-    ref: TaskRef,
-    key: ExecutionKey,
-    *,
-    runner: Runner,
-    acks_late: bool,
-    max_retries: int | None,
-    moment: datetime,
-) -> Begun | None:
-    """Do what `begin` does, in one round trip, for an execution that waits to begin, as most do. Commits.
-
-    Returns:
-        None if it is another case; nothing was written then.
-    """
-    facts = _values_of_begin(runner, acks_late, max_retries, moment)
-    rows = batch.run(_BEGIN_OF_TOKEN, {**named(ref.task_id, key), **facts, "moment": moment, "of_token": ref.token})
-    return Begun(known=True, task_ended=rows[0][0] is not None) if rows else None

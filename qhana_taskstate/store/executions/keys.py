@@ -27,13 +27,17 @@ def is_of_key(table: Table, task_id: int, key: ExecutionKey) -> ColumnElement[bo
     return and_(*(table.c[name] == value for name, value in key_columns(task_id, key).items()))
 
 
-#: The condition for the row of an execution whose key is bound later, by `named`.
-IS_NAMED = and_(
-    execution_table.c.task_id == bindparam("of_task"),
-    execution_table.c.celery_id == bindparam("of_celery_id", type_=String()),
-    execution_table.c.retries == bindparam("of_retries", type_=Integer()),
-    execution_table.c.nesting == bindparam("of_nesting", type_=Integer()),
-)
+def is_named_in(table: Table) -> ColumnElement[bool]:
+    """Return the condition for the row of an execution whose key is bound later, by `named`."""
+    return and_(
+        table.c.task_id == bindparam("of_task"),
+        table.c.celery_id == bindparam("of_celery_id", type_=String()),
+        table.c.retries == bindparam("of_retries", type_=Integer()),
+        table.c.nesting == bindparam("of_nesting", type_=Integer()),
+    )
+
+
+IS_NAMED = is_named_in(execution_table)
 
 
 def named(task_id: int, key: ExecutionKey) -> dict[str, Any]:

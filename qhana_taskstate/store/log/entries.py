@@ -10,14 +10,25 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, case, cast, delete, func, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from ...clock import now
-from ...database.inserts import absent
 from ...database.tables.log import log_table
 from ...database.tables.runner import task_table
 from ..task.locks import lock_task
+from .statements import TAKE_OVER
 from .text import Entry, clean, column_limit, join, tail
 
 #: How many entries are read at once, at first and at most.
@@ -37,14 +48,8 @@ def append(connection: Connection, task_id: int, entries: Sequence[str | Entry],
     if not entries:
         return
     added = [entry if isinstance(entry, Entry) else Entry(clean(entry)) for entry in entries]
-    take_over = _take_over_statement(connection.dialect.name, task_id)
-    if connection.dialect.name == "postgresql" and len(added) == 1:
-        # One round trip for what is by far the most common.
-        values = _values(task_id, added)[0]
-        connection.execute(insert(log_table).values(**values).add_cte(take_over.cte("taken_over")))
-    else:
-        connection.execute(take_over)
-        insert_entries(connection, task_id, added)
+    connection.execute(TAKE_OVER.of(connection.dialect.name), {"of_task": task_id, "moment": now()})
+    insert_entries(connection, task_id, added)
     if column:
         _append_to_column(connection, task_id, added)
 
@@ -214,22 +219,6 @@ def _foreign_lines(joined: str, column: str) -> list[str]:
         else:
             foreign.append(line)
     return foreign
-
-
-def _take_over_statement(dialect: str, task_id: int) -> Any:
-    """Return the statement that makes an entry of the column's text, if there is some and no entry yet."""
-    text = select(
-        -task_table.c.id,
-        task_table.c.id,
-        task_table.c.task_log,
-        literal(False),
-        literal(now(), log_table.c.created_at.type),
-    ).where(
-        task_table.c.id == task_id,
-        task_table.c.task_log != "",
-        ~select(log_table.c.id).where(log_table.c.task_id == task_id).exists(),
-    )
-    return absent(log_table, dialect).from_select(["id", "task_id", "text", "glued", "created_at"], text)
 
 
 def _append_to_column(connection: Connection, task_id: int, entries: Sequence[Entry]) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, bindparam, case, func, select, update
 
 from ...database.tables.executions import execution_table
 from ...database.tables.jobs import hold_table
-from ...database.tables.runner import task_table
+from ...database.tables.runner import DEFAULT_TARGET, task_table
 from ...facts import ExecutionKey, Progress
 from ..executions.keys import is_of_key
 from .canvas import MOST_OF_ONE, Canvas, canvas_progress, is_of_canvas, is_same
@@ -95,6 +95,16 @@ def show_progress(connection: Connection, task_id: int, progress: Progress) -> N
             progress_target=progress.target,
             progress_unit=progress.unit,
         )
+    )
+
+
+def reach_target(connection: Connection, task_id: int) -> None:
+    """Let the progress that the row of a task shows, if it shows one, be at its target, as at the end of a success."""
+    target = func.coalesce(task_table.c.progress_target, DEFAULT_TARGET)
+    connection.execute(
+        update(task_table)
+        .where(task_table.c.id == task_id, task_table.c.progress_value.is_not(None))
+        .values(progress_value=target)
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from ...clock import now
-from ...database.dialects import LOCK_SECONDS
+from ...database.dialects import KINDS, LOCK_SECONDS, kind_of
 from ...database.inserts import insert_absent
+from ...database.scripts.prepared import PerDatabase
+from ...database.scripts.statement import Statement
 from ...database.tables.executions import execution_table, message_table, work_table
 from ...database.tables.jobs import hold_table, job_table, progress_table
 from ...database.tables.log import log_table
 from ...database.tables.runner import task_table
+from ...database.tables.types import bare_type
 from ...facts import TaskRef
 
 
@@ -48,7 +52,8 @@ _LOCK_MILLISECONDS = str(LOCK_SECONDS * 1000)
 
 # PostgreSQL evaluates the select list before it waits for the row (seen on 16), so that no statement of its own is
 # needed to limit the wait.
-LOCK_JOB_BRIEFLY = _LOCK_JOB.add_columns(func.set_config("lock_timeout", _LOCK_MILLISECONDS, True))
+_LIMIT_WAIT = func.set_config("lock_timeout", _LOCK_MILLISECONDS, True)
+_LOCK_JOB_BRIEFLY = _LOCK_JOB.add_columns(_LIMIT_WAIT)
 
 
 def new_token() -> str:
@@ -67,8 +72,30 @@ def lock_job(connection: Connection, task_id: int) -> Job | None:
     What is looked for afterwards sees all that was committed before the lock was had; looking and locking in one
     statement loses the end when two executions close at the same instant (PostgreSQL, READ COMMITTED).
     """
-    statement = LOCK_JOB_BRIEFLY if connection.dialect.name == "postgresql" else _LOCK_JOB
+    statement = _LOCK_JOB_BRIEFLY if connection.dialect.name == "postgresql" else _LOCK_JOB
     return _job_of(connection.execute(statement, {"of_task": task_id}).one_or_none(), task_id)
+
+
+def locking(values: Mapping[str, Any]) -> Statement:
+    """Return the statement that locks the job row of a task, if a message carries its token; its answer is `job`.
+
+    It answers with the end that is decided, None if there is none. See `lock_job` for why it is one of its own.
+
+    Args:
+        values: Those of `conditions.token_of`.
+    """
+    return Statement(_LOCK_OF_TOKEN, values, name="job")
+
+
+def _lock_for(dialect: str) -> Any:
+    lock = select(job_table.c.end_status).where(
+        _JOB_OF_TASK, job_table.c.token == bindparam("of_token", type_=bare_type(job_table.c.token))
+    )
+    lock = lock.with_for_update()
+    return lock.add_columns(_LIMIT_WAIT) if kind_of(dialect).lock_timeout else lock
+
+
+_LOCK_OF_TOKEN = PerDatabase({name: _lock_for(name) for name in KINDS})
 
 
 def _job_of(row: Any, task_id: int) -> Job | None:

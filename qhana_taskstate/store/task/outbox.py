@@ -7,10 +7,11 @@ who change a task wait for each other. Nothing here commits.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     String,
     bindparam,
@@ -25,11 +26,12 @@ from sqlalchemy import (
 )
 
 from ...clock import now
-from ...database.engine import announce_after_commit
+from ...database.scripts.statement import announce_after_commit
 from ...database.sessions.current import current_settings
 from ...database.tables.deliveries import change_table, delivery_table
 from ...database.tables.jobs import job_table
 from ...database.tables.runner import subscription_table, task_table
+from ...database.tables.types import bare_type
 from ...events import TaskEvent
 from .locks import lock_task
 
@@ -40,7 +42,7 @@ _END: Final = TaskEvent.STATUS
 _SUBSCRIBING: Final = 0x71737562
 
 _COLUMNS: Final = ("subscription_id", "task_id", "event", "changed_at")
-_moment: Final = bindparam("moment", type_=change_table.c.changed_at.type)
+_moment: Final = bindparam("moment", type_=bare_type(change_table.c.changed_at))
 
 
 def add(connection: Connection, task_id: int, events: Collection[TaskEvent]) -> bool:
@@ -73,6 +75,14 @@ def _insert(connection: Connection, statement: Any, task_id: int) -> bool:
     return True
 
 
+def owing(conditions: Mapping[TaskEvent, ColumnElement[bool]]) -> Any:
+    """Return the statement that owes each event whose condition holds to the subscriptions that match it.
+
+    It takes `of_task` and the `moment`. The caller holds what `add` asks for.
+    """
+    return _owing(union_all(*(_matching(event).where(condition) for event, condition in conditions.items())))
+
+
 def _owing(rows: Any) -> Any:
     # SQLAlchemy forgets the count of an INSERT unless it is asked to keep it (2.1 with psycopg: -1).
     statement = insert(change_table).from_select(_COLUMNS, rows, include_defaults=False)
@@ -83,7 +93,7 @@ def _matching(event: TaskEvent) -> Any:
     """Return the query for the rows that owe an event to the subscriptions that match it."""
     return select(subscription_table.c.id, subscription_table.c.task_id, literal(event.value, String), _moment).where(
         subscription_table.c.task_id == bindparam("of_task"),
-        or_(subscription_table.c.event_type.is_(None), subscription_table.c.event_type == event.value),
+        or_(subscription_table.c.event_type.is_(None), subscription_table.c.event_type == literal(event.value, String)),
     )
 
 

@@ -115,8 +115,7 @@ class CanvasPublisher:
         ref, released = submission.ref, hold_id
         deadline_seconds = self._tracker.settings.publish_deadline_seconds
 
-        def work(connection: Connection) -> Outcome:
-            return holds.release(connection, ref, released, publications, deadline_seconds=deadline_seconds)
+        work = holds.release_script(ref, released, publications, deadline_seconds=deadline_seconds)
 
         def written(outcome: Outcome) -> None:
             self._leave_hold(released)

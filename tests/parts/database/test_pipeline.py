@@ -1,19 +1,27 @@
-"""Several statements in one round trip: what they leave, and what happens to the connection when they fail."""
+"""Scripts in one message: what they leave, and what happens to the connection when they fail."""
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy import Connection, Integer, String, bindparam, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from qhana_taskstate.database.engine import Database
+from qhana_taskstate.database.scripts.statement import Answers, Statement
 from qhana_taskstate.errors import DatabaseUnavailableError
+from qhana_taskstate.store.script import Script
 from qhana_taskstate.testing.server import free_port
 
 pytestmark = pytest.mark.databases("postgresql")
 
 MAKE = text("CREATE TABLE number (n INTEGER PRIMARY KEY)")
-ADD = text("INSERT INTO number (n) VALUES (:n) RETURNING n")
+ADD = text("INSERT INTO number (n) VALUES (:n) RETURNING n").bindparams(bindparam("n", type_=Integer()))
 COUNT = text("SELECT count(*) FROM number")
 PROCESS = text("SELECT pg_backend_pid()")
 
@@ -36,42 +44,90 @@ def process_of_pool(database: Database) -> int:
         return int(connection.execute(PROCESS).scalar_one())
 
 
-def test_statements_see_what_came_before_and_are_committed_together(numbers: Database) -> None:
-    with numbers.batch() as batch:
-        assert batch.send(ADD, COUNT, values={"n": 1}) == [[(1,)], [(1,)]]
-        assert count(numbers) == 0
-        assert batch.send(ADD, values={"n": 2}, commit=True) == [[(2,)]]
-        assert count(numbers) == 2
-        assert batch.send(COUNT, values={}, commit=True) == [[(2,)]]
+def add(n: int, name: str = "") -> Statement:
+    return Statement(ADD, {"n": n}, name=name)
 
 
-def test_what_was_not_committed_is_rolled_back(numbers: Database) -> None:
-    with numbers.batch() as batch:
-        batch.send(ADD, values={"n": 1})
+Told = dict[str, list[list[Any]]]
+
+
+def script(
+    *statements: Statement, then: Callable[[Connection], object] | None = None, at_once: bool = False
+) -> Script[Told]:
+    """Return a script that tells its answers, if nothing is to be done after them."""
+
+    def told(answers: Answers) -> Told:
+        return {name: [list(row) for row in answer.rows] for name, answer in answers.items() if name}
+
+    def rest(connection: Connection, answers: Answers) -> Told:
+        assert then is not None
+        then(connection)
+        return told(answers)
+
+    return Script(
+        statements=statements, conclude=told if then is None else lambda answers: None, rest=rest, at_once=at_once
+    )
+
+
+def run(database: Database, *statements: Statement, **more: Any) -> Told:
+    return script(*statements, **more).run(database)
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+@pytest.mark.parametrize("at_once", [False, True])
+def test_statements_see_what_came_before_and_are_committed_together(numbers: Database, at_once: bool) -> None:
+    told = run(numbers, add(1, "one"), add(2), Statement(COUNT, {}, name="count"), at_once=at_once)
+
+    assert told == {"one": [[1]], "count": [[2]]}
+    assert count(numbers) == 2
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+def test_statement_runs_for_each_of_several_values(numbers: Database) -> None:
+    plain = text("INSERT INTO number (n) VALUES (:n)").bindparams(bindparam("n", type_=Integer()))
+
+    run(numbers, Statement(plain, [{"n": n} for n in range(500)]))
+
+    assert count(numbers) == 500
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+def test_rest_goes_on_in_the_same_transaction(numbers: Database) -> None:
+    seen: list[int] = []
+
+    def rest(connection: Connection) -> None:
+        seen.append(count(numbers))
+        connection.execute(ADD, {"n": 2})
+        seen.append(int(connection.execute(COUNT).scalar_one()))
+
+    run(numbers, add(1), then=rest)
+
+    assert (seen, count(numbers)) == ([0, 2], 2)
+
+
+@pytest.mark.databases("sqlite", "postgresql")
+def test_nothing_is_left_if_the_rest_fails(numbers: Database) -> None:
+    with pytest.raises(IntegrityError):
+        run(numbers, add(1), then=lambda connection: connection.execute(ADD, {"n": 1}))
 
     assert count(numbers) == 0
 
 
-def test_single_statement_is_a_transaction_of_its_own(numbers: Database) -> None:
-    with numbers.batch() as batch:
-        assert batch.run(ADD, {"n": 1}) == [(1,)]
-        assert count(numbers) == 1
-
-
 def test_snapshots_are_those_of_read_committed_whatever_the_database_prefers(numbers: Database) -> None:
-    with numbers.batch() as batch:
-        batch.run(text("SELECT set_config('default_transaction_isolation', 'repeatable read', false)"), {})
-        assert batch.send(text("SHOW transaction_isolation"), values={}) == [[("read committed",)]]
-        assert batch.send(COUNT, values={}) == [[(0,)]]
-        with numbers.transaction() as connection:
-            connection.execute(ADD, {"n": 1})
-        assert batch.send(COUNT, values={}) == [[(1,)]]
+    with numbers.engine.connect() as connection:
+        name = connection.exec_driver_sql("SELECT current_database()").scalar_one()
+    with numbers.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
+    numbers.dispose()
+
+    level = Statement(text("SHOW transaction_isolation"), {}, name="level")
+
+    assert run(numbers, level)["level"] == [["read committed"]]
 
 
 def test_connection_serves_the_pool_as_before(numbers: Database) -> None:
     before = process_of_pool(numbers)
-    with numbers.batch() as batch:
-        batch.send(ADD, values={"n": 1}, commit=True)
+    run(numbers, add(1))
 
     assert process_of_pool(numbers) == before
     with numbers.engine.connect() as connection:
@@ -80,47 +136,78 @@ def test_connection_serves_the_pool_as_before(numbers: Database) -> None:
 
 
 def test_refusal_is_told_as_by_sqlalchemy_and_leaves_nothing(numbers: Database) -> None:
-    with pytest.raises(IntegrityError, match="duplicate key") as told, numbers.batch() as batch:
-        batch.send(ADD, ADD, values={"n": 1}, commit=True)
+    with pytest.raises(IntegrityError, match="duplicate key") as told:
+        run(numbers, add(1), add(1))
 
     assert not told.value.connection_invalidated
     assert count(numbers) == 0
+    # Also once the statement is known to the server.
+    assert run(numbers, add(1, "one")) == {"one": [[1]]}
 
 
 def test_connection_that_broke_is_told_and_not_used_again(numbers: Database) -> None:
-    with pytest.raises(OperationalError) as told, numbers.batch() as batch:
-        ((process,),) = batch.run(PROCESS, {})
-        with numbers.transaction() as connection:
-            connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": process})
-        batch.send(ADD, values={"n": 1}, commit=True)
+    process = process_of_pool(numbers)
+    ending = text("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(DBAPIError) as told:
+        run(numbers, add(1), Statement(ending, {}), add(2))
 
     assert told.value.connection_invalidated
     assert count(numbers) == 0
+    assert process_of_pool(numbers) != process
 
 
-class TimeIsUpError(BaseException):
+@pytest.mark.parametrize("dispose", ["DEALLOCATE ALL", "DISCARD ALL"])
+def test_statements_that_something_else_disposed_of_are_sent_anew(numbers: Database, dispose: str) -> None:
+    run(numbers, add(1))
+    with numbers.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(dispose)
+
+    assert run(numbers, add(2, "two"), Statement(COUNT, {}, name="count")) == {"two": [[2]], "count": [[2]]}
+    assert count(numbers) == 2
+
+
+class TimeIsUpError(Exception):
     """What a time limit raises at any moment."""
 
 
-def test_connection_of_an_interrupted_batch_is_not_used_again(numbers: Database) -> None:
+def test_time_limit_strikes_while_the_server_works(numbers: Database) -> None:
     before = process_of_pool(numbers)
-    with pytest.raises(TimeIsUpError), numbers.batch() as batch:
-        batch.send(ADD, values={"n": 1})
+
+    def strike(*_: object) -> None:
         raise TimeIsUpError
 
+    former = signal.signal(signal.SIGUSR1, strike)
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGUSR1))
+    timer.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(TimeIsUpError):
+            run(numbers, add(1), Statement(text("SELECT pg_sleep(20)"), {}))
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, former)
+
+    assert time.monotonic() - began < 10
     assert process_of_pool(numbers) != before
     assert count(numbers) == 0
+
+
+def test_message_larger_than_all_buffers_arrives(numbers: Database) -> None:
+    echo = text("SELECT :words").bindparams(bindparam("words", type_=String()))
+    words: Sequence[str] = [str(n) * 1000 for n in range(2000)]
+
+    run(numbers, *(Statement(echo, {"words": word}) for word in words), add(1))
+
+    assert count(numbers) == 1
 
 
 def test_database_that_cannot_be_reached_is_named_without_its_password() -> None:
     database = Database(f"postgresql+psycopg://user:hidden-word@127.0.0.1:{free_port()}/name")
 
-    with pytest.raises(DatabaseUnavailableError, match="name cannot be reached") as told, database.batch():
-        pass
+    with pytest.raises(DatabaseUnavailableError, match="name cannot be reached") as told:
+        script(add(1)).run(database)
 
     assert "hidden-word" not in str(told.value)
-
-
-@pytest.mark.databases("sqlite")
-def test_other_drivers_do_not_send_batches(bare_database: Database) -> None:
-    assert not bare_database.batches

@@ -1,4 +1,4 @@
-"""The short ways to begin and to end leave what the long ways leave, and know when they are not meant."""
+"""A script leads to the same however it is sent: in one message, or one statement after the other."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from qhana_taskstate.store.closing.close import Closing
 from qhana_taskstate.store.ending.outcome import Outcome
 from qhana_taskstate.store.executions import begin, registration
 from qhana_taskstate.store.executions.begin import Begun, Runner
+from qhana_taskstate.store.reports import report
 from qhana_taskstate.store.task import jobs
 
 pytestmark = pytest.mark.databases("postgresql")
@@ -86,6 +87,10 @@ def with_subscriber(connection: Connection, ref: TaskRef) -> None:
     )
 
 
+def with_a_line(connection: Connection, ref: TaskRef) -> None:
+    report(connection, ref, KEY, lines=["before"], deadline_seconds=86400)
+
+
 def with_hold(connection: Connection, ref: TaskRef) -> None:
     holds.hold(connection, ref.task_id)
 
@@ -95,7 +100,6 @@ class Case:
     """A task in some state, and how its execution ends.
 
     Attributes:
-        usual: Whether the short way is meant for it.
         changes: What was done to the task before.
         closing: The end.
         token: Whether the message carries the right token.
@@ -103,7 +107,6 @@ class Case:
         known: Whether the execution is registered and has begun.
     """
 
-    usual: bool
     changes: tuple[Change, ...] = ()
     closing: Closing = field(default=QUIET)
     token: bool = True
@@ -112,35 +115,34 @@ class Case:
 
 
 CASES = {
-    "alone": Case(True),
-    "after progress": Case(True, (of_row(progress_value=3.0, progress_target=10.0),)),
-    "after progress without a target": Case(True, (of_row(progress_value=3.0, progress_target=None),)),
-    "beside another one": Case(True, (with_another,)),
-    "beside a submission": Case(True, (with_hold,)),
-    "after the failure of another one": Case(True, (failed_elsewhere,)),
-    "after an end by hand": Case(True, (of_row(task_status="ERROR", finished_at=now()),)),
-    "while a plugin holds the row": Case(True, held=True),
-    "as one of several that shows no count": Case(
-        True, (with_another_that_succeeded,), replace(QUIET, counts_members=False)
+    "alone": Case(),
+    "after progress": Case((of_row(progress_value=3.0, progress_target=10.0),)),
+    "after progress without a target": Case((of_row(progress_value=3.0, progress_target=None),)),
+    "beside another one": Case((with_another,)),
+    "beside a submission": Case((with_hold,)),
+    "after the failure of another one": Case((failed_elsewhere,)),
+    "after an end by hand": Case((of_row(task_status="ERROR", finished_at=now()),)),
+    "while a plugin holds the row": Case(held=True),
+    "as one of several that shows no count": Case((with_another_that_succeeded,), replace(QUIET, counts_members=False)),
+    "as one of several": Case((with_another_that_succeeded,)),
+    "at an open step": Case((with_step,)),
+    "parked": Case((of_job(parked=True),)),
+    "open-ended": Case((of_job(open_ended=True),)),
+    "without work from outside": Case((of_job(had_work=False),)),
+    "with a subscriber": Case((with_subscriber,)),
+    "a second time": Case((closed,)),
+    "unknown": Case(known=False),
+    "of another task": Case(token=False),
+    "with lines, progress and a subscriber": Case(
+        (with_subscriber,), replace(QUIET, lines=["a", "b"], progress=Progress(1.0))
     ),
-    "as one of several": Case(False, (with_another_that_succeeded,)),
-    "at an open step": Case(False, (with_step,)),
-    "parked": Case(False, (of_job(parked=True),)),
-    "open-ended": Case(False, (of_job(open_ended=True),)),
-    "without work from outside": Case(False, (of_job(had_work=False),)),
-    "with a subscriber": Case(False, (with_subscriber,)),
-    "a second time": Case(False, (closed,)),
-    "unknown": Case(False, known=False),
-    "of another task": Case(False, token=False),
-    "with a line": Case(False, closing=replace(QUIET, lines=["done"])),
-    "with progress": Case(False, closing=replace(QUIET, progress=Progress(1.0))),
-    "with a publication": Case(
-        False, closing=replace(QUIET, publications=[publication(OTHER)], deadline_seconds=86400)
-    ),
-    "with a kept message": Case(False, closing=replace(QUIET, kept=True)),
-    "as a failure": Case(
-        False, closing=replace(QUIET, state=ExecutionState.FAILURE, failure=Failure(type="E", message="m"))
-    ),
+    "with a line after another one": Case((with_a_line,), replace(QUIET, lines=["done"])),
+    "with a line after text of a runner": Case((of_row(task_log="from a runner"),), replace(QUIET, lines=["done"])),
+    "with a line": Case(closing=replace(QUIET, lines=["done"])),
+    "with progress": Case(closing=replace(QUIET, progress=Progress(1.0))),
+    "with a publication": Case(closing=replace(QUIET, publications=[publication(OTHER)], deadline_seconds=86400)),
+    "with a kept message": Case(closing=replace(QUIET, kept=True)),
+    "as a failure": Case(closing=replace(QUIET, state=ExecutionState.FAILURE, failure=Failure(type="E", message="m"))),
 }
 
 
@@ -155,16 +157,13 @@ def make_task(database: Database, case: Case) -> TaskRef:
     return ref
 
 
-def end(database: Database, case: Case, ref: TaskRef, *, usually: bool) -> tuple[Outcome, bool]:
-    """End the execution; returns what that led to, and whether the short way did it."""
-    ref = ref if case.token else TaskRef(ref.task_id, "another")
-    if usually and case.closing.is_usual:
-        with database.batch() as batch:
-            outcome = close.close_usually(batch, ref, case.closing)
-        if outcome is not None:
-            return outcome, True
+def end(database: Database, case: Case, ref: TaskRef, *, at_once: bool) -> Outcome:
+    """End the execution."""
+    script = close.close_script(ref if case.token else TaskRef(ref.task_id, "another"), case.closing)
+    if at_once:
+        return script.run(database)
     with database.transaction() as connection:
-        return close.close(connection, ref, case.closing), False
+        return script(connection)
 
 
 def picture(database: Database, ref: TaskRef) -> dict[str, list[dict[str, Any]]]:
@@ -202,80 +201,70 @@ def held(database: Database) -> Iterator[Callable[[TaskRef], None]]:
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
-def test_short_way_to_end_leaves_what_the_long_way_leaves(
+def test_end_in_one_message_leaves_what_one_statement_after_the_other_leaves(
     database: Database, held: Callable[[TaskRef], None], case: Case
 ) -> None:
-    long, short = make_task(database, case), make_task(database, case)
+    slow, quick = make_task(database, case), make_task(database, case)
     if case.held:
-        held(long)
-        held(short)
+        held(slow)
+        held(quick)
 
-    expected, _ = end(database, case, long, usually=False)
-    outcome, usual = end(database, case, short, usually=True)
+    expected = end(database, case, slow, at_once=False)
 
-    assert (outcome, usual) == (expected, case.usual)
-    assert picture(database, short) == picture(database, long)
+    assert end(database, case, quick, at_once=True) == expected
+    assert picture(database, quick) == picture(database, slow)
 
 
-BEGINNINGS: dict[str, tuple[bool, tuple[Change, ...]]] = {
-    "waiting": (True, ()),
-    "in a task that has ended": (True, (failed_elsewhere,)),
-    "handed back": (
-        True,
-        (begun, lambda c, ref: losses.hand_back(c, ref, KEY, deadline=now(), lost=True)),
-    ),
-    "running already": (False, (begun,)),
-    "closed": (False, (closed,)),
+BEGINNINGS: dict[str, tuple[Change, ...]] = {
+    "waiting": (),
+    "in a task that has ended": (failed_elsewhere,),
+    "handed back": (begun, lambda c, ref: losses.hand_back(c, ref, KEY, deadline=now(), lost=True)),
+    "running already": (begun,),
+    "closed": (closed,),
 }
 
 
-@pytest.mark.parametrize(
-    ("usual", "changes"), [pytest.param(*beginning, id=name) for name, beginning in BEGINNINGS.items()]
-)
-def test_short_way_to_begin_leaves_what_the_long_way_leaves(
-    database: Database, usual: bool, changes: tuple[Change, ...]
+@pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes in BEGINNINGS.items()])
+def test_beginning_in_one_message_leaves_what_one_statement_after_the_other_leaves(
+    database: Database, changes: tuple[Change, ...]
 ) -> None:
-    case = Case(usual, known=False)
-    long, short = make_task(database, case), make_task(database, case)
+    case = Case(known=False)
+    slow, quick = make_task(database, case), make_task(database, case)
     with database.transaction() as connection:
-        for ref in (long, short):
+        for ref in (slow, quick):
             registration.register(connection, ref.task_id, [publication(KEY)], deadline_seconds=86400)
             for change in changes:
                 change(connection, ref)
-        expected = begun(connection, long)
+        expected = begun(connection, slow)
 
-    with database.batch() as batch:
-        found = begin.begin_usually(batch, short, KEY, runner=RUNNER, acks_late=False, max_retries=None, moment=now())
-    assert (found is not None) == usual
-    if found is None:
-        with database.transaction() as connection:
-            found = begun(connection, short)
+    found = begin.begin_script(quick, KEY, name="work", runner=RUNNER).run(database)
 
     assert found == expected
-    assert picture(database, short) == picture(database, long)
+    assert picture(database, quick) == picture(database, slow)
 
 
-def test_message_with_the_token_of_another_task_does_not_begin_the_short_way(database: Database) -> None:
-    ref = make_task(database, Case(False, known=False))
+def test_message_with_the_token_of_another_task_does_not_begin(database: Database) -> None:
+    ref = make_task(database, Case(known=False))
     with database.transaction() as connection:
         registration.register(connection, ref.task_id, [publication(KEY)], deadline_seconds=86400)
 
-    with database.batch() as batch:
-        stranger = TaskRef(ref.task_id, "another")
-        found = begin.begin_usually(
-            batch, stranger, KEY, runner=RUNNER, acks_late=False, max_retries=None, moment=now()
-        )
+    stranger = TaskRef(ref.task_id, "another")
+    found = begin.begin_script(stranger, KEY, name="work", runner=RUNNER).run(database)
 
-    assert found is None
+    assert found == Begun(known=False)
     assert [row["state"] for row in picture(database, ref)[execution_table.name]] == ["QUEUED"]
 
 
-def test_task_that_ends_the_short_way_shows_it(database: Database, current: Session) -> None:
-    ref = make_task(database, CASES["after progress"])
+def test_task_that_ends_shows_all_that_its_execution_brought(database: Database, current: Session) -> None:
+    ref = make_task(database, Case())
+    closing = replace(QUIET, lines=["half", "done"], progress=Progress(3.0, 0.0, 10.0, "rows"))
 
-    outcome, _ = end(database, CASES["after progress"], ref, usually=True)
+    outcome = close.close_script(ref, closing).run(database)
 
     task = ProcessingTask.get_by_id(ref.task_id)
     assert task is not None
-    assert (task.status, task.is_ok, task.progress_value) == ("SUCCESS", True, 10.0)
+    assert (task.status, task.is_ok, task.progress_value, task.progress_unit) == ("SUCCESS", True, 10.0, "rows")
+    with database.reading() as connection:
+        column = select(ProcessingTask.__table__.c.task_log).where(ProcessingTask.__table__.c.id == ref.task_id)
+        assert (task.task_log, connection.execute(column).scalar_one()) == ("half\ndone", "half\ndone")
     assert outcome == Outcome(changed=True, ended=TaskStatus.SUCCESS)

@@ -1,0 +1,1 @@
+"""Lists of statements whose conditions stand in their SQL, and the two ways to send one."""
