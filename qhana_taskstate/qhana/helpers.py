@@ -128,7 +128,9 @@ def save_an_error(self: Any, failing_task_id: str, db_id: int) -> None:
     if not task.is_finished:
         owner = state.find(failing_task_id)
         if owner is None or owner.id != task.id:
-            entry = f"{failing_task_id} failed: {_stored_cause(self.app, failing_task_id)}"
+            # Celery keeps no results of eager executions.
+            cause = None if self.request.is_eager else _stored_cause(self.app, failing_task_id)
+            entry = f"{failing_task_id} failed: {cause or 'its cause was not stored'}"
             state.finish(task.id, log=entry, status=TaskStatus.ERROR.value)
         elif not self.request.is_eager:
             # Celery sends the message of an error handler before it tells of the failure (celery 5.5 to 5.7).
@@ -168,16 +170,16 @@ def _add_entry(task: ProcessingTask, task_log: Any) -> None:
     task.add_task_log_entry(task_log)
 
 
-def _stored_cause(app: Any, celery_id: str) -> str:
+def _stored_cause(app: Any, celery_id: str) -> str | None:
     try:
         cause = app.AsyncResult(celery_id).result
     except (NotImplementedError, OSError) as exc:
         # Without a backend, or with one that is away.
         logger.info("the cause of %s cannot be read: %s", celery_id, exc)
-        cause = None
+        return None
     if isinstance(cause, BaseException):
         return summary_of(cause)
-    return "its cause was not stored" if cause is None else str(cause)
+    return None if cause is None else str(cause)
 
 
 def _tell(task_id: int, *signals: Any) -> None:

@@ -32,10 +32,10 @@ def make_runner(taskstate_database_url: str) -> Iterator[MakeRunner]:
 
     yield make
     for context in reversed(contexts):
-        with context.app.app_context():
-            core.DB.session.remove()
-            core.DB.engine.dispose()
+        # It gives back the session.
         context.pop()
+        with context.app.app_context():
+            core.DB.engine.dispose()
     state = registry.find(core.CELERY)
     if state is not None:
         state.close()
