@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_session
 
 from ...events import TaskEvent
 from ...store.task import outbox as task_outbox
+from .pending_log import PendingLog
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,10 @@ def listen(
 
     def after_subscription_insert(mapper: Mapper[Any], connection: Connection, subscription: Any) -> None:
         session = object_session(subscription)
+        task = subscription.__dict__.get("task")
+        if task is not None and not task.is_finished and PendingLog.of(task).inserted is not None:
+            # Its row was inserted in this transaction: nobody else can change it, and nothing is owed of it yet.
+            return
         if session is not None:
             note_subscription(session, subscription.task_id)
 

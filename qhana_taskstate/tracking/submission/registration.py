@@ -80,10 +80,11 @@ class Registrar:
     def commit(self, session: Session, row: ProcessingTask, request: StartRequest) -> Registered:
         """Write it in the session, and commit at once; rolls back if that fails."""
         try:
+            is_new = not inspect(row).has_identity
             _change_row(session, row, request)
             registered = self._register(session, row, request)
             if request.subscriber is not None:
-                subscribe(session, row, request.subscriber, self._tracker.settings)
+                subscribe(session, row, request.subscriber, self._tracker.settings, is_new=is_new)
             try:
                 session.commit()
             except DBAPIError as exc:

@@ -16,7 +16,7 @@ from .subscriber import Subscriber, check_event, check_known_webhook
 
 
 def subscribe(
-    session: Session, task: ProcessingTask, subscriber: Subscriber, settings: Settings
+    session: Session, task: ProcessingTask, subscriber: Subscriber, settings: Settings, *, is_new: bool = False
 ) -> TaskUpdateSubscription:
     """Add a subscription to the session unless the same one is there; does not commit.
 
@@ -25,21 +25,16 @@ def subscribe(
         task: A task that is in the database.
         subscriber: As `check_subscriber` has accepted it.
         settings: For the default of the `task_href`.
+        is_new: The task was inserted in this transaction, so that nobody else can subscribe to it yet.
     """
     session.flush()
-    # Before the look: of two callers at once, the second sees what the first has committed.
-    outbox.lock_for_subscription(session.connection(), task.id)
+    if not is_new:
+        # Before the look: of two callers at once, the second sees what the first has committed.
+        outbox.lock_for_subscription(session.connection(), task.id)
     task_href = subscriber.task_href
     if task_href is None:
         task_href = f"{str(settings.public_url).rstrip('/')}/tasks/{task.id}/"
-    known = session.scalars(
-        select(TaskUpdateSubscription)
-        .where(is_of_subscriber(task, subscriber.webhook_href, subscriber.event))
-        .order_by(TaskUpdateSubscription.id)
-        .limit(1)
-        # Locked, so that it is seen as it is now also in a host's transaction of REPEATABLE READ.
-        .with_for_update(read=True)
-    ).first()
+    known = _of_new(task, subscriber) if is_new else _committed(session, task, subscriber)
     if known is not None:
         return known
     subscription = TaskUpdateSubscription(
@@ -47,6 +42,22 @@ def subscribe(
     )
     session.add(subscription)
     return subscription
+
+
+def _of_new(task: ProcessingTask, subscriber: Subscriber) -> TaskUpdateSubscription | None:
+    wanted = (subscriber.webhook_href, subscriber.event)
+    return next((known for known in task.subscriptions if (known.webhook_href, known.event_type) == wanted), None)
+
+
+def _committed(session: Session, task: ProcessingTask, subscriber: Subscriber) -> TaskUpdateSubscription | None:
+    return session.scalars(
+        select(TaskUpdateSubscription)
+        .where(is_of_subscriber(task, subscriber.webhook_href, subscriber.event))
+        .order_by(TaskUpdateSubscription.id)
+        .limit(1)
+        # Locked, so that it is seen as it is now also in a host's transaction of REPEATABLE READ.
+        .with_for_update(read=True)
+    ).first()
 
 
 def subscribe_and_commit(
