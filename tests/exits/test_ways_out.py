@@ -152,7 +152,7 @@ BARE = (
 )
 def test_every_way_out_ends_its_task(deploy_exits: DeployExits, kind: str, pool: str) -> None:
     """All rows at once: each worker serves the whole table, since to start one takes longer than a row."""
-    with deploy_exits(kind, pool=pool) as deployment:
+    with deploy_exits(kind, pool=pool, concurrency=4) as deployment:
         _go(deployment, [way for way in WAYS if pool in way.pools])
 
 
