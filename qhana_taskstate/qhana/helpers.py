@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -23,6 +24,9 @@ from ..store.ending.end import TaskFinishedWarning
 from .notices import TASK_DETAILS_CHANGED, TASK_STATUS_CHANGED, TASK_STEPS_CHANGED, tell
 
 logger = logging.getLogger(__name__)
+
+#: How Celery's ids look, unless somebody makes them.
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 #: How long an error handler waits for the end that the failed execution itself records, in seconds.
 _END_SECONDS: Final = 5.0
@@ -91,8 +95,7 @@ def save_a_result(self: Any, task_log: Any, db_id: int) -> None:
     Raises:
         KeyError: If there is no such task.
     """
-    if task_log is not None and task_log == self.request.parent_id:
-        # Celery calls an error handler with the id of what failed (celery 5.5 to 5.7, `backends/base.py`).
+    if _is_failed_id(task_log, self.request.parent_id, db_id):
         save_an_error(self, task_log, db_id)
         return
     task = _task_of(db_id, "save_task_result")
@@ -138,6 +141,19 @@ def save_an_error(self: Any, failing_task_id: str, db_id: int) -> None:
     found = ProcessingTask.get_by_id(db_id)
     if found is not None and found.is_finished and not found.is_ok:
         _tell(found.id, TASK_STATUS_CHANGED, TASK_DETAILS_CHANGED)
+
+
+def _is_failed_id(task_log: Any, parent_id: str | None, db_id: int) -> bool:
+    """Tell whether Celery calls an error handler: with the id of what failed (celery 5.5 to 5.7, `backends/base.py`)."""
+    if not isinstance(task_log, str) or not task_log:
+        return False
+    if task_log == parent_id:
+        return True
+    if not _UUID.fullmatch(task_log):
+        return False
+    # An eager one has no parent in Celery 5.5.
+    owner = registry.get().find(task_log)
+    return owner is not None and str(owner.id) == str(db_id)
 
 
 def _wait_for_end(state: Any, task_id: int) -> None:
