@@ -144,7 +144,7 @@ def save_an_error(self: Any, failing_task_id: str, db_id: int) -> None:
 
 
 def _is_failed_id(task_log: Any, parent_id: str | None, db_id: int) -> bool:
-    """Tell whether Celery calls an error handler: with the id of what failed (celery 5.5 to 5.7, `backends/base.py`)."""
+    """Tell whether Celery calls an error handler: with the id of what failed (5.5 to 5.7, `backends/base.py`)."""
     if not isinstance(task_log, str) or not task_log:
         return False
     if task_log == parent_id:

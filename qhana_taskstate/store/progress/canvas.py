@@ -84,7 +84,9 @@ def _held_up(before: Progress, total: float) -> float:
 
 def is_of_canvas(progress: Progress) -> bool:
     """Tell whether a progress was made by `canvas_progress`."""
-    return progress.unit == CANVAS_UNIT and progress.start == 0 and progress.target == int(progress.target)
+    whole = progress.start == 0 and progress.target == int(progress.target)
+    # Beyond the target only somebody who wrote the value alone.
+    return progress.unit == CANVAS_UNIT and whole and 0 <= progress.value <= progress.target
 
 
 def is_same(one: Progress, other: Progress) -> bool:
