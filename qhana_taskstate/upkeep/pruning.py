@@ -22,8 +22,12 @@ from .removal import RemovedOutput, choose, is_old, outputs_of, remove_rows
 logger = logging.getLogger(__name__)
 
 
-#: How many tasks are looked at in one query, and removed in one transaction.
+#: How many tasks are looked at in one query, and removed in one transaction at most.
 _PAGE, _BATCH = 1000, 50
+
+
+#: Seconds that one transaction is to take, about: for so long others may wait for a row that goes.
+_SHORT, _LONG = 0.01, 0.03
 
 
 #: The longest pause in seconds between two transactions; otherwise it is as long as the one before took.
@@ -79,6 +83,8 @@ class Pruner:
         self._not_before = 0.0
         #: Id of the last task that this round of the automatic pruning looked at.
         self._after: int | None = None
+        #: How many tasks one transaction removes: as many as that machine does in a moment.
+        self._batch = 4
 
     def prune(self, older_than: timedelta, *, strangers: bool = False, dry_run: bool = False) -> Pruned:
         """Remove all tasks that finished longer ago; commits every few tasks.
@@ -106,10 +112,9 @@ class Pruner:
             after: int | None = None
             while True:
                 found, after = self._candidates(cutoff, after, of_strangers)
-                for batch in _batches(found):
-                    began = time.monotonic()
-                    self._remove(batch, cutoff, pruned, dry_run=dry_run)
-                    time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE))
+                for batch in self._batches(found):
+                    took = self._remove_timed(batch, cutoff, pruned, dry_run=dry_run)
+                    time.sleep(min(took, _LONGEST_PAUSE))
                 if after is None:
                     break
         return pruned
@@ -132,11 +137,11 @@ class Pruner:
         until = time.monotonic() + _TURN_SECONDS
         cutoff = self._database.read(database_time) - timedelta(seconds=age)
         found, after = self._candidates(cutoff, self._after, False)
-        for batch in _batches(found):
+        for batch in self._batches(found):
             if time.monotonic() >= until:
                 # The rest of the page is looked at again in the next turn.
                 return pruned.tasks
-            self._remove(batch, cutoff, pruned)
+            self._remove_timed(batch, cutoff, pruned)
             self._after = batch[-1]
         self._after = after
         if after is None:
@@ -170,6 +175,28 @@ class Pruner:
         )
         found = [row.id for row in rows if is_old(row, cutoff) and (row.job is None) == strangers]
         return found, rows[-1].id if len(rows) == _PAGE else None
+
+    def _batches(self, ids: Sequence[int]) -> Iterator[list[int]]:
+        start = 0
+        while start < len(ids):
+            batch = list(ids[start : start + min(self._batch, _BATCH)])
+            start += len(batch)
+            yield batch
+
+    def _remove_timed(self, ids: list[int], cutoff: datetime, pruned: Pruned, *, dry_run: bool = False) -> float:
+        """Remove tasks in one transaction; the next takes fewer where this one took long, and more if it was short.
+
+        Returns:
+            Seconds that it took.
+        """
+        began = time.monotonic()
+        self._remove(ids, cutoff, pruned, dry_run=dry_run)
+        seconds = time.monotonic() - began
+        if seconds > _LONG:
+            self._batch = max(self._batch // 2, 1)
+        elif seconds < _SHORT:
+            self._batch = min(2 * self._batch, _BATCH)
+        return seconds
 
     def _remove(self, ids: list[int], cutoff: datetime, pruned: Pruned, *, dry_run: bool = False) -> None:
         try:
@@ -214,8 +241,3 @@ class Pruner:
         except Exception:
             # Their rows are gone: nobody will be told of them again.
             logger.exception("on_outputs_removed failed for these outputs: %r", outputs)
-
-
-def _batches(ids: Sequence[int]) -> Iterator[list[int]]:
-    for start in range(0, len(ids), _BATCH):
-        yield list(ids[start : start + _BATCH])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -336,3 +337,27 @@ def test_age_beyond_the_calendar_removes_nothing(current: Session, database: Dat
     make(current, database)
 
     assert pruner.prune(timedelta(days=999999)) == Pruned()
+
+
+def test_transactions_become_smaller_where_they_take_long_and_larger_where_they_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pruner = Pruner(Database("sqlite://"), Settings())
+    clock, seconds = [0.0], 1.0
+    seen: list[int] = []
+
+    def remove(_pruner: Pruner, ids: list[int], *_: object, **__: object) -> None:
+        seen.append(len(ids))
+        clock[0] += seconds
+
+    monkeypatch.setattr(Pruner, "_remove", remove)
+    monkeypatch.setattr(pruning, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for batch in pruner._batches(range(8)):
+        pruner._remove_timed(batch, now(), Pruned())
+    seconds = 0.0
+    for batch in pruner._batches(range(300)):
+        pruner._remove_timed(batch, now(), Pruned())
+
+    assert seen[:4] == [4, 2, 1, 1]
+    assert seen[4:11] == [1, 2, 4, 8, 16, 32, 50]
+    assert max(seen) == 50
