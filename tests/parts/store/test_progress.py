@@ -10,7 +10,7 @@ from celery import Celery, chain, chord, group
 
 from qhana_taskstate.facts import Progress
 from qhana_taskstate.recording.executions.followers import followers
-from qhana_taskstate.store.progress.canvas import Canvas, canvas_progress, is_same
+from qhana_taskstate.store.progress.canvas import Canvas, canvas_progress, is_of_canvas, is_same
 
 
 def shown(value: float, target: float) -> Progress:
@@ -93,3 +93,8 @@ def work() -> None:
 def test_the_rest_of_a_chain_is_counted(rest: Any, count: int) -> None:
     assert followers(SimpleNamespace(chain=rest)) == count
     assert followers(object()) == 0
+
+
+def test_value_beyond_the_target_was_written_by_a_plugin() -> None:
+    assert is_of_canvas(Progress(2.0, 0.0, 4.0, "tasks"))
+    assert not is_of_canvas(Progress(66.0, 0.0, 4.0, "tasks"))
