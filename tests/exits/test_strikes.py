@@ -23,7 +23,7 @@ def test_whatever_strikes_at_a_line_of_ours_every_task_ends(
     deploy_exits: DeployExits, pool: str, tmp_path: Path
 ) -> None:
     lines = tmp_path / "lines"
-    with deploy_exits("sqlite", pool=pool, environment={"INJECTION_LINES": str(lines)}) as deployment:
+    with deploy_exits("sqlite", pool=pool, concurrency=4, environment={"INJECTION_LINES": str(lines)}) as deployment:
         started: dict[int, str] = {}
         for body in BODIES:
             count = count_lines(deployment, body, lines)
