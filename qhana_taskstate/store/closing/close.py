@@ -156,7 +156,7 @@ def close_script(ref: TaskRef, closing: Closing) -> Script[Outcome]:
     statements += _closing_statements(closing, values)
     if lines:
         values |= log_statements.shown(lines)
-    shown = Shown(fails=fails, log=bool(lines), progress=closing.progress is not None)
+    shown = Shown(fails=fails, log=bool(lines), lines=bool(closing.lines), progress=closing.progress is not None)
     statements += conclusion.conclude(shown, values, webhooks=current_settings().webhooks)
     return Script(
         statements=statements,
@@ -254,7 +254,7 @@ def _complete(ref: TaskRef, closing: Closing, shown: Shown, connection: Connecti
         counts=_counts(closing, shown, look, ended),
         own=closing.progress,
         to_come=closing.to_come,
-        told=shown.log or ended is not None,
+        told=shown.lines or ended is not None,
     )
     return _outcome(answers, look, ended)
 

@@ -116,6 +116,7 @@ _closed_now = (
     )
     .exists()
 )
+_ended_now = select(literal(1)).where(IS_JOB, job_table.c.ended_at == _moment).exists()
 #: Decides that a task has failed with the execution that this transaction has closed.
 _FAIL = update(job_table).where(IS_JOB, job_table.c.end_status.is_(None), _closed_now).values(_decided(_moment))
 
@@ -130,11 +131,13 @@ class Shown:
     Attributes:
         fails: The task fails rather than ends well.
         log: Log entries, whose text is bound as `log_text` and their number as `log_count`.
+        lines: Entries that the plugin wrote are among them, beside that of a failure.
         progress: Progress, bound as `new_progress_value` and so on.
     """
 
     fails: bool = False
     log: bool = False
+    lines: bool = False
     progress: bool = False
 
 
@@ -200,7 +203,10 @@ def _owe(shown: Shown) -> Any:
     details: ColumnElement[bool] = ends
     if shown.progress:
         details = or_(ends, and_(IS_OURS, _unfinished, ~_counts_members, _is_free))
-    conditions = {TaskEvent.STATUS: ends, TaskEvent.DETAILS: IS_OURS if shown.log else details}
+    if shown.fails:
+        # The entry of a failure is told with the end that it is the cause of; later failures tell nobody.
+        details = or_(details, _ended_now)
+    conditions = {TaskEvent.STATUS: ends, TaskEvent.DETAILS: IS_OURS if shown.lines else details}
     if shown.fails:
         conditions[TaskEvent.STEPS] = and_(ends, _has_step)
     return outbox.owing(conditions)
