@@ -194,8 +194,15 @@ def _may_be_warm(command: Sequence[str], environment: Mapping[str, str]) -> bool
             pass
         case _:
             return False
-    if not _PATCHING.isdisjoint(command):
+    if not _PATCHING.isdisjoint(command) or _brings_another_package(environment):
         return False
     ours = {key: value for key, value in os.environ.items() if key.startswith("PYTHON") and key not in _FOLLOWED}
     theirs = {key: value for key, value in environment.items() if key.startswith("PYTHON") and key not in _FOLLOWED}
     return ours == theirs
+
+
+def _brings_another_package(environment: Mapping[str, str]) -> bool:
+    """Tell whether the path has a copy of the package that is not the one which the interpreter has imported."""
+    folders = [Path(folder) for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    root = Path(__file__).parents[2]
+    return any((folder / "qhana_taskstate").is_dir() and folder.resolve() != root for folder in folders)
