@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import VERSION, Celery
 
 from qhana_taskstate import SettingsError, TaskState
 
@@ -231,7 +231,9 @@ def test_configuration_that_is_watched_can_be_copied_and_its_app_pickled(app: Ce
     state = TaskState(app, database_url="sqlite://")
     assert state.settings.public_url is None
     app.conf.task_acks_late = True
-    assert app.conf.copy().task_acks_late is True
+    if VERSION >= (5, 7):
+        # The copy of a configuration of Celery 5.5 has no value, ours or not.
+        assert app.conf.copy().task_acks_late is True
     assert pickle.loads(pickle.dumps(app)).conf.task_acks_late is True  # noqa: S301  (ours)
 
 

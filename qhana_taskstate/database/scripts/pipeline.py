@@ -136,7 +136,7 @@ class _Wire:
         fresh = []
         for prepared, values in messages:
             if self._names is None:
-                pgconn.send_query_params(prepared.numbered, values)
+                pgconn.send_query_params(prepared.numbered, list(values))
             else:
                 name = self._names.get(prepared)
                 if name is None:
@@ -145,7 +145,8 @@ class _Wire:
                     fresh.append(prepared)
                     pgconn.send_prepare(name, prepared.numbered)
                     expected.append(False)
-                pgconn.send_query_prepared(name, values)
+                # psycopg before 3.3 takes a list alone.
+                pgconn.send_query_prepared(name, list(values))
             expected.append(True)
         pgconn.pipeline_sync()
         results = self._receive(len(expected))
