@@ -11,7 +11,7 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ _QUICK_ROWS = 20_000
 _TABLE, _PRUNED, _TRACKED = 5_000_000, 1_000_000, 50_000
 
 
-def main() -> int:
-    """Run the benchmark; see `--help`."""
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options; of the command line unless words are given."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="see within two minutes that everything works")
     parser.add_argument("--tasks", type=int, help=f"tasks of a kind in a round (default {_FULL[0]})")
@@ -41,7 +41,12 @@ def main() -> int:
     parser.add_argument("--rows", type=int, help="tasks in the tables of the long sections (default: as promised)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="sections, kinds of tasks or contenders")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
-    arguments = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main() -> int:
+    """Run the benchmark; see `--help`."""
+    arguments = parse()
     tasks, rounds = _QUICK if arguments.quick else _FULL
     rows = 0 if arguments.rows is None and not arguments.quick else arguments.rows or _QUICK_ROWS
     run = Run(arguments.tasks or tasks, arguments.rounds or rounds, arguments.only, rows=rows, quiet=arguments.json)

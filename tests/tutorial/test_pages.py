@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 from datetime import datetime
 
+from benchmarks.__main__ import parse as parse_benchmarks
 from benchmarks.chaos.__main__ import parse
 from qhana_taskstate.settings.values import Settings
 from qhana_taskstate.testing import LocalProcess
@@ -21,6 +23,7 @@ from .readme import blocks_of, file_of, normalised, read_blocks, read_text
 
 #: The projects that the blocks belong to. A new one needs a test: here, in test_readme.py or in test_hosts.py.
 _PROJECTS = {
+    "benchmarks",
     "canvas",
     "chaos",
     "command",
@@ -307,3 +310,12 @@ def test_chaos_run_takes_what_is_shown() -> None:
     words = block.code.split()
     assert words[:3] == ["python", "-m", "benchmarks.chaos"]
     assert parse(words[3:]).minutes == 20
+
+
+def test_benchmarks_take_what_is_shown() -> None:
+    (block,) = blocks_of("benchmarks")
+    install, *commands = [shlex.split(line, comments=True) for line in block.code.splitlines()]
+    assert install[-1] == ".[benchmarks]"
+    for words in commands:
+        assert words[:3] == ["python", "-m", "benchmarks"]
+        parse_benchmarks(words[3:])
