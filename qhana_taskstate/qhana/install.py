@@ -100,7 +100,8 @@ def install(
     # First: what is selected has its body.
     if celery.finalized:  # type: ignore[attr-defined]  # not in the stubs
         replace_tasks(celery)
-    elif before is None:
+    else:
+        # Twice is once: the connection has an identity.
         celery.on_after_finalize.connect(_on_finalized, weak=False, dispatch_uid="qhana_taskstate.qhana")
     state.init_app(celery)
     return state
