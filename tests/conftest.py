@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Generator
 from typing import Any, Final
@@ -50,6 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _needs_servers(item):
             item.add_marker(pytest.mark.servers)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported for the tests, and stays."""
+    gc.collect()
+    gc.freeze()
 
 
 def _needs_servers(item: pytest.Item) -> bool:

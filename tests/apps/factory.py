@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery
 
-from qhana_taskstate import TaskState
+from qhana_taskstate import TaskState, registry
 
 
 def make_app(
@@ -26,6 +26,10 @@ def make_app(
 
 
 def close_state(state: TaskState) -> None:
-    """Close what a `TaskState` of this process has opened, and its app."""
+    """Close what a `TaskState` of this process has opened, and its app; nobody finds it any more.
+
+    The process would keep it and all tasks of its app otherwise, thousands of them in a run.
+    """
     state.close()
     state.app.close()
+    registry.forget(state)
