@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 #: What the administrator of a database does not want to have there, by table.
 REFUSED = {
@@ -16,6 +16,9 @@ REFUSED = {
 def refuse(engine: Engine) -> None:
     """Let the database refuse what `REFUSED` says."""
     with engine.begin() as connection:
+        # A pooled connection to SQLite still knows triggers that another one dropped, and would not make them again.
+        # Before it drops them it compares what it knows with the file.
+        _drop(connection)
         for table, condition in REFUSED.items():
             for statement in _statements(connection.dialect.name, table, condition):
                 connection.execute(text(statement))
@@ -35,9 +38,13 @@ def _statements(dialect: str, table: str, condition: str) -> list[str]:
 def accept(engine: Engine) -> None:
     """Undo `refuse`."""
     with engine.begin() as connection:
-        for table in REFUSED:
-            if connection.dialect.name != "sqlite":
-                connection.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT unwanted_{table}"))
-                continue
-            for change in ("INSERT", "UPDATE"):
-                connection.execute(text(f"DROP TRIGGER {table}_{change}"))
+        _drop(connection)
+
+
+def _drop(connection: Connection) -> None:
+    for table in REFUSED:
+        if connection.dialect.name != "sqlite":
+            connection.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS unwanted_{table}"))
+            continue
+        for change in ("INSERT", "UPDATE"):
+            connection.execute(text(f"DROP TRIGGER IF EXISTS {table}_{change}"))

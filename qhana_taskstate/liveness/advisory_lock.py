@@ -161,7 +161,13 @@ class Voucher:
             self._drop()
 
     def _stand(self, database: Database, key: int | None) -> None:
-        self.tried = True
+        try:
+            self._try(database, key)
+        finally:
+            # Not before: who asks with `stand_first` meanwhile must wait until the lock is held.
+            self.tried = True
+
+    def _try(self, database: Database, key: int | None) -> None:
         if self._refused or key is None or not kind_of(database.dialect).advisory_locks:
             return
         try:

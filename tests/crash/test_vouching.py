@@ -10,12 +10,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 from sqlalchemy import make_url, text
 
 from qhana_taskstate.database.engine import Database
+from qhana_taskstate.errors import DatabaseUnavailableError
 from qhana_taskstate.liveness import advisory_lock
 from qhana_taskstate.liveness.advisory_lock import Voucher, held, key_of
 from qhana_taskstate.upkeep import round as upkeep_round
@@ -186,6 +189,31 @@ def test_database_that_is_away_is_no_fault_of_the_one_who_vouches() -> None:
     voucher.stand(database, KEY)
 
     assert voucher.connection is None
+
+
+def test_whoever_needs_the_lock_first_waits_for_whoever_takes_it_just_now() -> None:
+    began, may_fail = threading.Event(), threading.Event()
+    voucher = Voucher()
+
+    def connects_slowly() -> None:
+        began.set()
+        assert may_fail.wait(20)
+        raise DatabaseUnavailableError("away")
+
+    slow: Any = SimpleNamespace(dialect="postgresql", apart=connects_slowly)
+    first, second = (threading.Thread(target=voucher.stand_first, args=(slow, KEY)) for _ in range(2))
+    first.start()
+    assert began.wait(20)
+    assert not voucher.tried
+    second.start()
+    second.join(0.1)
+    waits = second.is_alive()
+    may_fail.set()
+    first.join()
+    second.join()
+
+    assert waits
+    assert voucher.tried
 
 
 def test_no_lock_is_taken_through_a_pooler(database: Database, taskstate_database_url: str) -> None:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, insert, text
+from sqlalchemy import Connection, event, insert
 
 from qhana_taskstate.clock import now
 from qhana_taskstate.database.engine import Database
 from qhana_taskstate.database.scripts.prepared import prepare
+from qhana_taskstate.database.tables.base import metadata
 from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.facts import ExecutionKey, Failure, Progress, TaskRef
 from qhana_taskstate.states import ExecutionState
@@ -36,6 +37,12 @@ def _fill(connection: Connection) -> None:
         for number in range(_WAITING)
     ]
     connection.execute(insert(execution_table), queued)
+
+
+def _analyze(connection: Connection) -> None:
+    # Of our own tables only: those that all databases of a server share may be locked by another test.
+    for table in metadata.sorted_tables:
+        connection.exec_driver_sql(f"ANALYZE {connection.dialect.identifier_preparer.format_table(table)}")
 
 
 def _plan(connection: Connection, look: Callable[[Connection], list[Any]]) -> str:
@@ -68,7 +75,7 @@ def test_look_for_what_runs_uses_the_index_without_what_waits(
 ) -> None:
     with database.transaction() as connection:
         _fill(connection)
-        connection.execute(text("ANALYZE"))
+        _analyze(connection)
 
     with database.reading() as connection:
         plan = _plan(connection, look)
@@ -113,7 +120,7 @@ def test_statement_of_every_execution_reads_no_whole_table(
         more = [jobs.take_up(connection, jobs.add_task(connection, "more")).ref.task_id for _ in range(300)]
         queued = {"celery_id": "one", "retries": 0, "nesting": 0, "name": "waits", "state": "QUEUED"}
         connection.execute(insert(execution_table), [queued | {"task_id": task_id} for task_id in more])
-        connection.execute(text("ANALYZE"))
+        _analyze(connection)
         if connection.dialect.name == "postgresql":
             # Of tables as small as a page it reads all otherwise.
             connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
@@ -131,7 +138,7 @@ def test_open_execution_is_found_by_its_own_index_in_a_large_canvas(database: Da
     with database.transaction() as connection:
         _fill(connection)
         ref = jobs.take_up(connection, 1).ref
-        connection.execute(text("ANALYZE"))
+        _analyze(connection)
 
         _, plan = next(_plans(connection, _HOT["a beginning"](ref)))
 
