@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -20,7 +19,6 @@ from .. import registry
 from ..failures import summary_of
 from ..models.task import ProcessingTask
 from ..states import TaskStatus
-from ..store.ending.end import TaskFinishedWarning
 from .notices import TASK_DETAILS_CHANGED, TASK_STATUS_CHANGED, TASK_STEPS_CHANGED, tell
 
 logger = logging.getLogger(__name__)
@@ -77,7 +75,9 @@ def add_a_step(
     task.add_next_step(href=href, ui_href=ui_href, step_id=step_id)
     task.progress_start, task.progress_target = prog_start, prog_target
     task.progress_value, task.progress_unit = prog_value, prog_unit
-    _add_entry(task, task_log)
+    entry = _entry_of(task_log)
+    if entry is not None:
+        task.add_task_log_entry(entry)
     task.save(commit=True)
     _tell(task.id, TASK_STEPS_CHANGED, TASK_DETAILS_CHANGED)
 
@@ -103,12 +103,12 @@ def save_a_result(self: Any, task_log: Any, db_id: int) -> None:
         logger.info("a result of task %s comes late: it has ended as %s", db_id, task.status)
         return
     waits = task.has_uncleared_step
-    with warnings.catch_warnings():
-        # Somebody else may end it in this very moment.
-        warnings.simplefilter("ignore", TaskFinishedWarning)
-        task.task_status = TaskStatus.SUCCESS.value
-        _add_entry(task, task_log)
-        task.save(commit=True)
+    # What the session has read is let go of, so that the receivers read the end.
+    task.save(commit=True)
+    if not registry.get().finish(task.id, log=_entry_of(task_log), status=TaskStatus.SUCCESS.value):
+        # Two parts of a canvas may both take themselves for the last one.
+        logger.info("a result of task %s comes late: somebody else has just ended it", db_id)
+        return
     _tell(task.id, TASK_STATUS_CHANGED, TASK_DETAILS_CHANGED, *([TASK_STEPS_CHANGED] if waits else []))
 
 
@@ -175,15 +175,15 @@ def _is_same(step: Any, step_id: str, href: str, ui_href: str) -> bool:
     return (step.step_id, step.href, step.ui_href) == (step_id, href, ui_href)
 
 
-def _add_entry(task: ProcessingTask, task_log: Any) -> None:
+def _entry_of(task_log: Any) -> str | None:
     if task_log is None or task_log == "":
-        return
-    if not isinstance(task_log, str):
-        try:
-            task_log = json.dumps(task_log)
-        except (TypeError, ValueError):
-            task_log = repr(task_log)
-    task.add_task_log_entry(task_log)
+        return None
+    if isinstance(task_log, str):
+        return task_log
+    try:
+        return json.dumps(task_log)
+    except (TypeError, ValueError):
+        return repr(task_log)
 
 
 def _stored_cause(app: Any, celery_id: str) -> str | None:

@@ -111,6 +111,26 @@ def test_result_ends_a_task_once_and_tells_the_hosts_receivers(runner: Flask, he
     assert heard == []
 
 
+def test_two_results_at_once_end_a_task_once(
+    runner: Flask, heard: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = routes.new()
+    read = models.ProcessingTask.get_by_id
+
+    def read_before_the_other_ends_it(id_: Any) -> Any:
+        found = read(id_)
+        if found is not None and not found.is_finished:
+            monkeypatch.setattr(models.ProcessingTask, "get_by_id", read)
+            registry.get().finish(task.id, log="the first")
+        return found
+
+    monkeypatch.setattr(models.ProcessingTask, "get_by_id", read_before_the_other_ends_it)
+    tasks.save_task_result.s("the second", db_id=task.id).apply_async()
+
+    assert (_read(task).status, _read(task).task_log) == ("SUCCESS", "the first")
+    assert heard == []
+
+
 def test_error_handler_ends_what_was_not_tracked(runner: Flask, heard: list[tuple[str, int]]) -> None:
     task = routes.new()
     tasks.save_task_error.s("unknown", db_id=task.id).apply_async()
