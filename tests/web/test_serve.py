@@ -50,6 +50,28 @@ def test_without_a_token_this_machine_is_let_in(state: TaskState) -> None:
         assert client.get("/healthz", headers={"Host": host}).status_code == 200
 
 
+def test_its_threads_show_the_tasks_of_its_own_app_where_a_process_has_several(
+    state: TaskState, tmp_path: Path
+) -> None:
+    task = ProcessingTask("here")
+    task.save(commit=True)
+    _, other = make_app("memory://", None, f"sqlite:///{tmp_path / 'other.db'}")
+    other.upgrade()
+    answers: list[Any] = []
+    subscribe = {"command": "subscribe", "webhookHref": "http://backend/hook"}
+
+    def visit() -> None:
+        answers.append(client_of(state).post(f"/tasks/{task.id}/", json=subscribe).status_code)
+        answers.append(client_of(state).get(f"/tasks/{task.id}/").status_code)
+
+    thread = threading.Thread(target=visit)
+    thread.start()
+    thread.join()
+    close_state(other)
+
+    assert answers == [200, 200]
+
+
 def test_a_name_that_leads_here_from_elsewhere_is_refused(state: TaskState) -> None:
     assert client_of(state).get("/tasks/", headers={"Host": "evil.example"}).status_code == 400
 

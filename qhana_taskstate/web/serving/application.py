@@ -35,6 +35,8 @@ def create_app(taskstate: TaskState) -> Flask:
     """
     settings = taskstate.settings
     app = Flask("qhana_taskstate.web", static_folder=None)
+    # Models belong to the `TaskState` of the current app, and a thread of a server has none of its own (celery 5.7).
+    app.before_request(taskstate.app.set_current)
     login = None if settings.web_token is None else Login(settings.web_token)
     check = _everybody if login is None else login.check
     public = [] if settings.public_url is None else [urlsplit(settings.public_url)]
