@@ -47,7 +47,7 @@ from .models.task import ProcessingTask
 from .plugin.decorator import plugin_task
 from .plugin.reporting.outputs import add_output
 from .plugin.reporting.reports import add_log, report_progress, track
-from .store.ending.end import TaskFinishedWarning
+from .store.task_end.end import TaskFinishedWarning
 
 if TYPE_CHECKING:
     # Name tasks in the lines of a log

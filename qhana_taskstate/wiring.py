@@ -16,9 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
 from .broker import doctor_task, kept_messages
+from .broker.lost_messages import Broker
 from .broker.redelivery import redelivery_seconds
 from .broker.results import stored_success
-from .broker.search import Broker
 from .database import schema
 from .database.engine import Database
 from .database.explain import explain
@@ -27,7 +27,7 @@ from .database.sessions.scopes import Sessions
 from .errors import SettingsError
 from .facts import KeptMessage, TaskRef
 from .plugin.reporting import log_capture
-from .recording.tracker import Tracker
+from .recording.execution_recorder import ExecutionRecorder
 from .recording.upkeep_part import UpkeepPart
 from .settings.configuration import configured
 from .settings.sources import read_settings
@@ -69,7 +69,7 @@ class Parts:
         sessions: Where the current session comes from.
         pruner: Removes old tasks.
         upkeep: Finds what was lost.
-        tracker: Records facts.
+        recorder: Records facts.
         waker: Wakes the deliveries.
         deliverer: Tells subscribers.
     """
@@ -103,30 +103,30 @@ class Parts:
             give_up=self.upkeep.settler.give_up_poison,
             settle_own=self.upkeep.settler.settle_own,
         )
-        self.tracker = Tracker(self.database, self.sessions, self.settings, upkeep_part)
-        self.waker = Waker(app, self.settings, sender, self.tracker, run=lambda: self.deliverer.run())
-        self.deliverer = Deliverer(self.database, self.tracker.write, self.settings, self.waker.send)
-        self.tracker.wake_deliveries = self.deliverer.wake
+        self.recorder = ExecutionRecorder(self.database, self.sessions, self.settings, upkeep_part)
+        self.waker = Waker(app, self.settings, sender, self.recorder, run=lambda: self.deliverer.run())
+        self.deliverer = Deliverer(self.database, self.recorder.write, self.settings, self.waker.send)
+        self.recorder.wake_deliveries = self.deliverer.wake
         self.database.announce = self.waker.after_commit
         atexit.register(self.waker.at_exit)
         # Called before the one above: what is written last may owe somebody something.
-        atexit.register(self.tracker.leave)
+        atexit.register(self.recorder.leave)
 
     def leave(self) -> None:
         """Write what waits for the database, and send what is owed, before this process ends."""
-        self.tracker.leave()
+        self.recorder.leave()
         self.waker.at_exit()
 
     def close(self) -> None:
         """End what they do in this process; what waits to be written or delivered goes first, for a few seconds."""
         self.leave()
-        for farewell in (self.tracker.leave, self.waker.at_exit):
+        for farewell in (self.recorder.leave, self.waker.at_exit):
             atexit.unregister(farewell)
         if not self.sessions.hosted:
             self.sessions.current.close()
         self._sender.close()
         self.deliverer.close()
-        self.tracker.stop()
+        self.recorder.stop()
 
 
 #: The apps that have our tasks.

@@ -1,4 +1,4 @@
-"""Which messages a worker holds: its answer to `broker.search.Broker.ask_workers`."""
+"""Which messages a worker holds: its answer to `broker.lost_messages.Broker.ask_workers`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from celery.worker import state as worker_state
 from celery.worker.control import inspect_command
 from celery.worker.request import Request
 
-from .search import HOLDINGS_COMMAND
+from .lost_messages import HOLDINGS_COMMAND
 
 
 def install() -> None:

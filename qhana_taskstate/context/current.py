@@ -55,33 +55,35 @@ def running_executions() -> list[Execution]:
     return [execution for execution in list(_running) if not execution.closed]
 
 
-_reported: ContextVar[tuple[TaskRef | None, ExecutionKey] | None] = ContextVar("qhana_taskstate_reported", default=None)
+_signalled: ContextVar[tuple[TaskRef | None, ExecutionKey] | None] = ContextVar(
+    "qhana_taskstate_signalled", default=None
+)
 
 
 @contextmanager
-def reporting(ref: TaskRef | None, key: ExecutionKey) -> Iterator[None]:
+def signalling(ref: TaskRef | None, key: ExecutionKey) -> Iterator[None]:
     """Let what Celery signals in the block, in the worker's parent, be about this execution."""
-    before = _reported.get()
-    _reported.set((ref, key))
+    before = _signalled.get()
+    _signalled.set((ref, key))
     try:
         yield
     finally:
-        _reported.set(before)
+        _signalled.set(before)
 
 
 def note_left(ref: TaskRef, key: ExecutionKey) -> None:
     """Note which execution left the tracer last in this thread: Celery may still signal a failure of it."""
-    _reported.set((ref, key))
+    _signalled.set((ref, key))
 
 
 def forget_left() -> None:
     """Undo `note_left`: another execution begins."""
-    _reported.set(None)
+    _signalled.set(None)
 
 
-def reported() -> tuple[TaskRef | None, ExecutionKey] | None:
+def signalled() -> tuple[TaskRef | None, ExecutionKey] | None:
     """Return task (None if its message does not say) and key of an execution signalled outside of the tracer."""
-    return _reported.get()
+    return _signalled.get()
 
 
 #: `current_execution` for loops that cannot afford it: the caller asks whether what it returns is `inherited`.

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..facts import ExecutionKey, Progress, Publication, TaskRef
 from ..store.executions.celery_ids import is_chosen
-from .reported import NOTHING, Loop, Values, progress_of
+from .loops import NOTHING, Loop, Values, progress_of
 
 
 @dataclass(eq=False)
@@ -92,7 +92,7 @@ class Execution(Publisher):
         leaves: `task_postrun` was sent.
         ended: What its way out of the tracer means is recorded, or waits for the database.
         outer: The execution inside which it runs eagerly.
-        tracker: Where its facts go.
+        recorder: Where its facts go.
         leave: Ends its session scope and gives the ContextVars their former values.
     """
 
@@ -119,7 +119,7 @@ class Execution(Publisher):
     succeeded: bool = field(kw_only=True, default=False)
     leave: Callable[[], None] = field(kw_only=True, default=lambda: None)
     outer: Execution | None = field(kw_only=True, default=None)
-    tracker: Any = field(kw_only=True, default=None)
+    recorder: Any = field(kw_only=True, default=None)
     #: Ends of eager executions inside this one that could not be written when they came.
     inner: list[Any] = field(kw_only=True, default_factory=list)
     began: float = field(kw_only=True, default_factory=time.monotonic)

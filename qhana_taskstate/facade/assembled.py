@@ -23,7 +23,7 @@ from .watching import watch
 if TYPE_CHECKING:
     from ..database.engine import Database
     from ..database.sessions.scopes import Sessions
-    from ..recording.tracker import Tracker
+    from ..recording.execution_recorder import ExecutionRecorder
     from ..upkeep.pruning import OutputsHook
     from ..webhooks.deliverer import Deliverer
     from ..wiring import Parts
@@ -160,9 +160,9 @@ class Assembled:
         return self._parts
 
     @property
-    def tracker(self) -> Tracker:
+    def recorder(self) -> ExecutionRecorder:
         """What records facts; made at first use."""
-        return (self._parts or self.parts).tracker
+        return (self._parts or self.parts).recorder
 
     @property
     def deliverer(self) -> Deliverer:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ..reading import resource as resource
     from ..recording import by_hand as by_hand
     from ..tracking import signals as signals
+    from ..tracking.submission import kept_work as kept_work
     from ..tracking.submission import on_commit as on_commit
-    from ..tracking.submission import restart as restart
     from ..tracking.submission import submit as submit
     from ..tracking.subscribing import subscriber as subscriber
     from ..tracking.subscribing import subscriptions as subscriptions
@@ -33,7 +33,7 @@ _MODULES: Final = {
     "by_hand": "recording.by_hand",
     "signals": "tracking.signals",
     "on_commit": "tracking.submission.on_commit",
-    "restart": "tracking.submission.restart",
+    "kept_work": "tracking.submission.kept_work",
     "submit": "tracking.submission.submit",
     "subscriber": "tracking.subscribing.subscriber",
     "sender": "webhooks.waking.sender",

@@ -66,7 +66,7 @@ class Starting(Assembled):
         """
         return late.submit.start(
             self.app,
-            self.tracker,
+            self.recorder,
             work,
             task=task,
             task_name=task_name,
@@ -154,8 +154,8 @@ class Starting(Assembled):
             BrokerUnavailableError: As `start` does.
         """
         old = row_of(id_of(task))
-        canvas, options = late.restart.work_of(self.app, self.database, old.id)
+        canvas, options = late.kept_work.work_of(self.app, self.database, old.id)
         base = (self.settings.public_url or "").rstrip("/")
-        new = late.restart.new_task_like(self.session, old, task_href or f"{base}/tasks/{old.id}/")
-        late.restart.lead_to(self.session, new, canvas, old.id)
+        new = late.kept_work.new_task_like(self.session, old, task_href or f"{base}/tasks/{old.id}/")
+        late.kept_work.lead_to(self.session, new, canvas, old.id)
         return self.start(canvas, task=new, **options)

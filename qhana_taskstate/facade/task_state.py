@@ -77,7 +77,7 @@ class TaskState(Waiting):
         """
         task_id = id_of(task)
         entry = f"cancelled: {reason}" if reason else "cancelled"
-        if not late.by_hand.end_by_hand(self.tracker, task_id, TaskStatus.ERROR, entry, named=task):
+        if not late.by_hand.end_by_hand(self.recorder, task_id, TaskStatus.ERROR, entry, named=task):
             return False
         celery_ids = self.database.read(lambda connection: lookup.open_celery_ids(connection, task_id))
         late.revoking.revoke_for(self.app, task_id, celery_ids, terminate=terminate)
@@ -102,7 +102,7 @@ class TaskState(Waiting):
             StatusError: If the status is neither.
         """
         end = check_end(status)
-        return late.by_hand.end_by_hand(self.tracker, id_of(task), end, log, named=task)
+        return late.by_hand.end_by_hand(self.recorder, id_of(task), end, log, named=task)
 
     @explained
     def prune(self, older_than: timedelta, *, strangers: bool = False, dry_run: bool = False) -> Pruned:

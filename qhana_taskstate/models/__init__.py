@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..store.ending.end import TaskFinishedWarning
+from ..store.task_end.end import TaskFinishedWarning
 from . import listening as _listening  # noqa: F401 - connects the classes with what their changes lead to
 from .base import Base
 from .file import TaskFile

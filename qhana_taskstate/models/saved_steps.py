@@ -16,7 +16,7 @@ from ..events import TaskEvent
 from ..states import UNKNOWN
 from ..store.task.locks import lock_task
 from ..store.task.steps import clear, has_open, park
-from .changes import raised_events, shown_steps
+from .changes import cleared_steps, raised_events
 from .step import Step
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def clear_step(task: ProcessingTask, session: Session) -> bool:
         if cleared:
             raised_events.note(session, task_id, TaskEvent.STEPS)
     # Also if somebody else cleared it since it was loaded.
-    shown_steps.show_cleared(session, task_id, Step)
+    cleared_steps.show_cleared(session, task_id, Step)
     return cleared
 
 

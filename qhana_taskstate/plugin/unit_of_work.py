@@ -59,7 +59,7 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
         # Its message was delivered again (kombu's visibility timeout, a connection that broke before it was
         # acknowledged): what it did once is not done twice.
         raise Ignore("its message was delivered again; it " + ("runs already" if execution.elsewhere else "has ended"))
-    sessions = execution.tracker.sessions
+    sessions = execution.recorder.sessions
     task: PluginTask = execution.task
     if TASK_ID_PARAMETER in task.plugin_signature.parameters:
         kwargs = task.with_task_id(args[1:] if _is_bound(task) else args, kwargs, execution.ref.task_id)
@@ -85,7 +85,7 @@ def _conduct(execution: Execution, function: Callable[..., Any], args: tuple[Any
 
 def conclude(execution: Execution, result: Any) -> None:
     """Commit what a body that returned has left in its session, with the log entry that it returned."""
-    sessions = execution.tracker.sessions
+    sessions = execution.recorder.sessions
     if isinstance(result, str) and result and not _is_followed(execution.request):
         execution.lines.append(result)
     if not sessions.untouched:

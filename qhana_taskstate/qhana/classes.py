@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import MetaData, Table
 from sqlalchemy.orm import Mapper, clsregistry, registry
 
-from ..database.migrations.tables import metadata as our_metadata
+from ..database.migrations.whole_metadata import metadata as our_metadata
 from ..errors import HostModelsError
 from ..models.base import Base
 from ..models.file import TaskFile

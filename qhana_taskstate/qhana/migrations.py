@@ -13,7 +13,7 @@ from flask import Flask, current_app, has_app_context
 from sqlalchemy import Connection, inspect
 
 from ..database.engine import Database
-from ..database.migrations.tables import metadata as our_metadata
+from ..database.migrations.whole_metadata import metadata as our_metadata
 from ..errors import SchemaError
 from .classes import OURS
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from ..database.sessions.own_locks import refuse_own_lock
 from ..errors import TaskNotFoundError
 from ..states import TaskStatus
-from ..store.ending import from_outside
 from ..store.task import jobs
-from .tracker import Tracker
+from ..store.task_end import from_outside
+from .execution_recorder import ExecutionRecorder
 
 
-def end_by_hand(tracker: Tracker, task_id: int, status: TaskStatus, entry: str | None, *, named: object) -> bool:
+def end_by_hand(
+    recorder: ExecutionRecorder, task_id: int, status: TaskStatus, entry: str | None, *, named: object
+) -> bool:
     """End a task, and commit.
 
     Args:
-        tracker: Where facts go.
+        recorder: Where facts go.
         task_id: Id of the task.
         status: SUCCESS or ERROR.
         entry: A last log entry.
@@ -26,12 +28,12 @@ def end_by_hand(tracker: Tracker, task_id: int, status: TaskStatus, entry: str |
     Raises:
         TaskNotFoundError: If there is no such task.
     """
-    if tracker.sessions.open_write():
+    if recorder.sessions.open_write():
         # Our own connection would wait for the caller's open transaction, in the same thread.
-        tracker.sessions.current.commit()
-    refuse_own_lock(tracker.database, None)
-    if not tracker.database.read(lambda connection: jobs.has_task(connection, task_id)):
+        recorder.sessions.current.commit()
+    refuse_own_lock(recorder.database, None)
+    if not recorder.database.read(lambda connection: jobs.has_task(connection, task_id)):
         raise TaskNotFoundError(named)
-    outcome = tracker.write(lambda connection: from_outside.end(connection, task_id, status, entry=entry))
-    tracker.finish_showing(task_id, outcome)
+    outcome = recorder.write(lambda connection: from_outside.end(connection, task_id, status, entry=entry))
+    recorder.finish_showing(task_id, outcome)
     return outcome.ended is not None

@@ -42,7 +42,7 @@ _EXIT_PAUSE_SECONDS = 0.01
 
 
 class Served(Protocol):
-    """What the thread needs of the tracker that it serves.
+    """What the thread needs of the recorder that it serves.
 
     Attributes:
         settings: The settings.
@@ -70,9 +70,9 @@ class Served(Protocol):
 class Pulse:
     """A daemon thread that renews leases and writes reports of the executions of this process."""
 
-    def __init__(self, tracker: Served) -> None:
-        self._tracker = weakref.ref(tracker)
-        self._settings = tracker.settings
+    def __init__(self, recorder: Served) -> None:
+        self._recorder = weakref.ref(recorder)
+        self._settings = recorder.settings
         self._running: set[Execution] = set()
         #: Executions that had left the tracer at the last turn; only the thread asks.
         self._leaving: weakref.WeakSet[Execution] = weakref.WeakSet()
@@ -118,12 +118,12 @@ class Pulse:
         with self._guard:
             return any((other.ref, other.key) == (ref, key) for other in self._running)
 
-    def _sweeps(self, tracker: Served, swept: float) -> bool:
+    def _sweeps(self, recorder: Served, swept: float) -> bool:
         """Whether to look for executions that are said to run here; only while there may be some."""
         moment = time.monotonic()
-        pause = max(tracker.upkeep_part.interval_seconds, self._settings.heartbeat_seconds)
+        pause = max(recorder.upkeep_part.interval_seconds, self._settings.heartbeat_seconds)
         # Long enough to see what ran last fall silent.
-        return moment - swept >= pause and moment - tracker.active_at <= _SWEEP * self._settings.lost_after_seconds
+        return moment - swept >= pause and moment - recorder.active_at <= _SWEEP * self._settings.lost_after_seconds
 
     def _has_left(self, execution: Execution) -> bool:
         """Whether an execution left the tracer without a signal that reached us, though Celery had time to send it."""
@@ -160,13 +160,13 @@ class Pulse:
         while (self._owes or self._is_waking) and self.alive and time.monotonic() < deadline:
             time.sleep(_EXIT_PAUSE_SECONDS)
 
-    def _wake_owed(self, tracker: Served) -> None:
+    def _wake_owed(self, recorder: Served) -> None:
         self._is_waking = True
         try:
             if self._owes:
                 self._owes = False
                 self._woke = time.monotonic()
-                attempt_write(tracker.backlog, tracker.wake_deliveries)
+                attempt_write(recorder.backlog, recorder.wake_deliveries)
         finally:
             self._is_waking = False
 
@@ -197,58 +197,58 @@ class Pulse:
         while True:
             self._wake.wait(interval)
             self._wake.clear()
-            tracker = self._tracker()
-            if tracker is None or self._stopped:
+            recorder = self._recorder()
+            if recorder is None or self._stopped:
                 return
             with self._guard:
                 running = list(self._running)
                 holds = list(self._holds)
                 canvases, self._canvases = self._canvases, set()
             beats = bool(running or holds) and time.monotonic() - beaten >= self._settings.heartbeat_seconds
-            looks = self.does_upkeep and time.monotonic() - looked >= tracker.upkeep_part.interval_seconds
-            if not tracker.backlog.catch_up():
+            looks = self.does_upkeep and time.monotonic() - looked >= recorder.upkeep_part.interval_seconds
+            if not recorder.backlog.catch_up():
                 # What follows would only wait for the same database.
                 with self._guard:
                     self._canvases |= canvases
-                del tracker
+                del recorder
                 continue
-            attempt = partial(attempt_write, tracker.backlog)
+            attempt = partial(attempt_write, recorder.backlog)
             if beats and running:
-                attempt(partial(self.voucher.stand, tracker.database, own_key()))
+                attempt(partial(self.voucher.stand, recorder.database, own_key()))
             elif looks:
                 # Before the pool is asked: what this thread took from it would stay there beside the task's.
-                attempt(partial(self.voucher.stand_first, tracker.database, own_key()))
+                attempt(partial(self.voucher.stand_first, recorder.database, own_key()))
             # So that a pool child needs two connections: the one of its task and this one.
-            with tracker.database.lending(self.voucher.connection):
+            with recorder.database.lending(self.voucher.connection):
                 for execution in running:
                     if self._has_left(execution):
-                        attempt(partial(tracker.end_unseen, execution))
+                        attempt(partial(recorder.end_unseen, execution))
                     elif execution.dirty:
-                        attempt(partial(tracker.flush, execution))
+                        attempt(partial(recorder.flush, execution))
                 for task_id in canvases:
-                    attempt(partial(_show_canvas, tracker, task_id))
-                self._wake_owed(tracker)
+                    attempt(partial(_show_canvas, recorder, task_id))
+                self._wake_owed(recorder)
                 if beats:
                     beaten = time.monotonic()
-                    attempt(partial(_beat, tracker, running, holds))
+                    attempt(partial(_beat, recorder, running, holds))
                 if running:
-                    tracker.active_at = time.monotonic()
-                if self._sweeps(tracker, swept):
+                    recorder.active_at = time.monotonic()
+                if self._sweeps(recorder, swept):
                     swept = time.monotonic()
-                    attempt(partial(tracker.upkeep_part.settle_own, this_host(), *own_process(), self.runs))
+                    attempt(partial(recorder.upkeep_part.settle_own, this_host(), *own_process(), self.runs))
                 if looks:
                     looked = time.monotonic()
-                    attempt(tracker.upkeep_part.turn)
-            del tracker
+                    attempt(recorder.upkeep_part.turn)
+            del recorder
 
 
-def _show_canvas(tracker: Served, task_id: int) -> None:
-    with tracker.database.transaction() as connection:
-        reports.show_canvas(connection, task_id, counts_members=tracker.settings.canvas_progress)
+def _show_canvas(recorder: Served, task_id: int) -> None:
+    with recorder.database.transaction() as connection:
+        reports.show_canvas(connection, task_id, counts_members=recorder.settings.canvas_progress)
 
 
-def _beat(tracker: Served, running: list[Execution], holds: list[str]) -> None:
-    with tracker.database.transaction() as connection:
+def _beat(recorder: Served, running: list[Execution], holds: list[str]) -> None:
+    with recorder.database.transaction() as connection:
         heartbeats.beat(connection, [(execution.ref, execution.key) for execution in running if execution.known])
         for hold_id in holds:
             renew_hold(connection, hold_id)

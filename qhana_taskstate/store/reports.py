@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from ..facts import ExecutionKey, Progress, Publication, TaskRef
-from .ending.showing import finish, is_free
 from .executions.registration import register
 from .log import entries
 from .progress.canvas import Canvas
-from .progress.shown import canvas_of, set_progress
+from .progress.rows import canvas_of, set_progress
 from .task.jobs import lock_job
+from .task_end.task_row import finish, is_free
 
 
 def show_canvas(connection: Connection, task_id: int, *, counts_members: bool = True) -> None:

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
 from urllib.parse import parse_qs, urlsplit
 
-from ..webhooks.http.verifying import verify
+from ..webhooks.http.receiving import verify
 
 #: Seconds that a client may be silent on an open connection.
 _SILENCE_SECONDS: Final = 60

@@ -19,13 +19,13 @@ from ..database.sessions.own_locks import holds_own_lock
 from ..facts import ExecutionKey, Publication, TaskRef
 from ..ids import row_id
 from ..plugin.arguments import TASK_ID_PARAMETER, named_task_id
-from ..recording.tracker import Tracker
+from ..recording.execution_recorder import ExecutionRecorder
 from ..store.executions import lookup, registration
 from ..store.executions.celery_ids import column_id
 from ..store.task import first_work, jobs
 from ..store.task.first_work import KeptWork
 from .selection import is_plain
-from .submission.restart import message_as_kept
+from .submission.kept_work import message_as_kept
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Adopted:
 
 
 def adopt(
-    tracker: Tracker,
+    recorder: ExecutionRecorder,
     task: Any,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
@@ -60,7 +60,7 @@ def adopt(
     something else, and the message becomes a task of its own.
 
     Args:
-        tracker: Where facts go.
+        recorder: Where facts go.
         task: Celery's task object.
         args: Its arguments.
         kwargs: Its keyword arguments.
@@ -72,7 +72,9 @@ def adopt(
         None if the task is not there yet, or while the thread has an open write on SQLite: our own connection would
         wait for it. The worker then adopts the message.
     """
-    adopt_named = partial(_adopt_named, tracker, task.name, publication=publication, kept=kept, redelivered=redelivered)
+    adopt_named = partial(
+        _adopt_named, recorder, task.name, publication=publication, kept=kept, redelivered=redelivered
+    )
     if not is_plain(task):
         return adopt_named(kwargs.get(TASK_ID_PARAMETER))
     given = named_task_id(task.plugin_signature, args, kwargs)
@@ -86,14 +88,14 @@ def adopt(
 
 
 def adopt_received(
-    tracker: Tracker, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], key: ExecutionKey
+    recorder: ExecutionRecorder, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], key: ExecutionKey
 ) -> tuple[TaskRef | None, ExecutionKey]:
     """Find or make the task of a received message that names none; returns it, and the key that it has there."""
     request = task.request
     publication = Publication(key, task.name, request.parent_id, None, now(), None, sent=True)
     redelivered = bool((request.delivery_info or {}).get("redelivered"))
     kept = _received_as_kept(task, args, kwargs)
-    ref = adopt(tracker, task, args, kwargs, publication, kept=kept, redelivered=redelivered)
+    ref = adopt(recorder, task, args, kwargs, publication, kept=kept, redelivered=redelivered)
     if ref is not None and request.is_eager:
         # A further attempt is called with the headers of this one, outside of it (celery 5.5 to 5.7).
         request.headers = {**(request.headers or {}), HEADER: ref.encode()}
@@ -103,17 +105,17 @@ def adopt_received(
 def keep_received(execution: Execution, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Keep the first work of a task for a restart where the process that started it knew its name alone."""
     task, request, key = execution.task, execution.request, execution.key
-    tracker = execution.tracker
+    recorder = execution.recorder
     is_first = not (request.is_eager or key.retries or key.nesting or request.parent_id or request.group)
     is_ours = execution.function is not None and execution.known and not execution.closed
-    if not (is_first and is_ours) or tracker.must_not_write():
+    if not (is_first and is_ours) or recorder.must_not_write():
         return
     work = _received_as_kept(task, args, kwargs)
     task_id = execution.ref.task_id
-    if work is None or tracker.database.read(lambda connection: first_work.is_kept(connection, task_id)):
+    if work is None or recorder.database.read(lambda connection: first_work.is_kept(connection, task_id)):
         return
     registered = column_id(key.celery_id)
-    tracker.write(lambda connection: first_work.keep_first(connection, task_id, work, registered=registered))
+    recorder.write(lambda connection: first_work.keep_first(connection, task_id, work, registered=registered))
 
 
 def _received_as_kept(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> KeptWork | None:
@@ -133,22 +135,28 @@ def _received_as_kept(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any])
 
 
 def _adopt_named(
-    tracker: Tracker, name: str, given: object, *, publication: Publication, kept: KeptWork | None, redelivered: bool
+    recorder: ExecutionRecorder,
+    name: str,
+    given: object,
+    *,
+    publication: Publication,
+    kept: KeptWork | None,
+    redelivered: bool,
 ) -> TaskRef | None:
     """Find or make the task of a message: the one whose id is given, a new one for None."""
-    if tracker.must_not_write() or holds_own_lock(tracker.database):
+    if recorder.must_not_write() or holds_own_lock(recorder.database):
         return None
     task_id = row_id(given)
     if given is not None and task_id is None:
         logger.warning("%s was sent with db_id=%r, which is no id of a task; it is not tracked", name, given)
         return None
-    if task_id is not None and not tracker.database.read(lambda connection: jobs.has_task(connection, task_id)):
+    if task_id is not None and not recorder.database.read(lambda connection: jobs.has_task(connection, task_id)):
         logger.warning("%s was sent with db_id=%s, but there is no such task yet", name, task_id)
         return None
 
-    key, seconds = publication.key, tracker.settings.publish_deadline_seconds
+    key, seconds = publication.key, recorder.settings.publish_deadline_seconds
 
-    finishes = False if task_id is not None and not tracker.settings.db_id_finishes else None
+    finishes = False if task_id is not None and not recorder.settings.db_id_finishes else None
 
     def work(connection: Connection) -> Adopted:
         # It may be tried again, after a first try that was rolled back.
@@ -164,7 +172,7 @@ def _adopt_named(
             deadline_seconds=seconds,
         )
 
-    adopted = tracker.write(work)
+    adopted = recorder.write(work)
     if adopted.joined:
         logger.warning(
             "%s was sent again with the Celery id %r of task %s, which is still open, and belongs to that task; "

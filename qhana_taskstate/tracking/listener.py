@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from .. import registry
 from ..context.current import current_execution
 from ..errors import DatabaseUnavailableError, SchemaError
-from ..recording.tracker import Tracker
+from ..recording.execution_recorder import ExecutionRecorder
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Listener(Protocol):
         """The Celery app."""
 
     @property
-    def tracker(self) -> Tracker:
+    def recorder(self) -> ExecutionRecorder:
         """Where facts go."""
 
 
@@ -89,7 +89,7 @@ def _again(handler: Callable[..., None], sender: Any, arguments: dict[str, Any],
 def _is_noted(exc: Exception) -> bool:
     """Tell whether the database is away, or lacks the tables, of which one line is said and not one per signal."""
     listener = find(None) if isinstance(exc, (DBAPIError, DatabaseUnavailableError, SchemaError)) else None
-    return listener is not None and listener.tracker.backlog.note(exc)
+    return listener is not None and listener.recorder.backlog.note(exc)
 
 
 def end_bare() -> None:
@@ -97,5 +97,5 @@ def end_bare() -> None:
     execution = current_execution()
     if execution is not None and execution.leaves:
         if execution.known:
-            execution.tracker.end_unseen(execution)
+            execution.recorder.end_unseen(execution)
         execution.leave()

@@ -13,13 +13,13 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.worker.request import Request
 
 from .. import registry
-from ..context.current import reporting, submitting
+from ..context.current import signalling, submitting
 from ..context.execution import Submission
 from ..context.header import ref_of_request
 from ..facts import ExecutionKey, Failure, TaskRef
 from ..failures import message_of
+from ..recording.execution_recorder import ExecutionRecorder
 from ..recording.exits.decision import failure_of, runs_again_after_timeout
-from ..recording.tracker import Tracker
 from ..states import ExecutionState
 from . import older_celery as tracking_older_celery
 
@@ -33,7 +33,7 @@ class Parent(Protocol):
     """What a request needs of a `TaskState`."""
 
     @property
-    def tracker(self) -> Tracker:
+    def recorder(self) -> ExecutionRecorder:
         """Where facts go."""
 
 
@@ -48,7 +48,7 @@ def install(app: Celery) -> None:
 
 
 class TrackedRequest(Request):
-    """Tells the tracker what Celery does not signal, and lets errbacks of the parent belong to their task."""
+    """Tells the recorder what Celery does not signal, and lets errbacks of the parent belong to their task."""
 
     _handed_back = False
     _rejected_by_task = False
@@ -68,23 +68,23 @@ class TrackedRequest(Request):
     def _belonging(self) -> Iterator[None]:
         ref = self._ref()
         if ref is None:
-            with reporting(None, self._key()):
+            with signalling(None, self._key()):
                 yield
             return
         submission = Submission(ref)
         try:
-            with reporting(ref, self._key()), submitting(submission):
+            with signalling(ref, self._key()), submitting(submission):
                 yield
         finally:
             publications = submission.take_sent()
             if publications:
-                self._tell(lambda tracker: tracker.register(ref, publications))
+                self._tell(lambda recorder: recorder.register(ref, publications))
 
-    def _tell(self, fact: Callable[[Tracker], None]) -> None:
+    def _tell(self, fact: Callable[[ExecutionRecorder], None]) -> None:
         try:
             parent: Parent | None = registry.parts(self.app) if self.app is not None else None
             if parent is not None:
-                fact(parent.tracker)
+                fact(parent.recorder)
         except Exception:
             logger.exception("what happened to %s[%s] could not be recorded", self.name, self.id)
 
@@ -98,7 +98,7 @@ class TrackedRequest(Request):
             if failure is not None and not self._handed_back:
                 logger.debug("%s[%s]: %s kept Celery from telling its end", self.name, self.id, type(exc).__name__)
                 ref, key, name = self._ref(), self._key(), self.name
-                self._tell(lambda tracker: tracker.close_elsewhere(ref, key, key.celery_id, name, state, failure))
+                self._tell(lambda recorder: recorder.close_elsewhere(ref, key, key.celery_id, name, state, failure))
             raise
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
@@ -143,7 +143,7 @@ class TrackedRequest(Request):
             # Its next attempt is registered by now, so that nobody finds the task at its end in between.
             cause = Failure(type=type(exc).__name__, message=message_of(exc))
             self._tell(
-                lambda tracker: tracker.close_elsewhere(ref, key, key.celery_id, name, ExecutionState.RETRY, cause)
+                lambda recorder: recorder.close_elsewhere(ref, key, key.celery_id, name, ExecutionState.RETRY, cause)
             )
             return
         if self._handed_back:
@@ -152,7 +152,7 @@ class TrackedRequest(Request):
             # Celery tells of no failure if the child was lost after its success was stored. What would follow
             # was published by the child, perhaps without being recorded: then only the lease may settle it.
             self._tell(
-                lambda tracker: tracker.close_elsewhere(ref, key, key.celery_id, name, ExecutionState.SUCCESS, None)
+                lambda recorder: recorder.close_elsewhere(ref, key, key.celery_id, name, ExecutionState.SUCCESS, None)
             )
 
     def _is_followed(self) -> bool:
@@ -177,7 +177,7 @@ class TrackedRequest(Request):
             ref, key, name = self._ref(), self._key(), self.name
             if ref is not None:
                 self._tell(
-                    lambda tracker: tracker.close_elsewhere(
+                    lambda recorder: recorder.close_elsewhere(
                         ref, key, key.celery_id, name, ExecutionState.FAILURE, limit
                     )
                 )
@@ -198,7 +198,7 @@ class TrackedRequest(Request):
     def _hand_back(self, ref: TaskRef, *, lost: bool) -> None:
         key, name, pid = self._key(), self.name, self.worker_pid
         process = int(pid) if pid is not None else None
-        self._tell(lambda tracker: tracker.hand_back(ref, key, name, lost=lost, pid=process))
+        self._tell(lambda recorder: recorder.hand_back(ref, key, name, lost=lost, pid=process))
 
     def cancel(self, *args: Any, **kwargs: Any) -> Any:
         """As Celery's (cold shutdown, connection loss); what was acknowledged early is lost by it."""
@@ -217,7 +217,9 @@ class TrackedRequest(Request):
             if was_acknowledged:
                 failure = Failure(type="WorkerShutdown", message="its worker was shut down while it ran")
                 self._tell(
-                    lambda tracker: tracker.close_elsewhere(ref, key, key.celery_id, name, ExecutionState.LOST, failure)
+                    lambda recorder: recorder.close_elsewhere(
+                        ref, key, key.celery_id, name, ExecutionState.LOST, failure
+                    )
                 )
             else:
                 self._hand_back(ref, lost=False)

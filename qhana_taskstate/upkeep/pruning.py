@@ -91,7 +91,7 @@ class Pruner:
 
         Args:
             older_than: Age of their end, by the database's clock.
-            strangers: Also those that nobody gave to the tracker.
+            strangers: Also those that nobody gave to the recorder.
             dry_run: Only count them.
 
         Returns:

@@ -25,14 +25,14 @@ from ..liveness import advisory_lock
 from ..liveness.process import is_alive, this_host
 from ..settings.values import Settings
 from ..store.closing.holds import holds
-from ..store.ending.showing import uncopied
 from ..store.executions import waiting
 from ..store.executions.heartbeats import Lease, running
 from ..store.progress import history
+from ..store.task_end.task_row import uncopied
 from . import leader
 from .deaths import LOOK_SECONDS, Deaths
 from .decision import Observed, Turn, decide_chores, decide_turn
-from .lost_messages import Finder, Lookout
+from .lookout import Finder, Lookout
 from .pruning import Pruner
 from .settling import Settled, Settler
 from .silence import Silence

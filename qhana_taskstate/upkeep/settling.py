@@ -20,11 +20,11 @@ from ..states import ExecutionState
 from ..store.closing.close import Closing, close
 from ..store.closing.holds import Hold, settle_hold
 from ..store.closing.losses import hand_back, postpone, settle_lost, settle_missing
-from ..store.ending.outcome import Outcome
-from ..store.ending.showing import show
 from ..store.executions import lookup
 from ..store.executions.heartbeats import Lease, running_in
 from ..store.executions.waiting import Overdue, Waiting
+from ..store.task_end.outcome import Outcome
+from ..store.task_end.task_row import show
 
 logger = logging.getLogger(__name__)
 

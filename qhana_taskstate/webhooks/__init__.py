@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .http.verifying import verify
+from .http.receiving import verify
 
 __all__ = ["verify"]

@@ -58,7 +58,7 @@ _PATIENCE_SECONDS: Final = 10.0
 
 
 class Writer(Protocol):
-    """Runs `work` in a short transaction of our own; `patience` as for `Tracker.write`."""
+    """Runs `work` in a short transaction of our own; `patience` as for `ExecutionRecorder.write`."""
 
     def __call__(self, work: Callable[[Connection], T], *, patience: float = ...) -> T: ...
 

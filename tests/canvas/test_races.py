@@ -24,11 +24,11 @@ from qhana_taskstate.states import ExecutionState
 from qhana_taskstate.store.closing import close as closing_close
 from qhana_taskstate.store.closing import holds, losses
 from qhana_taskstate.store.closing.close import Closing
-from qhana_taskstate.store.ending.outcome import Outcome
 from qhana_taskstate.store.executions import begin as executions_begin
 from qhana_taskstate.store.executions import registration
 from qhana_taskstate.store.script import Script
 from qhana_taskstate.store.task import jobs
+from qhana_taskstate.store.task_end.outcome import Outcome
 from tests.apps.factory import make_app
 
 _numbers = count()
@@ -159,21 +159,21 @@ def _parent_and_child(connection: Connection) -> Made:
 def test_task_ends_exactly_once_when_two_close_in_the_same_instant(
     taskstate: TaskState, make: Callable[[Connection], Made]
 ) -> None:
-    tracker = taskstate.tracker
+    recorder = taskstate.recorder
     barrier = threading.Barrier(2)
 
     def close(closer: Closer) -> Outcome:
         barrier.wait(timeout=20)
-        return tracker.write(closer)
+        return recorder.write(closer)
 
     with ThreadPoolExecutor(max_workers=2) as threads:
         for turn in range(_PAIRS):
-            ref, closers, status = tracker.write(make)
+            ref, closers, status = recorder.write(make)
             # Each thread goes first half of the times.
             futures: list[Future[Outcome]] = [threads.submit(close, c) for c in closers[:: 1 if turn % 2 else -1]]
             outcomes = [future.result(timeout=30) for future in futures]
             for outcome in outcomes:
-                tracker.finish_showing(ref.task_id, outcome)
+                recorder.finish_showing(ref.task_id, outcome)
 
             ends = [outcome.ended for outcome in outcomes if outcome.ended is not None]
             assert ends == [status], f"turn {turn}"
@@ -188,7 +188,7 @@ def test_task_ends_exactly_once_when_two_close_in_the_same_instant(
 def test_work_started_while_the_last_member_closes_is_refused_or_waited_for(
     taskstate: TaskState, success: Succeed
 ) -> None:
-    tracker = taskstate.tracker
+    recorder = taskstate.recorder
     barrier = threading.Barrier(2)
 
     def start(ref: TaskRef) -> bool:
@@ -201,15 +201,15 @@ def test_work_started_while_the_last_member_closes_is_refused_or_waited_for(
             return True
 
         barrier.wait(timeout=20)
-        return tracker.write(work)
+        return recorder.write(work)
 
     def close(closer: Closer) -> Outcome:
         barrier.wait(timeout=20)
-        return tracker.write(closer)
+        return recorder.write(closer)
 
     with ThreadPoolExecutor(max_workers=2) as threads:
         for turn in range(_PAIRS):
-            ref, (key,) = tracker.write(lambda connection: _new_task(connection, 1))
+            ref, (key,) = recorder.write(lambda connection: _new_task(connection, 1))
             started, closed = threads.submit(start, ref), threads.submit(close, success(ref, key))
 
             assert started.result(timeout=30) is (closed.result(timeout=30).ended is None), f"turn {turn}"
@@ -220,7 +220,7 @@ def test_work_started_while_the_last_member_closes_is_refused_or_waited_for(
 def test_execution_that_begins_while_its_publication_is_being_registered_is_running(
     taskstate: TaskState,
 ) -> None:
-    ref, _ = taskstate.tracker.write(lambda connection: _new_task(connection, 1))
+    ref, _ = taskstate.recorder.write(lambda connection: _new_task(connection, 1))
     key = ExecutionKey(f"race-{next(_numbers)}")
     runner = executions_begin.Runner(worker="w", host="h", pid=1, pid_started=None)
 
@@ -228,7 +228,7 @@ def test_execution_that_begins_while_its_publication_is_being_registered_is_runn
         with taskstate.database.transaction() as connection:
             registration.register(connection, ref.task_id, [_publication(key)], deadline_seconds=86400)
             begun = thread.submit(
-                taskstate.tracker.write,
+                taskstate.recorder.write,
                 lambda other: executions_begin.begin(other, ref, key, name="member", runner=runner),
             )
             # Long enough for the other to come to its INSERT, which waits for this transaction.
@@ -243,15 +243,15 @@ def test_execution_that_begins_while_its_publication_is_being_registered_is_runn
 @pytest.mark.mariadb
 @pytest.mark.databases("sqlite", "postgresql", "mariadb")
 def test_loss_of_a_process_is_told_too_late_once_another_one_has_begun(taskstate: TaskState) -> None:
-    tracker = taskstate.tracker
-    ref, (key,) = tracker.write(lambda connection: _new_task(connection, 1))
+    recorder = taskstate.recorder
+    ref, (key,) = recorder.write(lambda connection: _new_task(connection, 1))
 
     def begin(pid: int) -> None:
         runner = executions_begin.Runner(worker="w", host="h", pid=pid, pid_started=None)
-        tracker.write(lambda connection: executions_begin.begin(connection, ref, key, name="member", runner=runner))
+        recorder.write(lambda connection: executions_begin.begin(connection, ref, key, name="member", runner=runner))
 
     def hand_back(pid: int) -> int | None:
-        return tracker.write(
+        return recorder.write(
             lambda connection: losses.hand_back(connection, ref, key, deadline=now(), lost=True, process=("h", pid))
         )
 

@@ -23,7 +23,7 @@ def threads_of_ours() -> set[threading.Thread]:
 def test_closed_state_has_no_thread(make_state: MakeState) -> None:
     before = threads_of_ours()
     state = make_state(eager=True, flush_interval_seconds=60)
-    state.tracker.pulse()
+    state.recorder.pulse()
     state._sender.begin()
     assert len(threads_of_ours() - before) == 2
 

@@ -17,8 +17,8 @@ from qhana_taskstate.context.header import HEADER
 from qhana_taskstate.database.tables.base import ID_LENGTH
 from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.states import TaskStatus
-from qhana_taskstate.store.ending import from_outside
 from qhana_taskstate.store.executions.celery_ids import column_id
+from qhana_taskstate.store.task_end import from_outside
 from qhana_taskstate.testing.plugin import StartWorker
 from tests.apps.jobs import say, wait_for_file
 from tests.contract.conftest import MakeState
@@ -53,7 +53,7 @@ def found(state: TaskState, celery_id: str = ID) -> int:
 
 
 def end(state: TaskState, task_id: int) -> None:
-    state.tracker.write(lambda connection: from_outside.end(connection, task_id, TaskStatus.SUCCESS))
+    state.recorder.write(lambda connection: from_outside.end(connection, task_id, TaskStatus.SUCCESS))
 
 
 def test_new_message_with_the_id_of_an_ended_task_is_a_new_job(queued: TaskState) -> None:

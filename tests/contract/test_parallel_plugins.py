@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from qhana_taskstate import ProcessingTask, TaskState, add_log, report_progress
-from qhana_taskstate.context import reporter
+from qhana_taskstate.context import report_owner
 from tests.apps import parallel
 
 pytestmark = pytest.mark.versions
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.versions
 
 @pytest.fixture(autouse=True)
 def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporter, "_told", set())
+    monkeypatch.setattr(report_owner, "_told", set())
 
 
 def _get(found: list[int]) -> ProcessingTask:

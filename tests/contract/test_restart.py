@@ -16,7 +16,7 @@ from qhana_taskstate.database.tables.executions import message_table, work_table
 from qhana_taskstate.database.tables.runner import task_table
 from qhana_taskstate.reading.rows.executions import executions
 from qhana_taskstate.testing.plugin import StartWorker
-from qhana_taskstate.tracking.submission import restart
+from qhana_taskstate.tracking.submission import kept_work
 from tests.apps import jobs
 from tests.apps.factory import close_state, make_app
 from tests.waiting import wait_until
@@ -148,7 +148,7 @@ def test_options_of_a_message_are_kept_and_its_moment_is_not(queued: TaskState) 
         (execution,) = executions(connection, new.id)
     assert execution.celery_id != "chosen"
     assert (execution.queue, execution.eta) == ("slow", None)
-    canvas, _ = restart.work_of(queued.app, queued.database, new.id)
+    canvas, _ = kept_work.work_of(queued.app, queued.database, new.id)
     assert canvas.options == {"queue": "slow", "priority": 3, "time_limit": 9}
 
 

@@ -109,7 +109,7 @@ def _running(state: TaskState, other: Execution | None = None) -> Execution:
         executions_begin.begin(connection, ref, execution.key, name=name, runner=runner)
         return execution
 
-    return state.tracker.write(begin)
+    return state.recorder.write(begin)
 
 
 def _publish_while_running(state: TaskState) -> None:
@@ -117,7 +117,7 @@ def _publish_while_running(state: TaskState) -> None:
     leave = enter(execution)
     say.delay("x")
     leave()
-    state.tracker.flush(execution)
+    state.recorder.flush(execution)
 
 
 def _publish_and_end(state: TaskState) -> None:
@@ -125,12 +125,12 @@ def _publish_and_end(state: TaskState) -> None:
     leave = enter(execution)
     say.delay("x")
     leave()
-    state.tracker.close(execution, ExecutionState.SUCCESS)
+    state.recorder.close(execution, ExecutionState.SUCCESS)
 
 
 def _publish_after_the_end(state: TaskState) -> None:
     execution = _running(state)
-    state.tracker.close(execution, ExecutionState.RETRY)
+    state.recorder.close(execution, ExecutionState.RETRY)
     leave = enter(execution)
     say.delay("x")
     leave()
@@ -173,10 +173,10 @@ def test_lease_is_renewed_as_often_as_the_setting_says(make_state: MakeState, se
     execution = _running(state)
     began = _lease(state)
 
-    state.tracker.watch(execution)
+    state.recorder.watch(execution)
 
     _holds_or_not(lambda: _lease(state) > began, renews)
-    state.tracker.unwatch(execution)
+    state.recorder.unwatch(execution)
 
 
 def _lease(state: TaskState) -> Any:
@@ -199,7 +199,7 @@ def _holds_or_not(condition: Callable[[], bool], expected: bool) -> None:
 def test_reports_are_written_as_often_as_the_setting_says(make_state: MakeState, seconds: float, writes: bool) -> None:
     state = make_state(flush_interval_seconds=seconds, heartbeat_seconds=60, lost_after_seconds=200)
     execution = _running(state)
-    state.tracker.watch(execution)
+    state.recorder.watch(execution)
     leave = enter(execution)
     add_log("half of it")
     leave()
@@ -209,7 +209,7 @@ def test_reports_are_written_as_often_as_the_setting_says(make_state: MakeState,
             return "half of it" in connection.execute(select(log_table.c.text)).scalars().all()
 
     _holds_or_not(is_written, writes)
-    state.tracker.unwatch(execution)
+    state.recorder.unwatch(execution)
 
 
 @pytest.mark.parametrize(("seconds", "is_lost"), [(0.3, True), (60, False)])
@@ -231,7 +231,7 @@ def test_submission_counts_as_dead_after_the_time_of_the_setting(
         holds.hold(connection, ref.task_id)
         return ref.task_id
 
-    task_id = state.tracker.write(submit)
+    task_id = state.recorder.write(submit)
 
     _holds_or_not(lambda: _is_ended_by_upkeep(state, task_id), is_dead)
     assert not is_dead or "the client died" in str(_task(task_id).task_log)
@@ -253,7 +253,7 @@ def test_facts_wait_as_long_as_the_setting_says(
     make_state: MakeState, seconds: float, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = make_state(keep_facts_seconds=seconds)
-    backlog = state.tracker.backlog
+    backlog = state.recorder.backlog
     backlog.add(Fact(1, "what happened", lambda connection: None))
     time.sleep(0.2)
 
@@ -277,8 +277,8 @@ def test_task_of_several_executions_counts_them_unless_the_setting_is_off(
     report_progress(40, target=100, unit="%")
     leave()
 
-    state.tracker.close(first, ExecutionState.SUCCESS)
-    state.tracker.close(second, ExecutionState.SUCCESS)
+    state.recorder.close(first, ExecutionState.SUCCESS)
+    state.recorder.close(second, ExecutionState.SUCCESS)
 
     assert _task(first.ref.task_id).progress_unit == unit
 

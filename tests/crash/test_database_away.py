@@ -198,7 +198,7 @@ def test_code_waits_a_few_seconds_for_a_database_that_is_away_and_only_once(
     began = time.monotonic()
     for number in range(200):
         note = partial(_note_number, written, number)
-        assert not away.taskstate.tracker.record(Fact(number % 3, f"fact {number}", _nothing, note))
+        assert not away.taskstate.recorder.record(Fact(number % 3, f"fact {number}", _nothing, note))
     assert time.monotonic() - began < 4
 
     postgres.start()

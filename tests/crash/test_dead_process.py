@@ -47,7 +47,7 @@ def test_work_of_a_dead_process_is_settled_within_15_seconds(make_state: object,
             executions_begin.begin(connection, ref, ExecutionKey("a"), name="dies", runner=runner)
             return ref.task_id
 
-        task_id = state.tracker.write(begin)
+        task_id = state.recorder.write(begin)
         if leader == "another machine":
             state.upkeep()
             with state.database.transaction() as connection:

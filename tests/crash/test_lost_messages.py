@@ -13,7 +13,7 @@ from redis import Redis
 from sqlalchemy import func, select
 
 from qhana_taskstate import TaskState
-from qhana_taskstate.broker.search import Broker, Sought
+from qhana_taskstate.broker.lost_messages import Broker, Sought
 from qhana_taskstate.database.tables.executions import execution_table, message_table
 from qhana_taskstate.testing.plugin import StartWorker
 from qhana_taskstate.testing.rabbitmq_server import RabbitMQServer

@@ -99,7 +99,7 @@ def test_engine_of_the_host_keeps_its_connections_when_a_worker_starts(make_stat
     state = make_state(engine=engine)
     state.upgrade()
     prepare_worker(state)
-    state.tracker.catch_up()
+    state.recorder.catch_up()
 
     with engine.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM hosts")).scalar() == 0

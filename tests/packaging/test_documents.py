@@ -31,7 +31,7 @@ def test_each_module_that_the_architecture_names_exists() -> None:
 
 
 def test_a_module_that_does_not_exist_is_seen() -> None:
-    assert _missing("`store/nothing` and `store/ending`, `nowhere/at_all`") == ["store/nothing"]
+    assert _missing("`store/nothing` and `store/task_end`, `nowhere/at_all`") == ["store/nothing"]
 
 
 def test_the_architecture_shows_each_folder_in_one_picture() -> None:

@@ -88,7 +88,7 @@ def doctor_(ctx: click.Context, /, timeout: float, no_probe: bool, as_json: bool
     callback=lambda _ctx, _param, value: age(value),
     help="Tasks that ended longer ago go: a number with s, m, h, d or w, such as 30d or 12h.",
 )
-@click.option("--all", "strangers", is_flag=True, help="Also tasks that nobody gave to the tracker.")
+@click.option("--all", "strangers", is_flag=True, help="Also tasks that nobody gave to the recorder.")
 @click.option("--dry-run", is_flag=True, help="Only count what would go.")
 @with_state
 def prune(

@@ -128,7 +128,7 @@ def watch_(
 ) -> None:
     """Watch tasks until all of them have ended.
 
-    Without an ID those that have not ended now, of the tasks that the tracker was given. Bars in a terminal, otherwise
+    Without an ID those that have not ended now, of the tasks that the recorder was given. Bars in a terminal, otherwise
     a line for each change; with --json each line is an object. Exit code 0 only if all ended as SUCCESS.
     """
     wanted = list(dict.fromkeys(task_ids))

@@ -95,7 +95,7 @@ def replay(
 
 def _replay(state: TaskState, delivery_ids: Sequence[int]) -> list[int]:
     possible = [delivery_id for delivery_id in delivery_ids if 0 <= delivery_id <= _LARGEST_DELIVERY_ID]
-    return state.tracker.write(
+    return state.recorder.write(
         lambda connection: replay_webhooks.replay(connection, database_time(connection), delivery_ids=possible)
     )
 
@@ -108,7 +108,7 @@ def _replay_dead(state: TaskState, task_id: int | None) -> list[int]:
         moment = database_time(connection)
     replayed: list[int] = []
     while True:
-        some = state.tracker.write(lambda connection: replay_webhooks.replay(connection, moment, task_id=task_id))
+        some = state.recorder.write(lambda connection: replay_webhooks.replay(connection, moment, task_id=task_id))
         if not some:
             return sorted(replayed)
         replayed += some

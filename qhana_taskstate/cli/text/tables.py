@@ -112,7 +112,7 @@ def _head_lines(detail: TaskDetail, moment: datetime, paint: Paint) -> list[str]
     # Why it failed stands below, with its execution and in the log.
     notes = [] if task.finished else [note(task)]
     if not task.tracked and task.activity.word != ActivityWord.UNTRACKED:
-        notes.append("nobody gave it to the tracker")
+        notes.append("nobody gave it to the recorder")
     if detail.decided_status is not None and not task.finished:
         notes.append(f"ended as {detail.decided_status}, which shows once its row is no longer locked")
     if detail.holds and task.activity.word != ActivityWord.SUBMITTING:

@@ -15,7 +15,7 @@ from ...errors import DatabaseUnavailableError, SchemaError
 from ..engine import Database
 from ..sqlite import IMMEDIATE, SQLITE_BUSY_SECONDS
 from .revisions import VERSION_TABLE, known_revisions, revision_of
-from .tables import metadata
+from .whole_metadata import metadata
 
 #: How the names of our own tables begin; the runner's may be there without them.
 _OWN_PREFIX: Final = "taskstate_"

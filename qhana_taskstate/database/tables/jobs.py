@@ -9,7 +9,7 @@ from ..dialects import only_where
 from .base import UtcTime, metadata
 from .types import ReadText
 
-#: What the tracker knows of a task. Its row lock puts the changes of one task in order.
+#: What the recorder knows of a task. Its row lock puts the changes of one task in order.
 job_table = Table(
     "taskstate_job",
     metadata,

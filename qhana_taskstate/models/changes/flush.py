@@ -21,13 +21,13 @@ from ...database.sessions.current import current_settings
 from ...database.tables.runner import task_table
 from ...events import TaskEvent
 from ...states import UNKNOWN, check_status, is_terminal, with_error_word
-from ...store.ending import end
-from ...store.ending.end import TaskFinishedWarning
 from ...store.log import entries, text
 from ...store.task import steps as task_steps
 from ...store.task.locks import lock_task
+from ...store.task_end import end
+from ...store.task_end.end import TaskFinishedWarning
+from . import cleared_steps, raised_events
 from . import document as changes_document
-from . import raised_events, shown_steps
 from .checks import check_bytes
 from .document import Document
 from .pending_log import PendingLog
@@ -240,7 +240,7 @@ def _write_status(connection: Connection, task: Any, step_class: type[Any]) -> N
         _clear_pending_steps(task)
         session = object_session(task)
         if session is not None:
-            shown_steps.show_cleared(session, task.id, step_class)
+            cleared_steps.show_cleared(session, task.id, step_class)
             raised_events.note(session, task.id, *end.events_of(outcome))
         inspect(task).info[_ENDED] = True
         _mark(task)

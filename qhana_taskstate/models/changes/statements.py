@@ -17,10 +17,10 @@ from ...database.sessions.open_writes import note_write
 from ...database.tables.runner import task_table
 from ...events import TaskEvent
 from ...states import check_status, is_terminal
-from ...store.ending import end
 from ...store.task import outbox as task_outbox
 from ...store.task.locks import lock_database
-from . import raised_events, shown_steps
+from ...store.task_end import end
+from . import cleared_steps, raised_events
 
 _GUARDED: Final = frozenset({"task_status", "finished_at"})
 
@@ -213,7 +213,7 @@ def _let_end(
     )
     if outcome is None or not outcome.accepted:
         return False
-    shown_steps.show_cleared(session, task_id, step_class)
+    cleared_steps.show_cleared(session, task_id, step_class)
     raised_events.note(session, task_id, *end.events_of(outcome))
     return True
 

@@ -8,8 +8,8 @@ from operator import length_hint
 from typing import TypeVar
 
 from ...context.current import execution_here
-from ...context.reported import NOTHING, Loop
-from ...context.reporter import reporting_execution
+from ...context.loops import NOTHING, Loop
+from ...context.report_owner import reporting_execution
 from ...errors import ProgressError, TextTooLongError
 
 T = TypeVar("T")

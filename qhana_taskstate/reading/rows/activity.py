@@ -39,7 +39,7 @@ class ActivityWord(StrEnum):
     SUBMITTING = "submitting"
     #: No work was started for it.
     IDLE = "idle"
-    #: Nobody gave it to the tracker, which so knows nothing of its work.
+    #: Nobody gave it to the recorder, which so knows nothing of its work.
     UNTRACKED = "untracked"
     ENDED = "ended"
 
@@ -106,7 +106,7 @@ class Facts:
     Attributes:
         status: Its status word.
         finished: It has ended.
-        tracked: It was given to the tracker.
+        tracked: It was given to the recorder.
         open_ended: It stays open until it is told to finish.
         parked: It rests until work is started from outside.
         had_work: Work was started for it.
@@ -209,7 +209,7 @@ def _resting(facts: Facts) -> Activity:
     if facts.submitting:
         return Activity(ActivityWord.SUBMITTING, "its work is being submitted")
     if not facts.tracked:
-        return Activity(ActivityWord.UNTRACKED, "nobody gave it to the tracker")
+        return Activity(ActivityWord.UNTRACKED, "nobody gave it to the recorder")
     if facts.open_ended:
         return Activity(ActivityWord.OPEN_ENDED, "open-ended: stays open until it is told to finish")
     if facts.parked:

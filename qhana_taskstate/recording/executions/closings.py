@@ -13,8 +13,8 @@ from ...facts import ExecutionKey, Failure, TaskRef
 from ...settings.values import Settings
 from ...states import ExecutionState
 from ...store.closing.close import Closing, close, close_script
-from ...store.ending.outcome import Outcome
 from ...store.executions import lookup
+from ...store.task_end.outcome import Outcome
 from ..backlog import Fact
 from .followers import followers
 from .plainer import plainer_closings
@@ -93,7 +93,7 @@ def fact_of_close_elsewhere(
     failure: Failure | None,
     written: Callable[[tuple[int, Outcome] | None], None],
 ) -> Fact:
-    """Make the fact that an execution ended which this process does not run; see `Tracker.close_elsewhere`.
+    """Make the fact that an execution ended which this process does not run; see `ExecutionRecorder.close_elsewhere`.
 
     Args:
         ref: Its task, None to find it by the Celery id.

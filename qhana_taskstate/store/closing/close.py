@@ -21,10 +21,6 @@ from ...database.tables.types import bare_type
 from ...facts import ExecutionKey, Failure, Progress, Publication, TaskRef
 from ...states import CHORD_UNLOCK, FAILED_STATES, ExecutionState, TaskStatus
 from ...texts import LONGEST_TEXT, clean, cut
-from ..ending import conclusion
-from ..ending.conclusion import Look, Shown
-from ..ending.outcome import Outcome
-from ..ending.showing import complete
 from ..executions.conditions import IS_JOB, IS_OURS, THIS, token_of
 from ..executions.keys import IS_NAMED, is_named_in, named
 from ..executions.registration import registration
@@ -32,6 +28,10 @@ from ..log import statements as log_statements
 from ..log.text import clean as clean_entry
 from ..script import Script
 from ..task.jobs import locking
+from ..task_end import conclusion
+from ..task_end.conclusion import Look, Shown
+from ..task_end.outcome import Outcome
+from ..task_end.task_row import complete
 
 #: How many characters of a traceback are kept.
 _LONGEST_TRACEBACK: Final = 16 * LONGEST_TEXT

@@ -14,12 +14,12 @@ from ...database.tables.executions import execution_table
 from ...database.tables.jobs import hold_table
 from ...facts import Publication, TaskRef
 from ...states import TaskStatus
-from ..ending.conclusion import evaluation
-from ..ending.from_outside import end
-from ..ending.outcome import Outcome
 from ..executions.registration import registration
 from ..script import Script
 from ..task.jobs import lock_job, new_token
+from ..task_end.conclusion import evaluation
+from ..task_end.from_outside import end
+from ..task_end.outcome import Outcome
 
 
 def renew_hold(connection: Connection, hold_id: str) -> None:

@@ -14,12 +14,12 @@ from ...database.tables.base import NAME_LENGTH
 from ...database.tables.executions import execution_table, message_table
 from ...facts import ExecutionKey, Failure, KeptMessage, TaskRef
 from ...states import ExecutionState
-from ..ending.outcome import Outcome
 from ..executions.heartbeats import Lease, is_running
 from ..executions.keys import is_of_key
 from ..executions.registration import later
 from ..executions.waiting import Waiting
 from ..task.jobs import lock_job
+from ..task_end.outcome import Outcome
 from .close import Closing, close
 
 

@@ -1,4 +1,4 @@
-"""The job row of a task: the lock that puts its changes in order, and what the tracker knows."""
+"""The job row of a task: the lock that puts its changes in order, and what the recorder knows."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _job_of(row: Any, task_id: int) -> Job | None:
 
 
 def take_up(connection: Connection, task_id: int, *, finishes: bool | None = None) -> Job:
-    """Give a task to the tracker, or tell it that new work comes from outside.
+    """Give a task to the recorder, or tell it that new work comes from outside.
 
     Args:
         connection: In whose transaction to write.
@@ -139,7 +139,7 @@ def take_up(connection: Connection, task_id: int, *, finishes: bool | None = Non
 
 
 def take_new(connection: Connection, task_id: int, *, since: datetime, finishes: bool | None = None) -> Job:
-    """Give a task to the tracker whose row was inserted in this same transaction.
+    """Give a task to the recorder whose row was inserted in this same transaction.
 
     Where the row of an older task was deleted behind our back, and its id was given out again (SQLite does so),
     what is left of that older task is removed.

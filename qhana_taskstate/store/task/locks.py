@@ -1,7 +1,7 @@
 """The lock of a `ProcessingTask` row.
 
 Sessions of plugins and web routes lock the `ProcessingTask` row first, then the job row, then `Step` rows. The
-tracker's own transactions lock the job row first and never wait for a `ProcessingTask` row after it, so the two
+recorder's own transactions lock the job row first and never wait for a `ProcessingTask` row after it, so the two
 never wait for each other.
 """
 

@@ -25,7 +25,7 @@ def on_task_revoked(
         failure = Failure(type="TaskRevokedError", message=f"terminated while it ran (signal {_signal_name(signum)})")
     else:
         failure = Failure(type="TaskRevokedError", message="revoked before it began")
-    listener.tracker.close_elsewhere(
+    listener.recorder.close_elsewhere(
         ref_of_request(request),
         ExecutionKey.of_request(request),
         request.id,
@@ -55,7 +55,7 @@ def _close_message(sender: Any, message: Any, name: str | None, failure: Failure
     key = ExecutionKey.of_headers(headers)
     listener = find(sender.app)
     if key is not None and listener is not None:
-        listener.tracker.close_elsewhere(
+        listener.recorder.close_elsewhere(
             TaskRef.decode(headers.get(HEADER)),
             key,
             key.celery_id,

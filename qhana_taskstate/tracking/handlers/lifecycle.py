@@ -13,7 +13,7 @@ from ...broker import workers
 from ...database import schema
 from ...errors import DatabaseUnavailableError, SchemaError, SettingsError
 from ...plugin import chords
-from ...recording.tracker import Tracker
+from ...recording.execution_recorder import ExecutionRecorder
 from .. import worker_requests
 from ..listener import Listener, find, never_fails
 from ..selection import warn_of_unmatched
@@ -37,24 +37,24 @@ def on_worker_init(sender: Any, **_: Any) -> None:
 
 def prepare_worker(listener: Listener) -> None:
     """Check the schema of the database, and log what is wrong with it; install what has to be there before the pool."""
-    tracker = listener.tracker
-    tracker.parent_pid = os.getpid()
-    warn_of_unmatched(listener.app, tracker.settings.track)
+    recorder = listener.recorder
+    recorder.parent_pid = os.getpid()
+    warn_of_unmatched(listener.app, recorder.settings.track)
     try:
-        schema.check(tracker.database)
+        schema.check(recorder.database)
     except DatabaseUnavailableError as exc:
         logger.critical(
             "the worker starts without its database; what it has to say waits for %g s at most: %s",
-            tracker.settings.keep_facts_seconds,
+            recorder.settings.keep_facts_seconds,
             exc,
         )
     except SchemaError as exc:
-        tracker.backlog.note_missing_schema(exc)
+        recorder.backlog.note_missing_schema(exc)
     except DBAPIError as exc:
         logger.critical("task states cannot be recorded: %s", exc)
     finally:
         # Nothing of ours may be open when pool children are forked.
-        tracker.database.close()
+        recorder.database.close()
     worker_requests.install(listener.app)
     chords.install(listener.app)
     workers.install()
@@ -66,8 +66,8 @@ def on_worker_process_init(sender: Any = None, **_: Any) -> None:
     listener = find(None)
     if listener is not None:
         # One task at a time: beside it, the thread that renews leases has a connection of its own.
-        listener.tracker.database.keep_connections(1)
-        listener.tracker.serve_upkeep()
+        listener.recorder.database.keep_connections(1)
+        listener.recorder.serve_upkeep()
 
 
 @never_fails
@@ -80,18 +80,18 @@ def on_worker_ready(sender: Any, **_: Any) -> None:
     if listener is None:
         return
     if type(sender.pool).__module__.endswith("prefork"):
-        _catch_up_from_event_loop(listener.tracker, sender.timer)
+        _catch_up_from_event_loop(listener.recorder, sender.timer)
     else:
-        listener.tracker.serve_upkeep()
+        listener.recorder.serve_upkeep()
 
 
-def _catch_up_from_event_loop(tracker: Tracker, timer: Any) -> None:
+def _catch_up_from_event_loop(recorder: ExecutionRecorder, timer: Any) -> None:
     """Write what waits for the database from the event loop of a prefork pool's parent.
 
     Celery says that it is ready again after each reconnection, and may have emptied the timer before.
     """
-    if tracker.catching_up is None or tracker.catching_up.canceled:
-        tracker.catching_up = timer.call_repeatedly(_CATCH_UP_SECONDS, tracker.catch_up)
+    if recorder.catching_up is None or recorder.catching_up.canceled:
+        recorder.catching_up = timer.call_repeatedly(_CATCH_UP_SECONDS, recorder.catch_up)
 
 
 @never_fails

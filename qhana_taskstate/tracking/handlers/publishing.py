@@ -18,7 +18,7 @@ from ...plugin.task_class import find_plugin_task, resent
 from ..adoption import adopt
 from ..listener import find, never_fails
 from ..selection import select_one
-from ..submission.restart import message_as_kept
+from ..submission.kept_work import message_as_kept
 
 #: What the body of a message consists of (protocol 2).
 _PARTS: Final = ("args", "kwargs", "what follows")
@@ -87,15 +87,15 @@ def _note(publisher: Publisher, publication: Publication) -> None:
             listener = find(None) if publication.message is not None else None
             if listener is not None:
                 # Before it goes out: afterwards the broker may lose it at any moment.
-                listener.tracker.keep(publisher.ref, publication)
+                listener.recorder.keep(publisher.ref, publication)
             return
     publisher.publications.append(publication)
 
 
 def _register_now(ref: TaskRef, publication: Publication) -> None:
     listener = find(None)
-    if listener is not None and not listener.tracker.sessions.open_write():
-        listener.tracker.register(ref, [publication])
+    if listener is not None and not listener.recorder.sessions.open_write():
+        listener.recorder.register(ref, [publication])
 
 
 def _adopt_at_publish(
@@ -104,14 +104,14 @@ def _adopt_at_publish(
     listener = find(None)
     if listener is None:
         return
-    select_one(listener.app.tasks.get(name), listener.tracker.settings.track)
+    select_one(listener.app.tasks.get(name), listener.recorder.settings.track)
     task = find_plugin_task(listener.app, name)
     if task is None:
         return
     args, kwargs, follows = body if isinstance(body, (tuple, list)) and len(body) == len(_PARTS) else ((), {}, {})
     kwargs = kwargs if isinstance(kwargs, Mapping) else {}
     kept = message_as_kept(task, args, kwargs, follows, _options_of(headers, properties, publication.queue))
-    ref = adopt(listener.tracker, task, args, kwargs, publication, kept=kept, redelivered=False)
+    ref = adopt(listener.recorder, task, args, kwargs, publication, kept=kept, redelivered=False)
     if ref is not None:
         headers[HEADER] = ref.encode()
         headers["replaced_task_nesting"] = publication.key.nesting

@@ -20,7 +20,7 @@ from ...context.current import (
     execution_of,
     forget_left,
     note_left,
-    reported,
+    signalled,
 )
 from ...context.execution import Execution, Publisher
 from ...context.header import OWN_TASK_PREFIX, ref_of_request
@@ -28,9 +28,9 @@ from ...facts import ExecutionKey, Publication, TaskRef
 from ...plugin.decorator import hear_states
 from ...plugin.task_class import is_plugin_task
 from ...plugin.unit_of_work import conclude
+from ...recording.execution_recorder import ExecutionRecorder
 from ...recording.exits.decision import Close, Exit, HandBack, decide, failure_of, runs_again_after_timeout
 from ...recording.exits.stacks import is_on_stack
-from ...recording.tracker import Tracker
 from ...states import ExecutionState
 from ..adoption import adopt_received, keep_received
 from ..belonging import Member, Stray, belonging, key_inside
@@ -46,23 +46,23 @@ def on_task_prerun(
     listener = find(task.app)
     if listener is None or task.name.startswith(OWN_TASK_PREFIX):
         return
-    tracker = listener.tracker
-    execution = execution_of(task.request) or _enter(tracker, task, args or (), kwargs or {})
+    recorder = listener.recorder
+    execution = execution_of(task.request) or _enter(recorder, task, args or (), kwargs or {})
     if execution is not None:
-        _begin(tracker, execution)
+        _begin(recorder, execution)
         if getattr(task, "restartable", False) or task.request.chain:
             keep_received(execution, args or (), kwargs or {})
 
 
-def _enter(tracker: Tracker, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Execution | None:
+def _enter(recorder: ExecutionRecorder, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Execution | None:
     """Make the execution of a request the current one; None if it belongs to no task, or is part of another one."""
     request = task.request
     key = ExecutionKey.of_request(request)
     if key is None:
         return None
-    outer = _outer(tracker)
-    if tracker.settings.track:
-        select_one(task, tracker.settings.track)
+    outer = _outer(recorder)
+    if recorder.settings.track:
+        select_one(task, recorder.settings.track)
     is_plugin = is_plugin_task(task)
     eager = bool(request.is_eager)
     around = _ref_around() if eager else None
@@ -70,7 +70,7 @@ def _enter(tracker: Tracker, task: Any, args: Sequence[Any], kwargs: Mapping[str
         case Member(found):
             ref: TaskRef | None = found
         case Stray():
-            ref, key = adopt_received(tracker, task, args, kwargs, key)
+            ref, key = adopt_received(recorder, task, args, kwargs, key)
         case _:
             return None
     if ref is None:
@@ -90,7 +90,7 @@ def _enter(tracker: Tracker, task: Any, args: Sequence[Any], kwargs: Mapping[str
         acks_late=bool(task.acks_late),
         max_retries=task.max_retries,
         outer=outer,
-        tracker=tracker,
+        recorder=recorder,
     )
     _make_current(execution)
     return execution
@@ -106,7 +106,9 @@ def _make_current(execution: Execution) -> None:
     forget_left()
     hear_states(execution.task)
     # An eager execution inside another one shares its session, as a function call would.
-    leave_scope: Callable[[], None] | None = None if execution.outer is not None else execution.tracker.sessions.enter()
+    leave_scope: Callable[[], None] | None = (
+        None if execution.outer is not None else execution.recorder.sessions.enter()
+    )
     leave_belonging = enter(execution)
 
     def leave() -> None:
@@ -118,28 +120,28 @@ def _make_current(execution: Execution) -> None:
     execution.leave = leave
 
 
-def _outer(tracker: Tracker) -> Execution | None:
+def _outer(recorder: ExecutionRecorder) -> Execution | None:
     """Return the execution inside which this code runs; one that left the tracer without a word is ended."""
     outer = current_execution()
     if outer is None or outer.task is None or is_on_stack(outer.task, outer.request):
         return outer
     try:
-        tracker.end_unseen(outer)
+        recorder.end_unseen(outer)
     finally:
         outer.leave()
     return None
 
 
-def _begin(tracker: Tracker, execution: Execution) -> None:
-    if execution.outer is not None and tracker.must_not_write():
+def _begin(recorder: ExecutionRecorder, execution: Execution) -> None:
+    if execution.outer is not None and recorder.must_not_write():
         # An eager execution inside one with an open write: on SQLite ours would wait for it, in the same thread.
         return
     try:
         if not execution.begun:
-            tracker.begin(execution)
+            recorder.begin(execution)
     except Exception:
         # It runs, whether or not that could be written.
-        tracker.watch(execution)
+        recorder.watch(execution)
         raise
     if not execution.known:
         # Another task's token: what runs here must not reach that task.
@@ -148,7 +150,7 @@ def _begin(tracker: Tracker, execution: Execution) -> None:
         # What ends here is not the execution.
         execution.known = False
     elif not execution.closed:
-        tracker.watch(execution)
+        recorder.watch(execution)
 
 
 @done_twice
@@ -182,9 +184,9 @@ def on_task_failure(
         return
     if isinstance(exception, TimeLimitExceeded) and runs_again_after_timeout(sender):
         return
-    ref, key = _reported(sender.request, task_id)
+    ref, key = _signalled(sender.request, task_id)
     state = ExecutionState.REJECTED if isinstance(exception, Reject) else ExecutionState.FAILURE
-    listener.tracker.close_elsewhere(ref, key, task_id, sender.name, state, failure)
+    listener.recorder.close_elsewhere(ref, key, task_id, sender.name, state, failure)
 
 
 def _end_bare_of(task: Any, execution: Execution) -> None:
@@ -193,11 +195,11 @@ def _end_bare_of(task: Any, execution: Execution) -> None:
         end_bare()
 
 
-def _reported(request: Any, task_id: str) -> tuple[TaskRef | None, ExecutionKey | None]:
+def _signalled(request: Any, task_id: str) -> tuple[TaskRef | None, ExecutionKey | None]:
     """Return task and key of an execution that failed outside of the tracer; the signal may say neither."""
     if getattr(request, "id", None) == task_id:
         return ref_of_request(request), ExecutionKey.of_request(request)
-    found = reported()
+    found = signalled()
     if found is not None and found[1].celery_id == task_id:
         return found
     return None, None
@@ -228,10 +230,10 @@ def on_task_postrun(
                 # It was selected after its tracer was made: an eager call before the app was finalised.
                 execution.entered = True
                 conclude(execution, retval)
-            _end(execution.tracker, execution, state, retval, sys.exc_info()[1])
+            _end(execution.recorder, execution, state, retval, sys.exc_info()[1])
             execution.ended = True
         if not execution.closed:
-            execution.tracker.release(execution)
+            execution.recorder.release(execution)
     note_left(execution.ref, execution.key)
     execution.leave()
 
@@ -242,15 +244,15 @@ def _enter_late(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ex
     listener = find(task.app)
     if listener is None or request.is_eager or ref_of_request(request) is None:
         return None
-    left = reported()
+    left = signalled()
     if left is not None and left[1] == ExecutionKey.of_request(request):
         # It was ended a moment ago.
         return None
-    return _enter(listener.tracker, task, args, kwargs)
+    return _enter(listener.recorder, task, args, kwargs)
 
 
 def _end(
-    tracker: Tracker, execution: Execution, state: str | None, retval: Any, in_flight: BaseException | None
+    recorder: ExecutionRecorder, execution: Execution, state: str | None, retval: Any, in_flight: BaseException | None
 ) -> None:
     """Record what an execution's way out of the tracer means; the arguments are those of `Exit`."""
     left = Exit(
@@ -269,12 +271,12 @@ def _end(
         case Close(closed, failure):
             if closed == ExecutionState.RETRY:
                 _note_next_attempt(execution, retval)
-            tracker.close(execution, closed, failure)
+            recorder.close(execution, closed, failure)
         case HandBack():
-            tracker.flush(execution)
-            tracker.hand_back(execution.ref, execution.key, execution.name, lost=False)
+            recorder.flush(execution)
+            recorder.hand_back(execution.ref, execution.key, execution.name, lost=False)
         case _:
-            tracker.flush(execution)
+            recorder.flush(execution)
 
 
 def _note_next_attempt(execution: Execution, retry: Any) -> None:

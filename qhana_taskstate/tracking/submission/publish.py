@@ -15,12 +15,12 @@ from ...errors import BrokerUnavailableError
 from ...facts import TaskRef
 from ...failures import summary_of
 from ...recording.backlog import Fact
-from ...recording.tracker import Tracker
+from ...recording.execution_recorder import ExecutionRecorder
 from ...states import TaskStatus
 from ...store.closing import holds
-from ...store.ending import from_outside
-from ...store.ending.outcome import Outcome
 from ...store.task import jobs
+from ...store.task_end import from_outside
+from ...store.task_end.outcome import Outcome
 from .registration import Registered
 from .start_request import StartRequest
 
@@ -58,12 +58,12 @@ class CanvasPublisher:
 
     Args:
         app: The Celery app.
-        tracker: Where facts go.
+        recorder: Where facts go.
     """
 
-    def __init__(self, app: Celery, tracker: Tracker) -> None:
+    def __init__(self, app: Celery, recorder: ExecutionRecorder) -> None:
         self._app = app
-        self._tracker = tracker
+        self._recorder = recorder
 
     def publish(self, request: StartRequest, registered: Registered) -> None:
         """Publish a canvas; where that fails, its task ends as ERROR.
@@ -73,7 +73,7 @@ class CanvasPublisher:
         """
         submission, hold_id = registered.submission, registered.hold_id
         if hold_id is not None:
-            self._tracker.pulse().add_hold(hold_id)
+            self._recorder.pulse().add_hold(hold_id)
         try:
             with submitting(submission):
                 request.canvas.apply_async(**request.message_options)
@@ -96,13 +96,13 @@ class CanvasPublisher:
         self._release(submission, hold_id)
 
     def _has_ended(self, ref: TaskRef) -> bool:
-        with self._tracker.database.reading() as connection:
+        with self._recorder.database.reading() as connection:
             job = jobs.find_job(connection, ref.task_id)
         return job is not None and job.end_status is not None
 
     def _leave_hold(self, hold_id: str | None) -> None:
         if hold_id is not None:
-            self._tracker.pulse().remove_hold(hold_id)
+            self._recorder.pulse().remove_hold(hold_id)
 
     def _release(self, submission: Submission, hold_id: str | None) -> None:
         """Register what was published, and end the hold."""
@@ -110,20 +110,20 @@ class CanvasPublisher:
             return
         publications = submission.take_sent()
         if hold_id is None:
-            self._tracker.register(submission.ref, publications)
+            self._recorder.register(submission.ref, publications)
             return
         ref, released = submission.ref, hold_id
-        deadline_seconds = self._tracker.settings.publish_deadline_seconds
+        deadline_seconds = self._recorder.settings.publish_deadline_seconds
 
         work = holds.release_script(ref, released, publications, deadline_seconds=deadline_seconds)
 
         def written(outcome: Outcome) -> None:
             self._leave_hold(released)
-            self._tracker.finish_showing(ref.task_id, outcome)
+            self._recorder.finish_showing(ref.task_id, outcome)
 
         # Its lease is renewed until then: what was sent is not to be given up for want of the database.
         try:
-            self._tracker.record(Fact(ref.task_id, publications, work, written))
+            self._recorder.record(Fact(ref.task_id, publications, work, written))
         except DBAPIError:
             self._leave_hold(released)
             raise
@@ -135,7 +135,7 @@ class CanvasPublisher:
             return from_outside.end(connection, ref.task_id, TaskStatus.ERROR, entry=entry)
 
         def written(outcome: Outcome) -> None:
-            self._tracker.finish_showing(ref.task_id, outcome)
+            self._recorder.finish_showing(ref.task_id, outcome)
 
         self._leave_hold(hold_id)
-        self._tracker.record(Fact(ref.task_id, entry, work, written))
+        self._recorder.record(Fact(ref.task_id, entry, work, written))

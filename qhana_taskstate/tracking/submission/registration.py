@@ -19,12 +19,12 @@ from ...errors import DuplicateExecutionError, StepNotOpenError, TaskFinishedErr
 from ...facts import ExecutionKey, Publication
 from ...models.task import ProcessingTask
 from ...recording.backlog import Fact
-from ...recording.tracker import Tracker
+from ...recording.execution_recorder import ExecutionRecorder
 from ...store.closing import holds
-from ...store.ending import from_outside
-from ...store.ending.outcome import Outcome
 from ...store.executions import registration
 from ...store.task import first_work, jobs, outbox
+from ...store.task_end import from_outside
+from ...store.task_end.outcome import Outcome
 from ..subscribing.subscriptions import subscribe
 from .canvas import first_of_one, is_leaf, moment_of
 from .start_request import StartRequest
@@ -70,12 +70,12 @@ class Registrar:
 
     Args:
         app: The Celery app.
-        tracker: Where facts go.
+        recorder: Where facts go.
     """
 
-    def __init__(self, app: Celery, tracker: Tracker) -> None:
+    def __init__(self, app: Celery, recorder: ExecutionRecorder) -> None:
         self._app = app
-        self._tracker = tracker
+        self._recorder = recorder
 
     def commit(self, session: Session, row: ProcessingTask, request: StartRequest) -> Registered:
         """Write it in the session, and commit at once; rolls back if that fails."""
@@ -84,7 +84,7 @@ class Registrar:
             _change_row(session, row, request)
             registered = self._register(session, row, request)
             if request.subscriber is not None:
-                subscribe(session, row, request.subscriber, self._tracker.settings, is_new=is_new)
+                subscribe(session, row, request.subscriber, self._recorder.settings, is_new=is_new)
             try:
                 session.commit()
             except DBAPIError as exc:
@@ -142,7 +142,7 @@ class Registrar:
             moment_of(options, "countdown", "eta"),
             expires=moment_of(options, "expires", "expires"),
         )
-        seconds = self._tracker.settings.publish_deadline_seconds
+        seconds = self._recorder.settings.publish_deadline_seconds
         registration.register(connection, task_id, [publication], deadline_seconds=seconds)
         return key
 
@@ -154,10 +154,10 @@ class Registrar:
             return from_outside.withdraw(connection, ref, key=key, hold_id=registered.hold_id)
 
         def written(outcome: Outcome) -> None:
-            self._tracker.finish_showing(ref.task_id, outcome)
+            self._recorder.finish_showing(ref.task_id, outcome)
 
-        self._tracker.backlog.add(Fact(ref.task_id, f"the start of task {ref.task_id} failed", work, written))
-        self._tracker.pulse()
+        self._recorder.backlog.add(Fact(ref.task_id, f"the start of task {ref.task_id} failed", work, written))
+        self._recorder.pulse()
 
 
 def _change_row(session: Session, row: ProcessingTask, request: StartRequest) -> None:

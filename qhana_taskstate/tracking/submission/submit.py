@@ -13,19 +13,19 @@ from ...database.explain import explain
 from ...database.sessions.own_locks import refuse_own_lock
 from ...errors import TaskFinishedError
 from ...models.task import ProcessingTask
-from ...recording.tracker import Tracker
+from ...recording.execution_recorder import ExecutionRecorder
 from ..subscribing.subscriber import Subscriber, check_subscriber
 from .canvas import leaves_of
 from .checks import canvas_of, check_answer, check_canvas, parameters_text
+from .kept_work import as_kept, may_be_restarted
 from .publish import CanvasPublisher, probe_broker
 from .registration import Registrar, row_to_continue
-from .restart import as_kept, may_be_restarted
 from .start_request import StartRequest
 
 
 def start(
     app: Celery,
-    tracker: Tracker,
+    recorder: ExecutionRecorder,
     work: Any,
     *,
     task: ProcessingTask | int | str | None,
@@ -52,15 +52,15 @@ def start(
         kept=as_kept(app, canvas, options) if may_be_restarted(app, leaves) else None,
     )
     if subscriber is not None:
-        check_subscriber(subscriber, tracker.settings)
-    return _start(app, tracker, request, task)
+        check_subscriber(subscriber, recorder.settings)
+    return _start(app, recorder, request, task)
 
 
 def _start(
-    app: Celery, tracker: Tracker, request: StartRequest, task: ProcessingTask | int | str | None
+    app: Celery, recorder: ExecutionRecorder, request: StartRequest, task: ProcessingTask | int | str | None
 ) -> ProcessingTask:
-    session = tracker.sessions.current
-    refuse_own_lock(tracker.database, session)
+    session = recorder.sessions.current
+    refuse_own_lock(recorder.database, session)
     try:
         row = row_to_continue(session, task) if task is not None else ProcessingTask(request.name)
         if task is not None and row.is_finished:
@@ -68,11 +68,11 @@ def _start(
         if request.answers is not None:
             check_answer(row, request.answers)
             probe_broker(app)
-        registered = Registrar(app, tracker).commit(session, row, request)
+        registered = Registrar(app, recorder).commit(session, row, request)
     except DBAPIError as exc:
         session.rollback()
-        raise explain(tracker.database, exc) from exc
-    CanvasPublisher(app, tracker).publish(request, registered)
+        raise explain(recorder.database, exc) from exc
+    CanvasPublisher(app, recorder).publish(request, registered)
     if app.conf.task_always_eager:
         session.refresh(row)
     return row

@@ -150,7 +150,7 @@ class TaskPage:
             if its:
                 replay.replay(connection, moment, delivery_ids=[int(delivery)])
 
-        self._site.taskstate().tracker.write(work)
+        self._site.taskstate().recorder.write(work)
 
 
 def log_part(log: str, search: str) -> LogPart:

@@ -20,9 +20,9 @@ from qhana_taskstate.facts import ExecutionKey
 from qhana_taskstate.models.task import ProcessingTask
 from qhana_taskstate.states import ExecutionState, TaskStatus
 from qhana_taskstate.store.closing import close
-from qhana_taskstate.store.ending import from_outside
-from qhana_taskstate.store.ending.end import TaskFinishedWarning
 from qhana_taskstate.store.task import jobs
+from qhana_taskstate.store.task_end import from_outside
+from qhana_taskstate.store.task_end.end import TaskFinishedWarning
 
 MakeSession = Callable[[], Session]
 
@@ -37,7 +37,7 @@ def row_of(session: Session, task: ProcessingTask) -> tuple[str | None, datetime
 
 
 def add_job(session: Session, task: ProcessingTask, **values: Any) -> None:
-    """Give a task to the tracker."""
+    """Give a task to the recorder."""
     session.execute(
         insert(job_table).values(
             task_id=task.id, token="t", open_ended=False, parked=False, had_work=True, end_copied=False, **values
@@ -358,7 +358,7 @@ def test_an_end_by_hand_is_decided_in_the_job_row(current: Session, task: Proces
     assert (job.end_status, job.ended_at, job.end_copied) == ("ERROR", task.finished_at, True)
 
 
-def test_the_end_that_the_tracker_decided_wins(current: Session, task: ProcessingTask) -> None:
+def test_the_end_that_the_recorder_decided_wins(current: Session, task: ProcessingTask) -> None:
     moment = datetime(2026, 1, 2, tzinfo=UTC)
     add_job(current, task, end_status="ERROR", ended_at=moment)
 
@@ -436,7 +436,7 @@ class TestUpdateStatements:
         with pytest.raises(StatusError):
             current.execute(update(ProcessingTask).values(task_status="DONE"))
 
-    def test_an_update_respects_the_end_that_the_tracker_decided(self, current: Session, task: ProcessingTask) -> None:
+    def test_an_update_respects_the_end_that_the_recorder_decided(self, current: Session, task: ProcessingTask) -> None:
         add_job(current, task, end_status="ERROR", ended_at=now())
 
         current.execute(update(ProcessingTask).values(task_status="SUCCESS"))

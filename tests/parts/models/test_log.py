@@ -482,7 +482,7 @@ class TestOldRows:
 
 
 class TestForTheTracker:
-    """The functions that the tracker calls in transactions of its own."""
+    """The functions that the recorder calls in transactions of its own."""
 
     def test_append_without_column_waits_for_nobody(
         self, current: Session, task: ProcessingTask, elsewhere: MakeSession
@@ -509,11 +509,11 @@ class TestForTheTracker:
 
         with elsewhere() as session:
             session.connection().execute(text("SET LOCAL lock_timeout = 100"))
-            entries.append(session.connection(), task.id, ["from the tracker"], column=False)
+            entries.append(session.connection(), task.id, ["from the recorder"], column=False)
             session.commit()
         current.commit()
 
-        assert task.task_log == "from the tracker"
+        assert task.task_log == "from the recorder"
 
     def test_a_column_that_lags_hides_no_entry(
         self, current: Session, task: ProcessingTask, elsewhere: MakeSession

@@ -67,7 +67,7 @@ def later(seconds: float) -> Any:
         (facts(parked=True), "parked", "parked: goes on when its next work is started"),
         (facts(submitting=True, open_ended=True), "submitting", "its work is being submitted"),
         (facts(had_work=False), "idle", "no work was started for it yet"),
-        (facts(tracked=False), "untracked", "nobody gave it to the tracker"),
+        (facts(tracked=False), "untracked", "nobody gave it to the recorder"),
         (facts(finished=True, status="SUCCESS"), "ended", "ended"),
         (facts(finished=True, status="FAILURE"), "ended", "failed"),
         (facts(finished=True, status="ERROR", cause="work: ValueError: no"), "ended", "work: ValueError: no"),

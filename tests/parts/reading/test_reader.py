@@ -21,9 +21,9 @@ from qhana_taskstate.reading import open_work, tasks
 from qhana_taskstate.reading.rows import executions, views
 from qhana_taskstate.states import ExecutionState, TaskStatus
 from qhana_taskstate.store.closing import close, holds
-from qhana_taskstate.store.ending import from_outside
 from qhana_taskstate.store.executions import registration
 from qhana_taskstate.store.task import jobs
+from qhana_taskstate.store.task_end import from_outside
 
 pytestmark = pytest.mark.mariadb
 
@@ -96,7 +96,7 @@ class TestDescribe:
             "taskName": "job",
             "startedAt": described["startedAt"],
             "status": "PENDING",
-            "activity": {"word": "untracked", "text": "nobody gave it to the tracker"},
+            "activity": {"word": "untracked", "text": "nobody gave it to the recorder"},
             "log": "",
             "outputs": [],
             "links": [{"type": "subscribe", "href": f"https://q.example/plugin/tasks/{task.id}/"}],
@@ -360,7 +360,7 @@ def add_execution(taskstate: TaskState, task_id: int, celery_id: str, **facts: A
 
 class TestActivity:
     def tracked(self, state: TaskState, *, finishes: bool | None = None) -> ProcessingTask:
-        """Save a task that the tracker was given."""
+        """Save a task that the recorder was given."""
         task = saved()
         with state.database.transaction() as connection:
             jobs.take_up(connection, task.id, finishes=finishes)

@@ -11,15 +11,15 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from qhana_taskstate import TaskState
-from qhana_taskstate.recording.tracker import Tracker
+from qhana_taskstate.recording.execution_recorder import ExecutionRecorder
 
 pytestmark = pytest.mark.mariadb
 
 
 @pytest.fixture
-def tracker(migrated_database_url: str) -> Iterator[Tracker]:
+def recorder(migrated_database_url: str) -> Iterator[ExecutionRecorder]:
     taskstate = TaskState(Celery("client", set_as_current=False), database_url=migrated_database_url)
-    yield taskstate.tracker
+    yield taskstate.recorder
     taskstate.close()
 
 
@@ -49,10 +49,10 @@ def fails_first(statement: str, times: int = 1) -> Callable[[Connection], int]:
         pytest.param("25006", id="read-only standby"),
     ],
 )
-def test_postgresql_fault_that_passes_is_tried_again(tracker: Tracker, state: str) -> None:
+def test_postgresql_fault_that_passes_is_tried_again(recorder: ExecutionRecorder, state: str) -> None:
     raised = f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$"
 
-    assert tracker.write(fails_first(raised, times=2)) == 3
+    assert recorder.write(fails_first(raised, times=2)) == 3
 
 
 @pytest.mark.databases("mariadb")
@@ -65,10 +65,10 @@ def test_postgresql_fault_that_passes_is_tried_again(tracker: Tracker, state: st
         pytest.param(1020, id="record has changed"),
     ],
 )
-def test_mariadb_fault_that_passes_is_tried_again(tracker: Tracker, number: int) -> None:
+def test_mariadb_fault_that_passes_is_tried_again(recorder: ExecutionRecorder, number: int) -> None:
     raised = f"SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {number}, MESSAGE_TEXT = 'no'"
 
-    assert tracker.write(fails_first(raised, times=2)) == 3
+    assert recorder.write(fails_first(raised, times=2)) == 3
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_mariadb_fault_that_passes_is_tried_again(tracker: Tracker, number: int)
         "INSERT INTO taskstate_hold (id, task_id) VALUES (NULL, NULL)",
     ],
 )
-def test_fault_that_stays_is_told_at_once(tracker: Tracker, statement: str) -> None:
+def test_fault_that_stays_is_told_at_once(recorder: ExecutionRecorder, statement: str) -> None:
     tries = 0
 
     def work(connection: Connection) -> None:
@@ -88,14 +88,14 @@ def test_fault_that_stays_is_told_at_once(tracker: Tracker, statement: str) -> N
         connection.execute(text(statement))
 
     with pytest.raises(DBAPIError):
-        tracker.write(work)
+        recorder.write(work)
 
     assert tries == 1
 
 
 @pytest.mark.databases("postgresql", "mariadb")
-def test_real_deadlock_is_survived_by_both(tracker: Tracker) -> None:
-    with tracker.database.transaction() as connection:
+def test_real_deadlock_is_survived_by_both(recorder: ExecutionRecorder) -> None:
+    with recorder.database.transaction() as connection:
         connection.execute(text("CREATE TABLE pair (id INTEGER PRIMARY KEY, v INTEGER NOT NULL)"))
         connection.execute(text("INSERT INTO pair VALUES (1, 0), (2, 0)"))
     both = threading.Barrier(2, timeout=20)
@@ -114,7 +114,7 @@ def test_real_deadlock_is_survived_by_both(tracker: Tracker) -> None:
                 both.wait()
             connection.execute(change, {"id": second})
 
-        tracker.write(work)
+        recorder.write(work)
 
     threads = [threading.Thread(target=change, args=order) for order in ((1, 2), (2, 1))]
     for thread in threads:
@@ -122,6 +122,6 @@ def test_real_deadlock_is_survived_by_both(tracker: Tracker) -> None:
     for thread in threads:
         thread.join()
 
-    with tracker.database.reading() as connection:
+    with recorder.database.reading() as connection:
         assert list(connection.execute(text("SELECT v FROM pair ORDER BY id")).scalars()) == [2, 2]
     assert len(tries) == 3

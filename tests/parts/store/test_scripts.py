@@ -23,11 +23,11 @@ from qhana_taskstate.models.task import ProcessingTask
 from qhana_taskstate.states import ExecutionState, TaskStatus
 from qhana_taskstate.store.closing import close, holds, losses
 from qhana_taskstate.store.closing.close import Closing
-from qhana_taskstate.store.ending.outcome import Outcome
 from qhana_taskstate.store.executions import begin, registration
 from qhana_taskstate.store.executions.begin import Begun, Runner
 from qhana_taskstate.store.reports import report
 from qhana_taskstate.store.task import jobs
+from qhana_taskstate.store.task_end.outcome import Outcome
 
 pytestmark = pytest.mark.databases("postgresql")
 

@@ -27,9 +27,9 @@ from qhana_taskstate.models.task import ProcessingTask
 from qhana_taskstate.settings.values import Settings
 from qhana_taskstate.states import ExecutionState, TaskStatus
 from qhana_taskstate.store.closing import close, holds
-from qhana_taskstate.store.ending import from_outside
 from qhana_taskstate.store.executions import registration
 from qhana_taskstate.store.task import jobs
+from qhana_taskstate.store.task_end import from_outside
 from qhana_taskstate.upkeep import pruning, removal
 from qhana_taskstate.upkeep.pruning import Pruned, Pruner
 from qhana_taskstate.upkeep.removal import RemovedOutput

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from qhana_taskstate.broker.search import Sought
+from qhana_taskstate.broker.lost_messages import Sought
 from qhana_taskstate.clock import now
 from qhana_taskstate.database.engine import Database
 from qhana_taskstate.database.tables.executions import execution_table, message_table
@@ -19,10 +19,10 @@ from qhana_taskstate.models.task import ProcessingTask
 from qhana_taskstate.settings.values import Settings
 from qhana_taskstate.states import TaskStatus
 from qhana_taskstate.store.closing import losses
-from qhana_taskstate.store.ending import from_outside
 from qhana_taskstate.store.executions import begin, registration
 from qhana_taskstate.store.task import jobs
-from qhana_taskstate.upkeep import lost_messages
+from qhana_taskstate.store.task_end import from_outside
+from qhana_taskstate.upkeep import lookout
 from qhana_taskstate.upkeep.pruning import Pruner
 from qhana_taskstate.upkeep.round import Upkeep
 from qhana_taskstate.upkeep.settling import Settled
@@ -167,7 +167,7 @@ def test_message_that_is_missing_again_and_again_ends_its_task(
     somewhere.missing = {"gone"}
     upkeep = make_upkeep()
 
-    assert look(upkeep, somewhere, lost_messages.LOOKS - 1) == Settled()
+    assert look(upkeep, somewhere, lookout.LOOKS - 1) == Settled()
     assert state_of(database, "gone") == "QUEUED"
     assert look(upkeep, somewhere, 1).missing == 1
 
@@ -185,7 +185,7 @@ def test_message_that_turns_up_between_two_looks_is_not_missing(
     upkeep = make_upkeep()
     for _ in range(3):
         somewhere.missing = {"a"}
-        look(upkeep, somewhere, lost_messages.LOOKS - 1)
+        look(upkeep, somewhere, lookout.LOOKS - 1)
         somewhere.missing = set()
         look(upkeep, somewhere, 1)
 
@@ -199,7 +199,7 @@ def test_broker_that_cannot_be_asked_proves_nothing(
     somewhere.missing = {"a"}
     upkeep = make_upkeep()
     for _ in range(3):
-        look(upkeep, somewhere, lost_messages.LOOKS - 1)
+        look(upkeep, somewhere, lookout.LOOKS - 1)
         somewhere.fails = True
         look(upkeep, somewhere, 1)
         somewhere.fails = False
@@ -226,7 +226,7 @@ def test_execution_that_began_after_all_is_left_alone(
     ref = queued(current, database, "a")
     somewhere.missing = {"a"}
     upkeep = make_upkeep()
-    look(upkeep, somewhere, lost_messages.LOOKS - 1)
+    look(upkeep, somewhere, lookout.LOOKS - 1)
     with database.transaction() as connection:
         begin.begin(
             connection,
@@ -247,7 +247,7 @@ def test_more_messages_than_fit_into_one_look_are_looked_for_in_turn(
     somewhere: Somewhere,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lost_messages, "_MOST", 4)
+    monkeypatch.setattr(lookout, "_MOST", 4)
     names = [f"m{number}" for number in range(10)]
     for name in names:
         queued(current, database, name)
@@ -316,7 +316,7 @@ def test_kept_message_of_an_ended_task_is_not_sent_again(
         from_outside.end(connection, ref.task_id, TaskStatus.ERROR)
     somewhere.missing = {"a"}
 
-    assert look(make_upkeep(), somewhere, lost_messages.LOOKS).missing == 1
+    assert look(make_upkeep(), somewhere, lookout.LOOKS).missing == 1
     assert sent == []
     assert state_of(database, "a") == "LOST"
 
@@ -366,7 +366,7 @@ def test_message_that_went_back_and_vanished_is_given_up(
     ref = handed_back(current, database, "a", age=timedelta(minutes=5))
     somewhere.missing = {"a"}
 
-    assert look(make_upkeep(), somewhere, lost_messages.LOOKS).missing == 1
+    assert look(make_upkeep(), somewhere, lookout.LOOKS).missing == 1
 
     assert state_of(database, "a") == "LOST"
     task = ProcessingTask.get_by_id(ref.task_id)
@@ -380,7 +380,7 @@ def test_broker_that_cannot_be_asked_does_not_end_what_went_back(
     handed_back(current, database, "a", age=timedelta(minutes=5))
     somewhere.fails = True
 
-    look(make_upkeep(), somewhere, lost_messages.LOOKS)
+    look(make_upkeep(), somewhere, lookout.LOOKS)
 
     assert state_of(database, "a") == "QUEUED"
 

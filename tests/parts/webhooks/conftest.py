@@ -95,7 +95,7 @@ def make_state(kept_database_url: str) -> Iterator[MakeState]:
         app, state = make_app(broker, "cache+memory://", kept_database_url, **{**SOON, **settings})
         app.conf.task_always_eager = eager
         if not wakes:
-            state.tracker.owe = _do_nothing  # type: ignore[method-assign]
+            state.recorder.owe = _do_nothing  # type: ignore[method-assign]
         app.set_current()
         made.append(state)
         return state

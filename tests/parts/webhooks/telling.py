@@ -30,7 +30,7 @@ def change(state: TaskState, task_id: int, *events: str, times: int = 1) -> None
             outbox.add(connection, task_id, [TaskEvent(name) for name in events])
 
     # As patient as a session of a plugin, beside which deliverers write too.
-    state.tracker.write(work, patience=SQLITE_BUSY_SECONDS)
+    state.recorder.write(work, patience=SQLITE_BUSY_SECONDS)
 
 
 def tell_until(state: TaskState, what: str, predicate: Callable[[], Any], *, timeout: float = 15) -> Any:

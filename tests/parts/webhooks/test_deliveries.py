@@ -98,7 +98,7 @@ def test_thousand_changes_are_one_call(state: TaskState, receiver: WebhookReceiv
 def _statements_of_a_collection(state: TaskState) -> int:
     """Collect all that is owed; return how many statements it took."""
     with statements(state.database) as sent:
-        assert not state.tracker.write(
+        assert not state.recorder.write(
             lambda connection: webhooks_collect.collect(connection, database_time(connection))
         )
     return len(sent)
@@ -478,13 +478,13 @@ def test_receiver_that_is_not_there_is_given_up_and_can_be_called_again(make_sta
     state.deliverer.run()
 
     with WebhookReceiver(secrets=[SECRET], port=gone.port) as back:
-        replay = state.tracker.write(lambda connection: webhooks_replay.replay(connection, database_time(connection)))
+        replay = state.recorder.write(lambda connection: webhooks_replay.replay(connection, database_time(connection)))
         assert len(replay) == 1
         state.deliverer.run()
         assert [call.sequence for call in back.calls] == [2]
         assert views(state, dead=True) == []
         assert (
-            state.tracker.write(lambda connection: webhooks_replay.replay(connection, database_time(connection))) == []
+            state.recorder.write(lambda connection: webhooks_replay.replay(connection, database_time(connection))) == []
         )
 
 

@@ -1,4 +1,4 @@
-"""Which events a change raises: of a session, of a statement, of the tracker."""
+"""Which events a change raises: of a session, of a statement, of the recorder."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from qhana_taskstate.states import ExecutionState, TaskStatus
 from qhana_taskstate.store import reports
 from qhana_taskstate.store.closing import close as closing_close
 from qhana_taskstate.store.closing import holds, losses
-from qhana_taskstate.store.ending import outcome as ending_outcome
-from qhana_taskstate.store.ending import showing
-from qhana_taskstate.store.ending.end import TaskFinishedWarning
 from qhana_taskstate.store.executions import begin, heartbeats, lookup
 from qhana_taskstate.store.task import jobs
+from qhana_taskstate.store.task_end import outcome as ending_outcome
+from qhana_taskstate.store.task_end import task_row
+from qhana_taskstate.store.task_end.end import TaskFinishedWarning
 from tests.apps.jobs import say
 from tests.parts.webhooks.conftest import MakeState
 from tests.parts.webhooks.owed import NOBODY, TASK, subscribed_task, take_owed
@@ -592,7 +592,7 @@ def test_later_subscriber_of_a_finished_task_changes_nothing_for_the_first(state
     assert len(take_owed(state, task.id)) <= 2
 
 
-# What the tracker changes
+# What the recorder changes
 
 
 class Running:
@@ -614,7 +614,7 @@ class Running:
         self.owed()
 
     def write(self, function: Any, *arguments: Any, **options: Any) -> Any:
-        return self.state.tracker.write(lambda connection: function(connection, self.ref, *arguments, **options))
+        return self.state.recorder.write(lambda connection: function(connection, self.ref, *arguments, **options))
 
     def report(self, **facts: Any) -> None:
         self.write(reports.report, self.key, deadline_seconds=86400, **facts)
@@ -669,7 +669,7 @@ def test_reports_are_details(state: TaskState) -> None:
 def test_progress_of_a_canvas_is_details(state: TaskState) -> None:
     running = Running(state, members=3)
     running.close()
-    state.tracker.write(lambda connection: reports.show_canvas(connection, running.task.id))
+    state.recorder.write(lambda connection: reports.show_canvas(connection, running.task.id))
     assert running.owed() == [DETAILS]
 
 
@@ -722,8 +722,8 @@ def test_release_of_an_empty_hold_is_told_as_the_end(state: TaskState) -> None:
         ref = jobs.take_up(connection, task.id).ref
         return ref, holds.hold(connection, task.id)
 
-    ref, hold_id = state.tracker.write(submit)
-    state.tracker.write(lambda connection: holds.release(connection, ref, hold_id, [], deadline_seconds=86400))
+    ref, hold_id = state.recorder.write(submit)
+    state.recorder.write(lambda connection: holds.release(connection, ref, hold_id, [], deadline_seconds=86400))
     assert take_owed(state, task.id) == END
 
 
@@ -732,9 +732,9 @@ def test_lost_execution_is_told_as_the_end(state: TaskState) -> None:
     with state.database.reading() as connection:
         (lease,) = [lease for lease in heartbeats.running(connection) if lease.ref == running.ref]
     failure = facts_module.Failure(type="WorkerLostError", message="gone")
-    state.tracker.write(lambda connection: losses.settle_lost(connection, lease, failure))
+    state.recorder.write(lambda connection: losses.settle_lost(connection, lease, failure))
     assert running.owed() == END
-    state.tracker.write(lambda connection: losses.settle_lost(connection, lease, failure))
+    state.recorder.write(lambda connection: losses.settle_lost(connection, lease, failure))
     assert running.owed() == []
 
 
@@ -755,7 +755,7 @@ def test_end_that_a_plugin_delays_is_told_when_it_is_shown(state: TaskState) -> 
     with _held(state, running.task.id, task_name="held"):
         assert not running.close().shown
         assert running.owed() == []
-        assert state.database.read(showing.uncopied)
+        assert state.database.read(task_row.uncopied)
     state.upkeep()
     assert running.owed() == END
     state.upkeep()
@@ -800,7 +800,7 @@ def test_close_of_a_task_without_subscribers_sends_one_statement_that_writes_not
     assert job is not None
     closing = closing_close.Closing(key=ExecutionKey(celery_id), name="say", state=ExecutionState.SUCCESS, lines=["x"])
     with statements(state.database) as sent:
-        state.tracker.write(lambda connection: closing_close.close(connection, job.ref, closing))
+        state.recorder.write(lambda connection: closing_close.close(connection, job.ref, closing))
     more = [text for text in sent if "taskstate_change" in text or "taskstate_delivery" in text]
     assert len(more) <= 1, more
     with state.database.reading() as connection:
@@ -861,7 +861,7 @@ def test_fault_of_the_announcement_does_not_reach_who_commits(
     def fail() -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(state.tracker, "owe", fail)
+    monkeypatch.setattr(state.recorder, "owe", fail)
     task.progress_value = 4
     state.session.commit()
     assert state.cancel(task)

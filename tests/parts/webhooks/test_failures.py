@@ -198,7 +198,7 @@ def test_parent_of_a_pool_waits_only_a_moment_for_a_broker_that_is_away(make_cli
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1] if silent else free_port()
         client = make_client(f"redis://127.0.0.1:{port}/0")
-        client.tracker.parent_pid = os.getpid()
+        client.recorder.parent_pid = os.getpid()
         task = subscribed_task(client)
         began = time.monotonic()
         task.progress_value = 3

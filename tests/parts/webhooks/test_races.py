@@ -104,8 +104,8 @@ def _running(state: TaskState, number: int) -> list[tuple[TaskRef, ExecutionKey]
 
 def _close(state: TaskState, ref: TaskRef, key: ExecutionKey) -> None:
     closing = close.Closing(key=key, name="say", state=ExecutionState.SUCCESS)
-    outcome = state.tracker.write(lambda connection: close.close(connection, ref, closing))
-    state.tracker.finish_showing(ref.task_id, outcome)
+    outcome = state.recorder.write(lambda connection: close.close(connection, ref, closing))
+    state.recorder.finish_showing(ref.task_id, outcome)
 
 
 def _end_by_hand(state: TaskState, task_id: int) -> None:
@@ -131,7 +131,7 @@ def _save_subscription(state: TaskState, task_id: int) -> None:
 
 
 @pytest.mark.parametrize("subscribing", [_subscribe, _save_subscription])
-@pytest.mark.parametrize("ends", ["tracker", "by hand", "by hand, nobody's"])
+@pytest.mark.parametrize("ends", ["recorder", "by hand", "by hand, nobody's"])
 def test_subscription_beside_the_end_hears_of_it(
     state: TaskState, ends: str, subscribing: Callable[[TaskState, int], None]
 ) -> None:
@@ -143,7 +143,7 @@ def test_subscription_beside_the_end_hears_of_it(
         running = _running(state, rounds)
         ids = [ref.task_id for ref, _ in running]
         works = [
-            partial(_close, state, ref, key) if ends == "tracker" else partial(_end_by_hand, state, ref.task_id)
+            partial(_close, state, ref, key) if ends == "recorder" else partial(_end_by_hand, state, ref.task_id)
             for ref, key in running
         ]
     state.session.close()

@@ -18,7 +18,7 @@ from qhana_taskstate.errors import SettingsError, TaskStateError, WebhookVerific
 from qhana_taskstate.settings.sources import read_settings
 from qhana_taskstate.settings.webhook_values import check_secret
 from qhana_taskstate.webhooks.http.message import call_url, headers, message
-from qhana_taskstate.webhooks.http.verifying import verify
+from qhana_taskstate.webhooks.http.receiving import verify
 
 OLD = "whsec_" + base64.b64encode(b"o" * 24).decode()
 NEW = "whsec_" + base64.b64encode(b"n" * 64).decode()

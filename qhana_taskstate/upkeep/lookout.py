@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from ..broker.search import Sought
+from ..broker.lost_messages import Sought
 from ..settings.values import Settings
 from ..store.executions.waiting import Waiting
 
@@ -28,7 +28,7 @@ _MOST: Final = 5000
 
 
 class Finder(Protocol):
-    """Where messages can be looked for; see `broker.search.Broker`."""
+    """Where messages can be looked for; see `broker.lost_messages.Broker`."""
 
     @property
     def tells(self) -> bool:

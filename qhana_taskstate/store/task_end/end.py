@@ -1,6 +1,6 @@
 """The end of a task: what it writes, and that it comes once, whatever other sessions do.
 
-The tracker decides the end in the job row and shows it in the `ProcessingTask` row when that is free; a word set by
+The recorder decides the end in the job row and shows it in the `ProcessingTask` row when that is free; a word set by
 hand does both at once. Core statements on a connection that is handed in; nothing here commits.
 """
 
@@ -150,8 +150,8 @@ def end(
 ) -> Ending | None:
     """End a task unless it has ended.
 
-    Also decides the end in the job row, so that the tracker does not end the task once more, clears an open step,
-    and on SUCCESS sets a reported progress to its target. An end that the tracker has decided and could not write
+    Also decides the end in the job row, so that the recorder does not end the task once more, clears an open step,
+    and on SUCCESS sets a reported progress to its target. An end that the recorder has decided and could not write
     into the row yet wins and is written.
 
     Args:

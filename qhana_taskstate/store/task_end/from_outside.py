@@ -13,7 +13,7 @@ from ..log import entries
 from ..task.jobs import find_job, lock_job, take_up
 from .conclusion import evaluation
 from .outcome import Outcome
-from .showing import finish
+from .task_row import finish
 
 
 def withdraw(connection: Connection, ref: TaskRef, *, key: ExecutionKey | None, hold_id: str | None) -> Outcome:

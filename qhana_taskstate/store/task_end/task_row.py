@@ -14,7 +14,7 @@ from ...facts import Progress
 from ...states import TaskStatus
 from ..log import entries
 from ..progress.canvas import Canvas
-from ..progress.shown import canvas_of, progress_of, reach_target, show_progress, shown_progress
+from ..progress.rows import canvas_of, progress_of, reach_target, show_progress, shown_progress
 from ..task import outbox
 from .end import DECIDE, copy_end
 

@@ -23,12 +23,12 @@ from ..liveness.process import this_host
 from ..settings.values import Settings
 from ..states import ExecutionState
 from ..store.closing import losses
-from ..store.ending import showing
-from ..store.ending.outcome import Outcome
 from ..store.executions import registration
 from ..store.executions.begin import Begun
 from ..store.executions.heartbeats import Lease
 from ..store.reports import report
+from ..store.task_end import task_row
+from ..store.task_end.outcome import Outcome
 from .backlog import Fact
 from .executions.beginnings import fact_of_begin
 from .executions.closings import closing_of, fact_of_close, fact_of_close_elsewhere
@@ -42,7 +42,7 @@ from .upkeep_part import UpkeepPart
 logger = logging.getLogger(__name__)
 
 
-class Tracker(Recorder):
+class ExecutionRecorder(Recorder):
     """What one `TaskState` knows of the executions of this process. Arguments as for `Recorder`."""
 
     def __init__(self, database: Database, sessions: Sessions, settings: Settings, upkeep_part: UpkeepPart) -> None:
@@ -282,6 +282,6 @@ class Tracker(Recorder):
             return
         try:
             with self.database.transaction() as connection:
-                showing.show(connection, task_id)
+                task_row.show(connection, task_id)
         except (DBAPIError, DatabaseUnavailableError):
             logger.info("the row of task %s is locked; its end is shown later", task_id)
