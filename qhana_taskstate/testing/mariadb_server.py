@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from qhana_taskstate.testing.server import HOST, ServerMissingError, ServerStartError, find_program
 from qhana_taskstate.testing.sql_server import SqlServer
 
 _INSTALL_SECONDS = 120
+
+_CONNECTIONS = text("SELECT id FROM information_schema.processlist WHERE db = :name")
+_TABLES = text("SELECT table_name FROM information_schema.tables WHERE table_schema = :name")
 
 
 class MariaDBServer(SqlServer):
@@ -21,6 +28,21 @@ class MariaDBServer(SqlServer):
     driver_package = "pymysql"
     user = "root"
     maintenance_database = "mysql"
+
+    def rename_database(self, url: str) -> str:
+        """Move the tables of a database that `create_database` made to a new one, and end all connections to it."""
+        old, new = self._name(url), self._new_name()
+        with self._connect() as connection:
+            connection.exec_driver_sql(self._create_statement(new, None))
+            for (number,) in connection.execute(_CONNECTIONS, {"name": old}).all():
+                with suppress(DBAPIError):
+                    connection.exec_driver_sql(f"KILL {number}")
+            tables = connection.execute(_TABLES, {"name": old}).scalars().all()
+            moves = ", ".join(f"{old}.`{table}` TO {new}.`{table}`" for table in tables)
+            if moves:
+                connection.exec_driver_sql(f"RENAME TABLE {moves}")
+            connection.exec_driver_sql(self._drop_statement(old))
+        return self.database_url(new)
 
     def _create_statement(self, name: str, template: str | None) -> str:
         if template is not None:
@@ -50,6 +72,8 @@ class MariaDBServer(SqlServer):
             # A commit need not reach the disk: only a crash of the machine would lose it.
             "--innodb-flush-log-at-trx-commit=2",
             "--innodb-flush-method=nosync",
+            # Nor need the files of the tables.
+            "--debug-no-sync",
         ]
 
     def _prepare(self) -> None:

@@ -82,6 +82,14 @@ class SqlServer(LocalServer):
         """Drop a database that `create_database` made, whoever is connected to it."""
         self.execute(self._drop_statement(self._name(url)))
 
+    @abstractmethod
+    def rename_database(self, url: str) -> str:
+        """Give a database that `create_database` made a new name, and end all connections to it.
+
+        Returns:
+            Its URL.
+        """
+
     #: Whether `create_database` can copy another one.
     can_copy = False
 
