@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any, Final
 
 import pytest
 from hypothesis import settings
 
+from qhana_taskstate.testing.fixtures.missing_servers import serve
+from qhana_taskstate.testing.postgres_server import PostgresServer
 from qhana_taskstate.testing.process import starting
 from tests import warm
+from tests.pgbouncer import PgBouncer
 
 pytest_plugins = ("pytester", "qhana_taskstate.testing.plugin")
 
@@ -35,6 +38,26 @@ settings.register_profile("taskstate", deadline=None, print_blob=True)
 settings.load_profile("taskstate")
 
 starting.popen, starting.run = warm.popen, warm.run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    parser.addoption("--pgbouncer", action="store_true", help="reach databases of PostgreSQL through a PgBouncer")
+
+
+@pytest.fixture(scope="session")
+def shared_pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+    """A PgBouncer in transaction mode for the whole run; it has a connection for each thread of a test."""
+    yield from serve(PgBouncer(postgres_server, pool_size=20))
+
+
+@pytest.fixture
+def taskstate_database_url(request: pytest.FixtureRequest, taskstate_database_url: str, database_kind: str) -> str:
+    """The URL of the plugin; through PgBouncer where that is asked for."""
+    if database_kind != "postgresql" or not request.config.getoption("--pgbouncer"):
+        return taskstate_database_url
+    pgbouncer: PgBouncer = request.getfixturevalue("shared_pgbouncer")
+    return pgbouncer.through(taskstate_database_url)
 
 
 def pytest_configure() -> None:

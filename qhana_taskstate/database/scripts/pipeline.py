@@ -20,7 +20,7 @@ from .statement import Answer, Answers, Sent, Statement, announce_after_commit
 #: The driver that knows libpq's pipeline mode, as SQLAlchemy calls it.
 _PIPELINING: Final = "psycopg"
 
-#: Where a connection keeps the names of the statements that its server has prepared; None if it cannot keep any.
+#: Where a connection keeps which statements its server has prepared; None if it cannot keep any.
 _PREPARED: Final = "taskstate_prepared"
 
 #: SQLSTATEs of a prepared statement that is not there, or is there already: something between us and the server, or the
@@ -30,7 +30,8 @@ _NOT_KEPT: Final = ("26000", "42P05")
 #: How values of a type of PostgreSQL, by its number, are read: bool, int8, int2, int4. Others are texts.
 _READERS: Final[dict[int, Callable[[bytes], Any]]] = {16: b"t".__eq__, 20: int, 21: int, 23: int}
 
-#: Of PostgreSQL, around the statements of a script.
+#: Around the statements of a script. They are not prepared: behind a pooler the server that has prepared the rest may
+#: not know them, and a COMMIT that is refused cannot be sent again.
 _BEGIN: Final = Prepared("BEGIN ISOLATION LEVEL READ COMMITTED")
 _COMMIT: Final = Prepared("COMMIT")
 
@@ -67,7 +68,7 @@ def pipelined(connection: Connection, statements: Sequence[Statement], *, at_onc
         if begun:
             begun[0].commit()
         elif not at_once:
-            wire.send([(_COMMIT, ())])
+            wire.commit()
     except error as exc:
         driver: Any = connection.connection.driver_connection
         broken = connection.dialect.is_disconnect(exc, driver, None)
@@ -105,7 +106,7 @@ class _Wire:
 
     def __init__(self, connection: Connection) -> None:
         # Before the driver is asked for: it opens the connection that is used.
-        self._names: dict[Prepared, bytes] | None = connection.info.setdefault(_PREPARED, {})
+        self._known: set[Prepared] | None = connection.info.setdefault(_PREPARED, set())
         self._info = connection.info
         driver: Any = connection.connection.driver_connection
         self._driver, self._pgconn = driver, driver.pgconn
@@ -122,12 +123,20 @@ class _Wire:
         try:
             return self._send(messages)
         except self._errors.Error as exc:
-            if self._names is None or exc.sqlstate not in _NOT_KEPT:
+            if self._known is None or exc.sqlstate not in _NOT_KEPT:
                 raise
         # The transaction was not begun before, or is lost with this message, in which all of it was.
-        self._names = self._info[_PREPARED] = None
+        self._known = self._info[_PREPARED] = None
         self._driver.rollback()
         return self._send(messages)
+
+    def commit(self) -> None:
+        """Commit what `send` has begun.
+
+        Raises:
+            psycopg.Error: What the server refuses.
+        """
+        self._send([(_COMMIT, ())])
 
     def _send(self, messages: Sequence[tuple[Prepared, Sequence[bytes | None]]]) -> list[Answer]:
         pgconn = self._pgconn
@@ -135,18 +144,16 @@ class _Wire:
         pgconn.enter_pipeline_mode()
         fresh = []
         for prepared, values in messages:
-            if self._names is None:
+            if self._known is None or prepared in (_BEGIN, _COMMIT):
                 pgconn.send_query_params(prepared.numbered, list(values))
             else:
-                name = self._names.get(prepared)
-                if name is None:
-                    name = b"taskstate_%d" % len(self._names)
-                    self._names[prepared] = name
+                if prepared not in self._known:
+                    self._known.add(prepared)
                     fresh.append(prepared)
-                    pgconn.send_prepare(name, prepared.numbered)
+                    pgconn.send_prepare(prepared.name, prepared.numbered)
                     expected.append(False)
                 # psycopg before 3.3 takes a list alone.
-                pgconn.send_query_prepared(name, list(values))
+                pgconn.send_query_prepared(prepared.name, list(values))
             expected.append(True)
         pgconn.pipeline_sync()
         results = self._receive(len(expected))
@@ -154,9 +161,8 @@ class _Wire:
         answers = []
         for result, is_answer in zip(results, expected, strict=True):
             if result.status not in self._done:
-                for prepared in fresh:
-                    if self._names is not None:
-                        del self._names[prepared]
+                if self._known is not None:
+                    self._known.difference_update(fresh)
                 raise self._errors.error_from_result(result, "utf-8")
             if is_answer:
                 answers.append(_answer(result))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -41,6 +42,9 @@ class Prepared:
         numbered = _NAMED.sub(lambda found: _number(found[1], places), text)
         #: As PostgreSQL itself takes it.
         self.numbered = numbered.encode()
+        #: What a server of PostgreSQL calls it. Clients of a pooler such as PgBouncer come to the statements of others:
+        #: one name must never mean two.
+        self.name = b"taskstate_" + hashlib.sha256(self.numbered).hexdigest()[:32].encode()
         by_name = {bind.name: bind for bind in binds}
         self._numbered = [by_name[name] for name in places]
 
