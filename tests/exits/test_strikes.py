@@ -6,7 +6,6 @@ Here at some lines of each kind; `python -m benchmarks.strikes` does it at all o
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,9 +24,10 @@ def test_whatever_strikes_at_a_line_of_ours_every_task_ends(
     lines = tmp_path / "lines"
     with deploy_exits("sqlite", pool=pool, concurrency=4, environment={"INJECTION_LINES": str(lines)}) as deployment:
         started: dict[int, str] = {}
-        for body in BODIES:
-            count = count_lines(deployment, body, lines)
-            assert count > 100
+        # Counted first: what is started then keeps the worker busy for minutes.
+        counts = {body: count_lines(deployment, body, lines) for body in BODIES}
+        assert min(counts.values()) > 100
+        for body, count in counts.items():
             for place, kind in enumerate(kinds_of(pool)):
                 step = _EVERY or max(1, count // _SAMPLE)
                 for number in range(1 + place % step, count, step):
@@ -36,7 +36,7 @@ def test_whatever_strikes_at_a_line_of_ours_every_task_ends(
         found = wrong(deployment, started, 40 + len(started) / 5)
         assert not found, "\n".join(found)
 
-        ends = Counter(state for found in states(deployment, started).values() for state in found)
-        assert ends["SUCCESS"] > 0
+        ended = states(deployment, started)
+        assert any("SUCCESS" in found for found in ended.values())
         # Nothing may be known of an end only where even its second recording was kept from running.
-        assert ends["LOST"] == 0
+        assert [started[task_id] for task_id, found in ended.items() if "LOST" in found] == []
