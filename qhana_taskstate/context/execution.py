@@ -88,6 +88,7 @@ class Execution(Publisher):
         failure: Why it failed, as Celery reported it (a `facts.Failure`).
         stored_failure: The failed end that its body stored itself (a `facts.Failure`).
         succeeded: Celery said so: its result is stored and what follows is published.
+        retried: Why it is tried again, once Celery said so: the next attempt is published (a `facts.Failure`).
         limit: A soft time limit that struck in our part, before the body.
         leaves: `task_postrun` was sent.
         ended: What its way out of the tracer means is recorded, or waits for the database.
@@ -117,6 +118,7 @@ class Execution(Publisher):
     leaves: bool = field(kw_only=True, default=False)
     ended: bool = field(kw_only=True, default=False)
     succeeded: bool = field(kw_only=True, default=False)
+    retried: Any = field(kw_only=True, default=None)
     leave: Callable[[], None] = field(kw_only=True, default=lambda: None)
     outer: Execution | None = field(kw_only=True, default=None)
     recorder: Any = field(kw_only=True, default=None)

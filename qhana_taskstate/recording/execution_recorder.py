@@ -106,7 +106,9 @@ class ExecutionRecorder(Recorder):
         """Record the end of an execution that left the tracer and of whose end nothing more is known."""
         if execution.closed or execution.postponed:
             return
-        end = decide_unseen(Exit(state=None, succeeded=execution.succeeded, failure=execution.failure))
+        end = decide_unseen(
+            Exit(state=None, succeeded=execution.succeeded, retried=execution.retried, failure=execution.failure)
+        )
         logger.warning("%s[%s] ended without a word", execution.name, execution.key.celery_id)
         try:
             self.close(execution, end.state, end.failure)

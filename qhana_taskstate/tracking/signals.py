@@ -12,7 +12,7 @@ from celery import signals
 from .handlers.dropped import on_task_rejected, on_task_revoked, on_task_unknown
 from .handlers.lifecycle import on_leaving, on_worker_init, on_worker_process_init, on_worker_ready
 from .handlers.publishing import on_after_task_publish, on_before_task_publish
-from .handlers.running import on_task_failure, on_task_postrun, on_task_prerun, on_task_success
+from .handlers.running import on_task_failure, on_task_postrun, on_task_prerun, on_task_retry, on_task_success
 
 
 def connect() -> None:
@@ -22,6 +22,7 @@ def connect() -> None:
         (signals.after_task_publish, on_after_task_publish),
         (signals.task_prerun, on_task_prerun),
         (signals.task_success, on_task_success),
+        (signals.task_retry, on_task_retry),
         (signals.task_failure, on_task_failure),
         (signals.task_postrun, on_task_postrun),
         (signals.task_revoked, on_task_revoked),

@@ -35,6 +35,7 @@ class Exit:
         retval: What it returned or raised, as `task_postrun` has it; None with a state of None.
         in_flight: The exception that goes through the tracer while `task_postrun` is sent.
         succeeded: Whether `task_success` was sent.
+        retried: What `task_retry` said: why there is another attempt.
         failure: What `task_failure` said.
         stored: What the body itself stored as its failed end (`update_state`).
         acks_late: Whether the broker keeps the message until the end.
@@ -47,6 +48,7 @@ class Exit:
     retval: Any = None
     in_flight: BaseException | None = None
     succeeded: bool = False
+    retried: Failure | None = None
     failure: Failure | None = None
     stored: Failure | None = None
     acks_late: bool = False
@@ -91,7 +93,7 @@ def decide(left: Exit) -> Close | HandBack | Leave:
         case ExecutionState.SUCCESS:
             return _returned(left)
         case ExecutionState.RETRY:
-            return Close(ExecutionState.RETRY, failure_of(getattr(left.retval, "exc", None) or left.retval))
+            return Close(ExecutionState.RETRY, retry_cause(left.retval))
         case ExecutionState.FAILURE:
             return Close(ExecutionState.FAILURE, left.failure or failure_of(left.retval))
         case ExecutionState.IGNORED:
@@ -103,10 +105,21 @@ def decide_unseen(left: Exit) -> Close:
     """Tell what is to be recorded of an execution that left the tracer without a `task_postrun` that reached us."""
     if left.succeeded:
         return Close(ExecutionState.SUCCESS)
+    if left.retried is not None:
+        return Close(ExecutionState.RETRY, left.retried)
     if left.failure is not None:
         return Close(ExecutionState.FAILURE, left.failure)
     lost = Failure(type="FactLostError", message="how it ended could not be recorded; see the worker's log")
     return Close(ExecutionState.LOST, lost)
+
+
+def retry_cause(retry: Any) -> Failure:
+    """Describe why a task is tried again.
+
+    Args:
+        retry: Celery's `Retry`.
+    """
+    return failure_of(getattr(retry, "exc", None) or retry)
 
 
 def _rejected(reject: Any, *, acks_late: bool) -> Close | HandBack:

@@ -29,7 +29,7 @@ from ...plugin.decorator import hear_states
 from ...plugin.task_class import is_plugin_task
 from ...plugin.unit_of_work import conclude
 from ...recording.execution_recorder import ExecutionRecorder
-from ...recording.exits.decision import Close, Exit, HandBack, decide, failure_of, runs_again_after_timeout
+from ...recording.exits.decision import Close, Exit, HandBack, decide, failure_of, retry_cause, runs_again_after_timeout
 from ...recording.exits.stacks import is_on_stack
 from ...states import ExecutionState
 from ..adoption import adopt_received, keep_received
@@ -159,6 +159,14 @@ def on_task_success(sender: Any, **_: Any) -> None:
     execution = execution_of(sender.request)
     if execution is not None:
         execution.succeeded = True
+
+
+@done_twice
+def on_task_retry(sender: Any, reason: Any = None, **_: Any) -> None:
+    """Note that the next attempt was published, and why."""
+    execution = execution_of(sender.request)
+    if execution is not None:
+        execution.retried = retry_cause(reason)
 
 
 @done_twice
