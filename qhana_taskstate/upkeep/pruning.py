@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from ..database.dialects import database_time
@@ -155,12 +155,10 @@ class Pruner:
             Ids of those that finished before `cutoff`, or whose own row is gone; and where the next page begins,
             None behind the last one.
         """
-        if strangers:
-            source = task_table.outerjoin(job_table, job_table.c.task_id == task_table.c.id)
-            key = task_table.c.id
-        else:
-            source = job_table.outerjoin(task_table, task_table.c.id == job_table.c.task_id)
-            key = job_table.c.task_id
+        key, other = (task_table.c.id, job_table.c.task_id) if strangers else (job_table.c.task_id, task_table.c.id)
+        # Of both: PostgreSQL goes through the other table from its beginning at each page otherwise.
+        same = key == other if after is None else and_(key == other, other > after)
+        source = key.table.outerjoin(other.table, same)
         statement = select(
             key.label("id"),
             task_table.c.id.label("task"),
