@@ -6,8 +6,9 @@ import secrets
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
-from sqlalchemy import URL, Connection, create_engine, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -53,17 +54,18 @@ class SqlServer(LocalServer):
 
     @contextmanager
     def _connect(self) -> Iterator[Connection]:
+        with self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @cached_property
+    def _engine(self) -> Engine:
+        # Kept, since each new one asks the server for more than its first statement does. It keeps no connection.
         try:
-            engine = create_engine(self.url, poolclass=NullPool, connect_args={"connect_timeout": 5})
+            return create_engine(self.url, poolclass=NullPool, connect_args={"connect_timeout": 5})
         except ModuleNotFoundError as exc:
             raise ServerMissingError(
                 f"the driver for {self.kind} is missing; pip install {self.driver_package}"
             ) from exc
-        try:
-            with engine.connect() as connection:
-                yield connection.execution_options(isolation_level="AUTOCOMMIT")
-        finally:
-            engine.dispose()
 
     def create_database(self, template: str | None = None) -> str:
         """Make a database with a new name.

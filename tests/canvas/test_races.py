@@ -167,7 +167,8 @@ def test_task_ends_exactly_once_when_two_close_in_the_same_instant(
         return recorder.write(closer)
 
     with ThreadPoolExecutor(max_workers=2) as threads:
-        for turn in range(_PAIRS):
+        # A pair takes several times as long on MariaDB.
+        for turn in range(_PAIRS // 3 if taskstate.database.dialect == "mysql" else _PAIRS):
             ref, closers, status = recorder.write(make)
             # Each thread goes first half of the times.
             futures: list[Future[Outcome]] = [threads.submit(close, c) for c in closers[:: 1 if turn % 2 else -1]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from celery import _state
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select, union_all
 
 from qhana_taskstate import TaskState
 from qhana_taskstate.database.tables import base
@@ -55,11 +55,10 @@ def queued(make_state: MakeState) -> TaskState:
 
 def count_rows(state: TaskState) -> dict[str, int]:
     """Count the rows of every table of the package."""
+    tables = base.metadata.sorted_tables
+    counts = [select(literal(table.name), func.count()).select_from(table) for table in tables]
     with state.database.reading() as connection:
-        return {
-            table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
-            for table in base.metadata.sorted_tables
-        }
+        return {name: count for name, count in connection.execute(union_all(*counts))}
 
 
 @pytest.fixture(autouse=True)

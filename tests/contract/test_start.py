@@ -171,6 +171,7 @@ def test_error_of_arguments_is_a_type_error_too() -> None:
     assert issubclass(ArgumentsError, TaskStateError)
 
 
+@pytest.mark.databases("postgresql")
 @pytest.mark.parametrize("bad", [object(), threading.Lock(), {1, 2}, 10**5000], ids=["object", "lock", "set", "huge"])
 @pytest.mark.parametrize("shape", IN_SHAPES)
 def test_arguments_that_cannot_be_serialised_leave_no_row(queued: TaskState, bad: Any, shape: str) -> None:

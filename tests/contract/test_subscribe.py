@@ -90,6 +90,8 @@ def test_unsubscribing_removes_one_event_or_all_of_the_webhook(queued: TaskState
     assert (events_of(task), events_of(task, "https://me.example/other"), events_of(other)) == ([], [None], [None])
 
 
+# Refused before anything is asked of the database.
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     "href",
     [
@@ -140,6 +142,8 @@ def test_url_that_its_column_cannot_hold_is_refused(queued: TaskState) -> None:
     assert "500" in refuse(queued, TextTooLongError, task_href=long)
 
 
+# Refused before anything is asked of the database.
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     "event", ["", "Status", "status ", "everything", 5, True, b"status", ["status"], ..., object()]
 )
@@ -150,7 +154,8 @@ def test_event_that_is_none_of_the_three_is_refused(queued: TaskState, event: An
             queued.unsubscribe(saved(), HOOK, event)
 
 
-@pytest.mark.mariadb
+# Refused before anything is asked of the database.
+@pytest.mark.databases("postgresql")
 @pytest.mark.parametrize("href", ["", "  ", 5, b"https://me.example/", ["x"], "a\x00b", "a\udc80"])
 def test_task_href_that_no_receiver_could_compare_is_refused(queued: TaskState, href: Any) -> None:
     assert "task_href" in refuse(queued, ArgumentsError, task_href=href)
@@ -177,7 +182,8 @@ def test_unsaved_task_is_not_there_yet(queued: TaskState) -> None:
         queued.unsubscribe(ProcessingTask("unsaved"), HOOK)
 
 
-@pytest.mark.mariadb
+# Refused before anything is asked of the database.
+@pytest.mark.databases("postgresql")
 @pytest.mark.parametrize("href", [None, 5, ["x"], b"x", "", "a\x00b", "a\udc80"])
 def test_unsubscribing_what_is_no_url_is_told(queued: TaskState, href: Any) -> None:
     task = saved()
