@@ -19,7 +19,7 @@ from ..settings.sources import configured_name
 from ..settings.values import ENVIRONMENT_PREFIX
 from ..upkeep.pruning import OutputsHook
 from . import classes, migrations, notices, schema
-from .replacing import replace_tasks
+from .replacing import add_missing_tasks, replace_tasks
 
 #: What the readers of the runner's tasks need, and what its plugins count on; a host may say otherwise.
 DEFAULTS: Final[Mapping[str, Any]] = {
@@ -98,8 +98,9 @@ def install(
     )
     state.flask_app = app
     # First: what is selected has its body.
+    replace_tasks(celery)
     if celery.finalized:  # type: ignore[attr-defined]  # not in the stubs
-        replace_tasks(celery)
+        add_missing_tasks(celery)
     else:
         # Twice is once: the connection has an identity.
         celery.on_after_finalize.connect(_on_finalized, weak=False, dispatch_uid="qhana_taskstate.qhana")
@@ -108,7 +109,7 @@ def install(
 
 
 def _on_finalized(sender: Celery, **_: Any) -> None:
-    replace_tasks(sender)
+    add_missing_tasks(sender)
     notices.take_over()
 
 
