@@ -18,6 +18,10 @@ __all__ = ["UPGRADE_COMMAND", "VERSION_TABLE", "adopt", "check", "current_revisi
 UPGRADE_COMMAND: Final = "celery -A worker taskstate upgrade"
 
 
+#: The first version that has all tables and columns which this package reads and writes.
+_NEEDED: Final = "0007"
+
+
 def upgrade(database: Database) -> None:
     """Bring the schema to this version of the package. Safe to repeat, and for two at once.
 
@@ -61,7 +65,9 @@ def current_revision(database: Database) -> str | None:
 
 
 def check(database: Database) -> None:
-    """Make sure that this package can work with the schema: its own version, the one before, or a newer one.
+    """Make sure that this package can work with the schema: its own version, a newer one, or the one before.
+
+    The latter only where it lacks nothing that is read and written.
 
     Raises:
         SchemaError: If the tables are missing or older; names what to run.
@@ -72,8 +78,9 @@ def check(database: Database) -> None:
     if seen is None:
         raise SchemaError(f"the tables of qhana_taskstate are missing in {database.name}; run: {UPGRADE_COMMAND}")
     # A version that is not known is a newer one: workers of two releases run side by side while one is rolled out.
-    if seen in known[:-2]:
+    oldest = max(len(known) - 2, known.index(_NEEDED) if _NEEDED in known else 0)
+    if seen in known[:oldest]:
         raise SchemaError(
-            f"the schema of {database.name} has the version {seen!r}, but this qhana_taskstate needs {known[-2]!r} "
+            f"the schema of {database.name} has the version {seen!r}, but this qhana_taskstate needs {known[oldest]!r} "
             f"or newer; run: {UPGRADE_COMMAND}"
         )

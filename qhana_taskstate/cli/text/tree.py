@@ -141,6 +141,8 @@ def _execution_line(attempt: ExecutionView, paint: Paint, *, named: bool, follow
         parts.append(f"delivered {attempt.deliveries} times")
     if attempt.losses:
         parts.append(f"lost its worker {attempt.losses} time{'s' if attempt.losses > 1 else ''}")
+    if attempt.trace_id:
+        parts.append(f"trace {attempt.trace_id}")
     return "  ".join(parts)
 
 

@@ -51,6 +51,8 @@ execution_table = Table(
     Column("progress_start", Float(53), nullable=True),
     Column("progress_target", Float(53), nullable=True),
     Column("progress_unit", ReadText(String(100), cuts=True), nullable=True),
+    #: 32 hexadecimal digits, where OpenTelemetry traces.
+    Column("trace_id", String(32), nullable=True),
 )
 
 

@@ -49,6 +49,15 @@ hold_table = Table(
 )
 
 
+#: The tasks whose progress a plugin has written into their row, where it looks like that of a canvas.
+own_progress_table = Table(
+    "taskstate_own_progress",
+    metadata,
+    Column("task_id", Integer, primary_key=True, autoincrement=False),
+    Column("created_at", UtcTime, nullable=False, default=now),
+)
+
+
 #: How far a task had come, as upkeep saw it now and then; the older it is, the more seldom.
 progress_table = Table(
     "taskstate_progress",

@@ -26,10 +26,11 @@ from ...store.task import steps as task_steps
 from ...store.task.locks import lock_task
 from ...store.task_end import end
 from ...store.task_end.end import TaskFinishedWarning
-from . import cleared_steps, raised_events
+from . import cleared_steps, own_progress, raised_events
 from . import document as changes_document
 from .checks import check_bytes
 from .document import Document
+from .own_progress import PROGRESS_COLUMNS
 from .pending_log import PendingLog
 
 #: Mark in the info of an object: its end was written in the open transaction.
@@ -37,9 +38,6 @@ _ENDED: Final = "qhana_taskstate_ended_here"
 
 #: Key in the info of a session: its objects that know something about the open transaction.
 _MARKED: Final = "qhana_taskstate_marked_tasks"
-
-#: Columns of a task that are shown among its details, beside data and log.
-_SHOWN_DETAILS: Final = ("progress_value", "progress_start", "progress_target", "progress_unit")
 
 # Frames from `warnings.warn` to an assignment: two of this module and four of SQLAlchemy 2.0 and 2.1.
 _ASSIGNMENT: Final = 7
@@ -62,7 +60,7 @@ def listen(
 
     def before_task_update(mapper: Mapper[Any], connection: Connection, task: Any) -> None:
         check_bytes(connection, task)
-        _note_details(task)
+        _note_details(connection, task)
         _merge_data(connection, task)
         if get_history(task, "task_status").has_changes() or get_history(task, "finished_at").has_changes():
             _write_status(connection, task, step_class)
@@ -170,6 +168,7 @@ def _before_task_insert(mapper: Mapper[Any], connection: Connection, task: Any) 
 
 
 def _after_task_insert(mapper: Mapper[Any], connection: Connection, task: Any) -> None:
+    own_progress.note(connection, task)
     log = PendingLog.of(task)
     entries.insert_entries(connection, task.id, log.entries)
     log.inserted = []
@@ -179,12 +178,15 @@ def _after_task_insert(mapper: Mapper[Any], connection: Connection, task: Any) -
     task.__dict__.pop("task_log", None)
 
 
-def _note_details(task: Any) -> None:
+def _note_details(connection: Connection, task: Any) -> None:
     session = object_session(task)
     if session is None:
         return
     changed = Document.of(task, "data").dirty or PendingLog.of(task).dirty
-    if changed or any(get_history(task, key).has_changes() for key in _SHOWN_DETAILS):
+    progressed = any(get_history(task, key).has_changes() for key in PROGRESS_COLUMNS)
+    if progressed:
+        own_progress.note(connection, task)
+    if changed or progressed:
         raised_events.note(session, task.id, TaskEvent.DETAILS)
 
 

@@ -17,17 +17,17 @@ from ...database.sessions.open_writes import note_write
 from ...database.tables.runner import task_table
 from ...events import TaskEvent
 from ...states import check_status, is_terminal
+from ...store.progress.own import mark_own
 from ...store.task import outbox as task_outbox
 from ...store.task.locks import lock_database
 from ...store.task_end import end
 from . import cleared_steps, raised_events
+from .own_progress import PROGRESS_COLUMNS
 
 _GUARDED: Final = frozenset({"task_status", "finished_at"})
 
 #: Columns of a task that are shown among its details.
-_DETAILS: Final = frozenset(
-    {"data", "progress_value", "progress_start", "progress_target", "progress_unit", "task_log", "_log_column"}
-)
+_DETAILS: Final = frozenset({"data", *PROGRESS_COLUMNS, "task_log", "_log_column"})
 
 
 class _Expression:
@@ -58,8 +58,13 @@ def listen(
             return
         changed = mapper.class_
         if changed is task_class and state.is_update:
-            if _DETAILS & _set_by(state):
-                _note(state, task_class.id, TaskEvent.DETAILS)
+            written = _DETAILS & _set_by(state)
+            changes = _note(state, task_class.id, TaskEvent.DETAILS) if written else ()
+            if written.intersection(PROGRESS_COLUMNS):
+                # Whatever it looks like, which only the database may know.
+                connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
+                for task_id in changes:
+                    mark_own(connection, task_id)
         elif changed is step_class:
             _note(state, step_class.id, TaskEvent.STEPS)
         elif changed in detail_classes:
@@ -86,8 +91,8 @@ def listen(
     event.listen(Session, "do_orm_execute", guard)
 
 
-def _note(state: ORMExecuteState, owner: Any, told: TaskEvent) -> None:
-    """Note an event for the tasks whose rows a statement is about to change or insert.
+def _note(state: ORMExecuteState, owner: Any, told: TaskEvent) -> set[Any]:
+    """Note an event for the tasks whose rows a statement is about to change or insert; returns their ids.
 
     Args:
         state: The statement.
@@ -113,6 +118,7 @@ def _note(state: ORMExecuteState, owner: Any, told: TaskEvent) -> None:
             )
     for task_id in found:
         raised_events.note(state.session, task_id, told)
+    return found
 
 
 def _set_by(state: ORMExecuteState) -> set[str]:

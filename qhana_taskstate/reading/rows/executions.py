@@ -64,6 +64,7 @@ def _execution(row: Mapping[Any, Any], moment: datetime) -> ExecutionView:
         progress=maybe_progress(
             row["progress_value"], row["progress_start"], row["progress_target"], row["progress_unit"]
         ),
+        trace_id=row["trace_id"],
         waiting_seconds=seconds(could_begin, row["started_at"] or over),
         run_seconds=seconds(row["started_at"], over),
     )

@@ -151,6 +151,7 @@ class ExecutionView:
         error: Its message.
         traceback: Its traceback.
         progress: What it reported.
+        trace_id: Id of the OpenTelemetry trace that it belongs to, 32 hexadecimal digits; None without one.
         waiting_seconds: Time between the moment it could have begun and the moment it did, or has done so far;
             None if the former is not known.
         run_seconds: Time between begin and end, or so far; None if it was not begun.
@@ -181,6 +182,7 @@ class ExecutionView:
     error: str | None
     traceback: str | None
     progress: ProgressView | None
+    trace_id: str | None
     waiting_seconds: float | None
     run_seconds: float | None
 

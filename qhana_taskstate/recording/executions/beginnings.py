@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from ...clock import now
 from ...context.execution import Execution
+from ...context.traces import trace_of
 from ...store.executions.begin import Begun, begin, begin_script
 from ...store.executions.heartbeats import Lease
 from ...texts import in_ascii
@@ -40,6 +41,7 @@ def fact_of_begin(execution: Execution, runs_still: RunsStill | None, written: C
         runner=runner(getattr(request, "hostname", None), os.getpid()),
         acks_late=bool(execution.acks_late),
         max_retries=execution.max_retries,
+        trace_id=trace_of(request),
         runs_still=runs_still,
     )
     text = f"{execution.name} began at {moment.isoformat()}: {key}"

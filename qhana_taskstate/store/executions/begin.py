@@ -101,6 +101,14 @@ _BEGIN_ANEW = _BEGIN.where(_is_not_running)
 _BEGIN_OF_TOKEN = _BEGIN_ANEW.where(IS_OURS)
 
 
+#: Notes the trace of one that runs, if it has one.
+_NOTE_TRACE = (
+    update(execution_table)
+    .where(THIS, IS_OURS)
+    .values(trace_id=func.coalesce(execution_table.c.trace_id, bindparam("trace", type_=String())))
+)
+
+
 def _ask_for_end(dialect: str) -> Any:
     query = select(job_table.c.end_status).where(IS_JOB)
     if dialect == "postgresql":
@@ -123,6 +131,7 @@ def begin_script(
     parent_id: str | None = None,
     acks_late: bool = False,
     max_retries: int | None = None,
+    trace_id: str | None = None,
     moment: datetime | None = None,
     runs_still: Callable[[Connection, Lease], bool] | None = None,
 ) -> Script[Begun]:
@@ -138,6 +147,7 @@ def begin_script(
         parent_id: Celery id of the execution that published it.
         acks_late: Whether the broker keeps its message until it ended.
         max_retries: Celery's limit, None for no limit.
+        trace_id: The trace that it belongs to, None without one.
         moment: When it began, aware UTC; None is now.
         runs_still: Tells whether the process of a lease still runs this very execution; it then stays with that one.
             None lets it be taken over.
@@ -146,6 +156,7 @@ def begin_script(
     facts = _values_of_begin(runner, acks_late, max_retries, moment)
     of_job = token_of(ref)
     values = {**named(ref.task_id, key), **facts, "moment": moment}
+    traced = [Statement(_NOTE_TRACE, values | of_job | {"trace": trace_id})] if trace_id else []
     row = {
         **key_columns(ref.task_id, key),
         "name": name[:NAME_LENGTH],
@@ -154,11 +165,13 @@ def begin_script(
         "deliveries": 1,
         "losses": 0,
         **facts,
+        **({"trace_id": trace_id} if trace_id else {}),
     }
     return Script(
         statements=[
             Statement(_BEGIN_OF_TOKEN, values | of_job, name="begin"),
             Statement(_ASK_FOR_END, of_job, name="job"),
+            *traced,
         ],
         conclude=_begun,
         rest=partial(_begin_otherwise, ref, key, values, row, runs_still),

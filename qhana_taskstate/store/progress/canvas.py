@@ -84,7 +84,7 @@ def _held_up(before: Progress, total: float) -> float:
 
 def is_of_canvas(progress: Progress) -> bool:
     """Tell whether a progress was made by `canvas_progress`."""
-    whole = progress.start == 0 and progress.target == int(progress.target)
+    whole = progress.start == 0 and float(progress.target).is_integer()
     # Beyond the target only somebody who wrote the value alone.
     return progress.unit == CANVAS_UNIT and whole and 0 <= progress.value <= progress.target
 

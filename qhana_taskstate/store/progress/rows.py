@@ -50,7 +50,7 @@ def canvas_of(connection: Connection, task_id: int, *, to_come: int = 0, ended: 
     )
 
 
-def shown_progress(row: Row[Any]) -> Progress | None:
+def _shown(row: Row[Any]) -> Progress | None:
     if row.progress_value is None:
         return None
     # NULL in the database of a runner reads as its default.
@@ -60,12 +60,21 @@ def shown_progress(row: Row[Any]) -> Progress | None:
     )
 
 
-def progress_of(connection: Connection, task_id: int, canvas: Canvas, shown: Progress | None) -> Progress | None:
+def progress_of(connection: Connection, task_id: int, canvas: Canvas, row: Row[Any]) -> Progress | None:
     """Return what a task of several members is to show; None if that stays as it is.
 
     What a plugin wrote into the row wins. What the row shows is ours if a canvas showed it, or if it is what an
     execution reported while it was alone.
+
+    Args:
+        connection: Where to read.
+        task_id: Id of the task.
+        canvas: Its members.
+        row: What is shown, and whether it is marked as the plugin's (`has_own_progress`).
     """
+    shown = _shown(row)
+    if shown is not None and row.has_own_progress:
+        return None
     if canvas.held and not canvas.ended:
         # The number of members grows from one moment to the next.
         return None

@@ -16,7 +16,7 @@ from ...database.inserts import insert_absent
 from ...database.scripts.prepared import PerDatabase
 from ...database.scripts.statement import Statement
 from ...database.tables.executions import execution_table, message_table, work_table
-from ...database.tables.jobs import hold_table, job_table, progress_table
+from ...database.tables.jobs import hold_table, job_table, own_progress_table, progress_table
 from ...database.tables.log import log_table
 from ...database.tables.runner import task_table
 from ...database.tables.types import bare_type
@@ -154,7 +154,8 @@ def take_new(connection: Connection, task_id: int, *, since: datetime, finishes:
     if token is None:
         for table in (execution_table, message_table, work_table, progress_table, hold_table, job_table):
             connection.execute(delete(table).where(table.c.task_id == task_id))
-        connection.execute(delete(log_table).where(log_table.c.task_id == task_id, log_table.c.created_at < since))
+        for table in (log_table, own_progress_table):
+            connection.execute(delete(table).where(table.c.task_id == task_id, table.c.created_at < since))
         token = _insert_job(connection, task_id, finishes)
     return Job(
         ref=TaskRef(task_id, str(token)), open_ended=finishes is False, parked=False, had_work=True, end_status=None

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete
 
 from ...database.tables.deliveries import change_table, delivery_table
 from ...database.tables.executions import execution_table, message_table, work_table
-from ...database.tables.jobs import hold_table, job_table, progress_table
+from ...database.tables.jobs import hold_table, job_table, own_progress_table, progress_table
 from ...database.tables.log import log_table
 from ...database.tables.runner import task_table
 from .jobs import lock_job
@@ -32,4 +32,5 @@ RECORDS: Final = (
     log_table,
     work_table,
     progress_table,
+    own_progress_table,
 )

@@ -14,7 +14,8 @@ from ...facts import Progress
 from ...states import TaskStatus
 from ..log import entries
 from ..progress.canvas import Canvas
-from ..progress.rows import canvas_of, progress_of, reach_target, show_progress, shown_progress
+from ..progress.own import IS_OWN
+from ..progress.rows import canvas_of, progress_of, reach_target, show_progress
 from ..task import outbox
 from .end import DECIDE, copy_end
 
@@ -28,6 +29,7 @@ _SHOWN = select(
     type_coerce(task_table.c.finished_at, bare_type(task_table.c.finished_at)).label("finished_at"),
     # Asked along the way, so that a task without subscribers pays nothing.
     is_subscribed.label("subscribed"),
+    IS_OWN.label("has_own_progress"),
     task_table.c.progress_value,
     # As they are: `shown_progress` knows the defaults.
     *(
@@ -79,7 +81,7 @@ def finish(
         return False
     events: set[TaskEvent] = {TaskEvent.DETAILS} if log else set()
     if isinstance(progress, Canvas):
-        progress = progress_of(connection, task_id, progress, shown_progress(locked))
+        progress = progress_of(connection, task_id, progress, locked)
     if progress is not None and locked.finished_at is None:
         show_progress(connection, task_id, progress)
         events.add(TaskEvent.DETAILS)
@@ -118,7 +120,7 @@ def complete(
     if counts:
         row = connection.execute(_SHOWN, {"of_task": task_id}).one()
         canvas = canvas_of(connection, task_id, to_come=to_come, ended=ended == TaskStatus.SUCCESS)
-        progress = progress_of(connection, task_id, canvas, shown_progress(row)) if canvas.is_several else own
+        progress = progress_of(connection, task_id, canvas, row) if canvas.is_several else own
         if progress is not None:
             show_progress(connection, task_id, progress)
             if not told:

@@ -13,6 +13,7 @@ from ...context.current import current_publisher
 from ...context.execution import Detached, Execution, Publisher, Submission
 from ...context.header import HEADER, OWN_TASK_PREFIX
 from ...context.nesting import nesting_of
+from ...context.traces import pass_on
 from ...facts import ExecutionKey, Publication, TaskRef
 from ...plugin.task_class import find_plugin_task, resent
 from ..adoption import adopt
@@ -74,6 +75,8 @@ def on_before_task_publish(
         _register_now(ref, publication)
     elif not isinstance(publisher, Detached):
         _adopt_at_publish(sender, headers, properties or {}, body, publication)
+    if HEADER in headers:
+        pass_on(headers, publisher.request if isinstance(publisher, Execution) else None)
 
 
 def _note(publisher: Publisher, publication: Publication) -> None:

@@ -48,6 +48,7 @@ def execution(celery_id: str, **facts: Any) -> ExecutionView:
         error=None,
         traceback=None,
         progress=None,
+        trace_id=None,
         waiting_seconds=1.0,
         run_seconds=2.0,
     )

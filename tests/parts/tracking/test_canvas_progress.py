@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 from celery import chain, chord, group
+from sqlalchemy import update
 
 from qhana_taskstate import ProcessingTask
 from qhana_taskstate.reading.rows import executions
@@ -60,23 +62,52 @@ def test_lone_execution_shows_its_own(deployment: Deployment) -> None:
     assert progress(deployment.run(half_way.s(40)).id) == (100, 100, "%")
 
 
-def test_what_a_plugin_wrote_into_the_row_wins(deployment: Deployment, tmp_path: Path) -> None:
-    task = ProcessingTask("by hand", progress_value=3, progress_target=7, progress_unit="rounds")
+@pytest.mark.parametrize("unit", ["rounds", "tasks"], ids=["its own unit", "as a canvas does"])
+def test_what_a_plugin_wrote_into_the_row_wins(deployment: Deployment, tmp_path: Path, unit: str) -> None:
+    task = ProcessingTask("by hand", progress_value=3, progress_target=7, progress_unit=unit)
     task.save(commit=True)
     members = [half_way.si(40), nothing.si(), wait_for_file.si(str(tmp_path / "go"))]
 
     deployment.taskstate.start(group(members), task=task)
-    with deployment.taskstate.database.reading() as connection:
-        wait_until(
-            "two are done",
-            lambda: [view.state for view in executions.executions(connection, task.id)].count("SUCCESS") == 2,
-            timeout=20,
-        )
-    assert progress(task.id) == (3, 7, "rounds")
+    _wait_for_successes(deployment, task.id, 2)
+    assert progress(task.id) == (3, 7, unit)
     (tmp_path / "go").touch()
     deployment.taskstate.wait(task.id, timeout=20)
 
-    assert progress(task.id) == (7, 7, "rounds")
+    assert progress(task.id) == (7, 7, unit)
+
+
+@pytest.mark.parametrize("by_statement", [False, True], ids=["a flush", "a statement"])
+def test_value_that_is_written_alone_within_the_canvas_wins(
+    deployment: Deployment, tmp_path: Path, by_statement: bool
+) -> None:
+    task = deployment.taskstate.start(
+        group([nothing.si(), nothing.si(), wait_for_file.si(f"{tmp_path}/one"), wait_for_file.si(f"{tmp_path}/go")])
+    )
+    wait_until("two of four are done", lambda: progress(task.id) == (2, 4, "tasks"), timeout=20)
+
+    session = deployment.taskstate.session
+    if by_statement:
+        session.execute(update(ProcessingTask).where(ProcessingTask.id == task.id).values(progress_value=1))
+    else:
+        task.progress_value = 1
+    session.commit()
+    (tmp_path / "one").touch()
+    _wait_for_successes(deployment, task.id, 3)
+    assert progress(task.id) == (1, 4, "tasks")
+    (tmp_path / "go").touch()
+    deployment.taskstate.wait(task.id, timeout=20)
+
+    assert progress(task.id) == (4, 4, "tasks")
+
+
+def _wait_for_successes(deployment: Deployment, task_id: int, count: int) -> None:
+    with deployment.taskstate.database.reading() as connection:
+        wait_until(
+            f"{count} are done",
+            lambda: [view.state for view in executions.executions(connection, task_id)].count("SUCCESS") == count,
+            timeout=20,
+        )
 
 
 def test_single_task_without_reports_shows_none(deployment: Deployment) -> None:
