@@ -22,8 +22,9 @@ from .removal import RemovedOutput, choose, is_old, outputs_of, remove_rows
 logger = logging.getLogger(__name__)
 
 
-#: How many tasks are looked at in one query, and removed in one transaction at most.
-_PAGE, _BATCH = 1000, 50
+#: How many tasks are looked at in one query, and removed in one transaction at least and at most. A transaction takes
+#: some twenty statements whatever it removes: fewer tasks would make it hardly shorter.
+_PAGE, _FEWEST, _BATCH = 1000, 10, 50
 
 
 #: Seconds that one transaction is to take, about: for so long others may wait for a row that goes.
@@ -84,7 +85,7 @@ class Pruner:
         #: Id of the last task that this round of the automatic pruning looked at.
         self._after: int | None = None
         #: How many tasks one transaction removes: as many as that machine does in a moment.
-        self._batch = 4
+        self._batch = _FEWEST
 
     def prune(self, older_than: timedelta, *, strangers: bool = False, dry_run: bool = False) -> Pruned:
         """Remove all tasks that finished longer ago; commits every few tasks.
@@ -191,7 +192,7 @@ class Pruner:
         self._remove(ids, cutoff, pruned, dry_run=dry_run)
         seconds = time.monotonic() - began
         if seconds > _LONG:
-            self._batch = max(self._batch // 2, 1)
+            self._batch = max(self._batch // 2, _FEWEST)
         elif seconds < _SHORT:
             self._batch = min(2 * self._batch, _BATCH)
         return seconds
