@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session
 
-from .broker import doctor_task, kept_messages
+from .broker import doctor_task, kept_messages, revoking
 from .broker.lost_messages import Broker
 from .broker.redelivery import redelivery_seconds
 from .broker.results import stored_success
@@ -25,7 +25,6 @@ from .database.explain import explain
 from .database.sessions import django_host
 from .database.sessions.scopes import Sessions
 from .errors import SettingsError
-from .facts import KeptMessage, TaskRef
 from .plugin.reporting import log_capture
 from .recording.execution_recorder import ExecutionRecorder
 from .recording.upkeep_part import UpkeepPart
@@ -87,12 +86,10 @@ class Parts:
             self.settings,
             redelivery_seconds=redelivery_seconds(app),
             stored_success=functools.partial(stored_success, app),
-            revoke=functools.partial(_revoke, app),
+            revoke=functools.partial(revoking.revoke, app),
             finder=Broker(app),
-            send=functools.partial(_send_again, app),
+            send=functools.partial(kept_messages.send_again, app),
             pruner=self.pruner,
-            # Looked up at each call, since it is made below.
-            wake_deliveries=lambda: self.deliverer.wake_if_owed(),
         )
         self.sessions = Sessions(self.database, self.settings, given.session)
         self.sessions.explain = functools.partial(explain, self.database)
@@ -104,9 +101,11 @@ class Parts:
             settle_own=self.upkeep.settler.settle_own,
         )
         self.recorder = ExecutionRecorder(self.database, self.sessions, self.settings, upkeep_part)
-        self.waker = Waker(app, self.settings, sender, self.recorder, run=lambda: self.deliverer.run())
+        self.waker = Waker(app, self.settings, sender, self.recorder)
         self.deliverer = Deliverer(self.database, self.recorder.write, self.settings, self.waker.send)
         self.recorder.wake_deliveries = self.deliverer.wake
+        self.upkeep.wake_deliveries = self.deliverer.wake_if_owed
+        self.waker.run = self.deliverer.run
         self.database.announce = self.waker.after_commit
         atexit.register(self.waker.at_exit)
         # Called before the one above: what is written last may owe somebody something.
@@ -218,18 +217,3 @@ def _only_engine_of_flask(session: Any) -> Engine | None:
     extension = getattr(getattr(session, "session_factory", None), "kw", {}).get("db")
     engines = [found.get(None) for found in dict(getattr(extension, "_app_engines", {})).values()]
     return engines[0] if len(engines) == 1 and isinstance(engines[0], Engine) else None
-
-
-def _send_again(app: Celery, message: KeptMessage, ref: TaskRef, queue: str) -> None:
-    try:
-        kept_messages.send(app, message, ref, queue)
-    except Exception as exc:
-        # It is missed and sent again later.
-        logger.warning("a message of task %s could not be sent again now: %s", ref.task_id, type(exc).__name__)
-
-
-def _revoke(app: Celery, celery_id: str) -> None:
-    try:
-        app.control.revoke(celery_id)
-    except Exception as exc:
-        logger.warning("workers could not be told to drop %s: %s", celery_id, type(exc).__name__)

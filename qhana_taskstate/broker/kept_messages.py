@@ -96,6 +96,15 @@ def send(app: Celery, message: KeptMessage, ref: TaskRef, queue: str) -> None:
         )
 
 
+def send_again(app: Celery, message: KeptMessage, ref: TaskRef, queue: str) -> None:
+    """Do as `send`, for one that is sent again later if this fails."""
+    try:
+        send(app, message, ref, queue)
+    except Exception as exc:
+        # It is missed and sent again later.
+        logger.warning("a message of task %s could not be sent again now: %s", ref.task_id, type(exc).__name__)
+
+
 def as_text(payload: bytes | str, encoding: str) -> str:
     """Return what a serializer made as text; base64 for what is no text."""
     if isinstance(payload, str):

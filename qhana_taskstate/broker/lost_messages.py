@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any, Final
 
 from celery import Celery
@@ -84,7 +85,7 @@ class Broker:
             return False
         return _kind(self._app.connection_for_read()) in _LOOKS
 
-    def find_missing(self, sought: Collection[Sought], stopped: Callable[[], bool] = lambda: False) -> set[str]:
+    def find_missing(self, sought: Collection[Sought], stop: Event | None = None) -> set[str]:
         """Return the ids of those messages that are nowhere, as far as that can be told now.
 
         One look proves little: a message on its way from a queue to a worker is in neither. On Redis the queues and
@@ -93,7 +94,7 @@ class Broker:
 
         Args:
             sought: What to look for.
-            stopped: Asked now and then; True ends the look.
+            stop: Looked at now and then; set, it ends the look.
 
         Returns:
             Nothing if the look was stopped or the broker does not tell.
@@ -103,7 +104,7 @@ class Broker:
         """
         with self._connected() as connection:
             look = _LOOKS.get(_kind(connection))
-            return set() if look is None or not sought else look(self, connection, sought, stopped)
+            return set() if look is None or not sought else look(self, connection, sought, stop or Event())
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
@@ -137,9 +138,7 @@ class Broker:
             found.consuming = consuming if start == 0 else found.consuming & consuming
         return found
 
-    def _look_in_redis(
-        self, connection: Connection, sought: Collection[Sought], stopped: Callable[[], bool]
-    ) -> set[str]:
+    def _look_in_redis(self, connection: Connection, sought: Collection[Sought], stop: Event) -> set[str]:
         channel: Any = connection.default_channel
         if not channel.ack_emulation:
             # What a worker holds is in its memory only.
@@ -155,7 +154,7 @@ class Broker:
             for step in channel.priority_steps
         ]
         unacknowledged = prefix + channel.unacked_key
-        pages = _Pages(client, stopped)
+        pages = _Pages(client, stop)
         # What has waited long is at the end from which workers take: a backlog is so recognised without reading all.
         reach = 2 * len(left)
         for ids in (
@@ -174,9 +173,7 @@ class Broker:
             return set()
         return left - self.ask_workers(left).held
 
-    def _look_in_rabbitmq(
-        self, connection: Connection, sought: Collection[Sought], stopped: Callable[[], bool]
-    ) -> set[str]:
+    def _look_in_rabbitmq(self, connection: Connection, sought: Collection[Sought], stop: Event) -> set[str]:
         consumers: dict[str, int | None] = {}
         for queue in sorted({one.queue for one in sought}):
             channel: Any = connection.channel()
@@ -190,7 +187,7 @@ class Broker:
                 else:
                     if not ready:
                         consumers[queue] = count
-            if stopped():
+            if stop.is_set():
                 return set()
         # Delayed messages wait elsewhere until they are due.
         suspects = [one for one in sought if one.due and one.queue in consumers]
@@ -204,7 +201,7 @@ class Broker:
         }
 
 
-_Look = Callable[[Broker, Connection, Collection[Sought], Callable[[], bool]], set[str]]
+_Look = Callable[[Broker, Connection, Collection[Sought], Event], set[str]]
 
 
 _LOOKS: Final[Mapping[str, _Look]] = {"redis": Broker._look_in_redis, "amqp": Broker._look_in_rabbitmq}
@@ -228,12 +225,12 @@ class _Pages:
 
     Args:
         client: Of the Redis.
-        stopped: True ends the reading.
+        stop: Set, it ends the reading.
     """
 
-    def __init__(self, client: Any, stopped: Callable[[], bool]) -> None:
+    def __init__(self, client: Any, stop: Event) -> None:
         self._client = client
-        self._stopped = stopped
+        self._stop = stop
         #: How many messages to read at once; adapted to their size.
         self._count = 10
         self.ended_early = False
@@ -252,7 +249,7 @@ class _Pages:
     def all(self, key: str) -> Iterator[set[str]]:
         """Yield the ids of all messages of a list, the newest first."""
         start = 0
-        while not self._stopped():
+        while not self._stop.is_set():
             page = self._client.lrange(key, start, start + self._count - 1)
             if not page:
                 return
@@ -265,7 +262,7 @@ class _Pages:
     def unacknowledged(self, key: str) -> Iterator[set[str]]:
         """Yield the ids of the messages that workers have and have not acknowledged."""
         cursor = 0
-        while not self._stopped():
+        while not self._stop.is_set():
             cursor, page = self._client.hscan(key, cursor, count=self._count)
             yield set(map(_id_of, page.values()))
             if cursor == 0:
@@ -278,7 +275,7 @@ class _Pages:
             mean = sum(len(text) for text in page) / len(page)
             self._count = max(1, min(_PAGE, int(_PAGE_BYTES / mean)))
             time.sleep(_PAUSE_SECONDS)
-        if self._stopped():
+        if self._stop.is_set():
             self.ended_early = True
         return not self.ended_early
 

@@ -26,3 +26,16 @@ def revoke_for(app: Celery, task_id: int, celery_ids: Sequence[str], *, terminat
     except Exception as exc:
         # What has not begun finds its task ended; only `terminate` is lost.
         logger.warning("workers could not be told that task %s is cancelled: %s", task_id, exc)
+
+
+def revoke(app: Celery, celery_id: str) -> None:
+    """Ask the workers to drop a message; a broker that is away is only logged.
+
+    Args:
+        app: The Celery app.
+        celery_id: Celery's id of the message.
+    """
+    try:
+        app.control.revoke(celery_id)
+    except Exception as exc:
+        logger.warning("workers could not be told to drop %s: %s", celery_id, type(exc).__name__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import socket
 from pathlib import Path
 
 
@@ -15,7 +14,7 @@ def this_host() -> str:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
         namespace = ""
-    return f"{socket.gethostname()}/{_boot_id()}/{namespace}"
+    return f"{os.uname().nodename}/{_boot_id()}/{namespace}"
 
 
 def _boot_id() -> str:

@@ -18,19 +18,17 @@ from ..database.faults import REFUSALS, passes
 from ..database.sessions.scopes import Sessions
 from ..errors import DatabaseUnavailableError
 from ..facts import ExecutionKey, Failure, Publication, TaskRef
-from ..liveness import advisory_lock
 from ..liveness.process import this_host
 from ..settings.values import Settings
 from ..states import ExecutionState
 from ..store.closing import losses
 from ..store.executions import registration
 from ..store.executions.begin import Begun
-from ..store.executions.heartbeats import Lease
 from ..store.reports import report
 from ..store.task_end import task_row
 from ..store.task_end.outcome import Outcome
 from .backlog import Fact
-from .executions.beginnings import fact_of_begin
+from .executions.beginnings import RunningHere, fact_of_begin
 from .executions.closings import closing_of, fact_of_close, fact_of_close_elsewhere
 from .executions.followers import followers
 from .executions.plainer import Reports, plainer_reports
@@ -56,9 +54,17 @@ class ExecutionRecorder(Recorder):
         """
         self.active_at = time.monotonic()
         # Only a plugin task can be kept from running twice.
-        runs_still = partial(self._runs_still, execution) if execution.function is not None else None
-        execution.registered = self.record(fact_of_begin(execution, runs_still, partial(self._begun, execution)))
+        running_here = self._running_besides(execution) if execution.function is not None else None
+        execution.registered = self.record(fact_of_begin(execution, running_here, partial(self._begun, execution)))
         execution.begun = True
+
+    def _running_besides(self, execution: Execution) -> RunningHere:
+        """Return what runs in this process besides an execution, as it changes."""
+        if self._pulse is None:
+            return ()
+        # It is watched already if something struck while its begin was written.
+        self._pulse.remove(execution)
+        return self._pulse.running_here
 
     def _begun(self, execution: Execution, begun: Begun) -> None:
         if not begun.known:
@@ -67,12 +73,6 @@ class ExecutionRecorder(Recorder):
         execution.task_ended = begun.task_ended
         execution.closed = begun.closed
         execution.elsewhere = begun.running
-
-    def _runs_still(self, execution: Execution, connection: Connection, lease: Lease) -> bool:
-        """Tell whether another run of an execution goes on, for certain, in the process that a lease names."""
-        if lease.host == this_host() and lease.pid == os.getpid():
-            return self._pulse is not None and self._pulse.runs_twice(execution)
-        return advisory_lock.lives(connection, lease.host, lease.pid, lease.pid_started)
 
     def _note_stranger(self, ref: TaskRef, name: str) -> None:
         if ref not in self._strangers:

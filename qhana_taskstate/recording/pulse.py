@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
@@ -74,6 +75,8 @@ class Pulse:
         self._recorder = weakref.ref(recorder)
         self._settings = recorder.settings
         self._running: set[Execution] = set()
+        #: Their tasks and keys, and how many runs each has; never changed by who is handed it.
+        self.running_here: Counter[tuple[TaskRef, ExecutionKey]] = Counter()
         #: Executions that had left the tracer at the last turn; only the thread asks.
         self._leaving: weakref.WeakSet[Execution] = weakref.WeakSet()
         self._holds: set[str] = set()
@@ -106,17 +109,22 @@ class Pulse:
     def add(self, execution: Execution) -> None:
         """Take care of an execution."""
         with self._guard:
-            self._running.add(execution)
+            if execution not in self._running:
+                self._running.add(execution)
+                self.running_here[execution.ref, execution.key] += 1
 
     def remove(self, execution: Execution) -> None:
         """Leave an execution alone."""
         with self._guard:
-            self._running.discard(execution)
+            if execution in self._running:
+                self._running.remove(execution)
+                self.running_here[execution.ref, execution.key] -= 1
+                if not self.running_here[execution.ref, execution.key]:
+                    del self.running_here[execution.ref, execution.key]
 
     def runs(self, ref: TaskRef, key: ExecutionKey) -> bool:
         """Whether an execution goes on in this process, or its end waits here to be written."""
-        with self._guard:
-            return any((other.ref, other.key) == (ref, key) for other in self._running)
+        return (ref, key) in self.running_here
 
     def _sweeps(self, recorder: Served, swept: float) -> bool:
         """Whether to look for executions that are said to run here; only while there may be some."""
@@ -137,14 +145,6 @@ class Pulse:
             self._leaving.add(execution)
             return False
         return left
-
-    def runs_twice(self, execution: Execution) -> bool:
-        """Whether another run of an execution goes on in this process."""
-        with self._guard:
-            return any(
-                other is not execution and (other.ref, other.key) == (execution.ref, execution.key)
-                for other in self._running
-            )
 
     def owe(self) -> None:
         """Wake the deliveries at the next turn, which comes at once unless they were woken a moment ago."""

@@ -34,7 +34,7 @@ class Finder(Protocol):
     def tells(self) -> bool:
         """Whether they can be looked for at all."""
 
-    def find_missing(self, sought: Collection[Sought], stopped: Callable[[], bool]) -> set[str]:
+    def find_missing(self, sought: Collection[Sought], stop: threading.Event) -> set[str]:
         """Return the ids of those that are nowhere."""
 
 
@@ -175,7 +175,7 @@ class _Look:
     def _run(self) -> None:
         began = time.thread_time()
         try:
-            self.missing = self._finder.find_missing(self._sought, self._stop.is_set)
+            self.missing = self._finder.find_missing(self._sought, self._stop)
         except Exception as exc:
             # Whatever the drivers of brokers raise: there is always a next look.
             logger.info("the broker could not be asked for messages that wait long: %s", type(exc).__name__)

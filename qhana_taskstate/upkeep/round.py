@@ -64,11 +64,11 @@ class Upkeep:
         finder: Where messages can be looked for.
         send: Sends a kept message of a task to a queue again.
         pruner: Removes old tasks.
-        wake_deliveries: Lets some worker call the subscribers that a call is due to now.
 
     Attributes:
         redelivery: After how long at the latest the broker delivers an unacknowledged message again.
         settler: Settles what was found.
+        wake_deliveries: Lets some worker call the subscribers that a call is due to now; set by `wiring`.
     """
 
     def __init__(
@@ -82,7 +82,6 @@ class Upkeep:
         finder: Finder,
         send: Callable[[KeptMessage, TaskRef, str], None],
         pruner: Pruner,
-        wake_deliveries: Callable[[], None],
     ) -> None:
         self.redelivery = timedelta(seconds=redelivery_seconds)
         self.settler = Settler(
@@ -93,7 +92,7 @@ class Upkeep:
         self._interval = settings.lost_after_seconds / _ROUNDS
         self._longest_pause = timedelta(seconds=self._interval * _LEAD)
         self._pruner = pruner
-        self._wake_deliveries = wake_deliveries
+        self.wake_deliveries: Callable[[], None] = lambda: None
         self._owner = secrets.token_hex(8)
         self._deaths = Deaths()
         self._silent_leases: Silence[tuple[TaskRef, ExecutionKey]] = Silence(
@@ -163,7 +162,7 @@ class Upkeep:
         self._guarded(lambda: self._sample_progress(moment))
         self._guarded(lambda: self._prune(settled))
         # Last: what was settled owes calls too.
-        self._guarded(self._wake_deliveries)
+        self._guarded(self.wake_deliveries)
 
     def _observe(self, moment: datetime) -> Observed:
         with self._database.reading() as connection:

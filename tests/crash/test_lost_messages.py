@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,9 @@ def test_long_queue_is_read_in_pages_and_what_is_missing_in_it_is_found(forgetfu
     sought = [Sought(celery_id=name, queue="crash") for name in ("id-0", "id-2500", "id-4999", "nowhere")]
 
     assert Broker(forgetful.app).find_missing(sought) == {"nowhere"}
-    assert Broker(forgetful.app).find_missing(sought, stopped=lambda: True) == set()
+    stop = threading.Event()
+    stop.set()
+    assert Broker(forgetful.app).find_missing(sought, stop) == set()
 
 
 def test_running_tasks_end_well_when_redis_comes_back_empty_and_queued_ones_end_as_errors(

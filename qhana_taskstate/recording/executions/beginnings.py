@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import datetime
 from functools import partial
 
@@ -12,22 +12,22 @@ from sqlalchemy import Connection
 from ...clock import now
 from ...context.execution import Execution
 from ...context.traces import trace_of
+from ...facts import ExecutionKey, TaskRef
 from ...store.executions.begin import Begun, begin, begin_script
-from ...store.executions.heartbeats import Lease
 from ...texts import in_ascii
 from ..backlog import Fact
 from ..this_process import runner
 
-#: Tells whether the process that a lease names still runs the execution, for certain.
-RunsStill = Callable[[Connection, Lease], bool]
+#: Tasks and keys of executions.
+RunningHere = Container[tuple[TaskRef, ExecutionKey]]
 
 
-def fact_of_begin(execution: Execution, runs_still: RunsStill | None, written: Callable[[Begun], None]) -> Fact:
+def fact_of_begin(execution: Execution, running_here: RunningHere | None, written: Callable[[Begun], None]) -> Fact:
     """Make the fact that an execution begins now in this process.
 
     Args:
         execution: It.
-        runs_still: Keeps it from running twice; None if nothing can.
+        running_here: What runs in this process besides it; None if it may run twice.
         written: Called with what the database said.
     """
     moment = now()
@@ -42,15 +42,15 @@ def fact_of_begin(execution: Execution, runs_still: RunsStill | None, written: C
         acks_late=bool(execution.acks_late),
         max_retries=execution.max_retries,
         trace_id=trace_of(request),
-        runs_still=runs_still,
+        running_here=running_here,
     )
     text = f"{execution.name} began at {moment.isoformat()}: {key}"
-    bare = Fact(ref.task_id, text, partial(_begin_barely, execution, moment, runs_still), written)
+    bare = Fact(ref.task_id, text, partial(_begin_barely, execution, moment, running_here), written)
     return Fact(ref.task_id, text, write, written, plainer=lambda: bare)
 
 
 def _begin_barely(
-    execution: Execution, moment: datetime, runs_still: RunsStill | None, connection: Connection
+    execution: Execution, moment: datetime, running_here: RunningHere | None, connection: Connection
 ) -> Begun:
     """Begin an execution with no more than a lease needs: by these values the process is known to live."""
     return begin(
@@ -61,5 +61,5 @@ def _begin_barely(
         moment=moment,
         runner=runner(None, os.getpid()),
         acks_late=bool(execution.acks_late),
-        runs_still=runs_still,
+        running_here=running_here,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -20,6 +20,7 @@ from ...database.tables.executions import execution_table
 from ...database.tables.jobs import job_table
 from ...database.tables.types import bare_type
 from ...facts import ExecutionKey, TaskRef
+from ...liveness import advisory_lock
 from ...states import ExecutionState
 from ...texts import clean
 from ..script import Script
@@ -133,7 +134,7 @@ def begin_script(
     max_retries: int | None = None,
     trace_id: str | None = None,
     moment: datetime | None = None,
-    runs_still: Callable[[Connection, Lease], bool] | None = None,
+    running_here: Container[tuple[TaskRef, ExecutionKey]] | None = None,
 ) -> Script[Begun]:
     """Return what records that an execution runs; it is inserted if its publication is not recorded yet, or never was.
 
@@ -149,8 +150,8 @@ def begin_script(
         max_retries: Celery's limit, None for no limit.
         trace_id: The trace that it belongs to, None without one.
         moment: When it began, aware UTC; None is now.
-        runs_still: Tells whether the process of a lease still runs this very execution; it then stays with that one.
-            None lets it be taken over.
+        running_here: What runs in the runner's process, besides this run. An execution whose lease says that it runs
+            there and does, or in another process that lives, stays with that one. None lets it be taken over.
     """
     moment = moment or now()
     facts = _values_of_begin(runner, acks_late, max_retries, moment)
@@ -174,7 +175,7 @@ def begin_script(
             *traced,
         ],
         conclude=_begun,
-        rest=partial(_begin_otherwise, ref, key, values, row, runs_still),
+        rest=partial(_begin_otherwise, ref, key, values, row, runner, running_here),
         at_once=True,
     )
 
@@ -200,14 +201,16 @@ def _begin_otherwise(
     key: ExecutionKey,
     values: dict[str, Any],
     row: dict[str, Any],
-    runs_still: Callable[[Connection, Lease], bool] | None,
+    runner: Runner,
+    running_here: Container[tuple[TaskRef, ExecutionKey]] | None,
     connection: Connection,
     answers: Answers,
 ) -> Begun:
     """Begin an execution that nobody has recorded yet, or that runs already, or has ended."""
     ended = _has_ended(answers)
-    if runs_still is not None and any(
-        runs_still(connection, lease) for lease in running(connection, is_of_key(execution_table, ref.task_id, key))
+    if running_here is not None and any(
+        _runs_still(connection, lease, runner, running_here)
+        for lease in running(connection, is_of_key(execution_table, ref.task_id, key))
     ):
         return Begun(known=True, task_ended=ended, running=True)
     inserted = insert_absent(connection, execution_table, [row])
@@ -220,6 +223,15 @@ def _begin_otherwise(
         .values(deliveries=execution_table.c.deliveries + 1)
     )
     return Begun(known=True, task_ended=ended, closed=True)
+
+
+def _runs_still(
+    connection: Connection, lease: Lease, runner: Runner, running_here: Container[tuple[TaskRef, ExecutionKey]]
+) -> bool:
+    """Tell whether the execution of a lease goes on, for certain, in the process that the lease names."""
+    if (lease.host, lease.pid) == (runner.host, runner.pid):
+        return (lease.ref, lease.key) in running_here
+    return advisory_lock.lives(connection, lease.host, lease.pid, lease.pid_started)
 
 
 def _values_of_begin(runner: Runner, acks_late: bool, max_retries: int | None, moment: datetime) -> dict[str, Any]:

@@ -57,24 +57,24 @@ class Waker:
         settings: The settings.
         sender: The thread that sends.
         recording: What records facts.
-        run: Makes the calls that are due, here and now.
+
+    Attributes:
+        run: Makes the calls that are due, here and now; set by `wiring`.
     """
 
-    def __init__(
-        self, app: Celery, settings: Settings, sender: Sender, recording: Recording, run: Callable[[], object]
-    ) -> None:
+    def __init__(self, app: Celery, settings: Settings, sender: Sender, recording: Recording) -> None:
         self._app = app
         self._settings = settings
         self._sender = sender
         self._recording = recording
-        self._run = run
+        self.run: Callable[[], object] = lambda: None
 
     def after_commit(self) -> None:
         """See that the deliveries are woken, after a commit that owes something to somebody; raises nothing."""
         try:
             if self._app.conf.task_always_eager:
                 # Nobody else would: without a broker there are no workers.
-                self._run()
+                self.run()
             else:
                 if not self._recording.makes_no_threads:
                     self._sender.begin()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from datetime import timedelta
+from threading import Event
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ class Somewhere:
         self.asked: set[str] = set()
         self.fails = False
 
-    def find_missing(self, sought: Collection[Sought], stopped: Callable[[], bool] = lambda: False) -> set[str]:
+    def find_missing(self, sought: Collection[Sought], stop: Event | None = None) -> set[str]:
         self.looks += 1
         if self.fails:
             raise ConnectionError("the broker is away")
@@ -78,7 +79,6 @@ def make_upkeep(database: Database, somewhere: Somewhere, sent: list[KeptMessage
             finder=somewhere,
             send=send,
             pruner=Pruner(database, chosen),
-            wake_deliveries=lambda: None,
         )
 
     return make
