@@ -121,16 +121,16 @@ class Starting(Assembled):
             TaskStateError: What `start` raises comes at once, or out of the host's commit.
         """
         start = functools.partial(
-            self.start,
+            late.submit.start,
+            self.app,
+            self.recorder,
             late.submit.copy_to_start(self.app, work, apply_async_options),
             task_name=task_name,
             parameters=parameters,
             finishes=finishes,
             answers=answers,
-            webhook_href=webhook_href,
-            event=event,
-            task_href=task_href,
-            **apply_async_options,
+            subscriber=late.subscriber.subscriber_of(webhook_href, task_href, event),
+            options=apply_async_options,
         )
         return late.on_commit.start_on_commit(start, self.sessions, task=task, session=session, using=using)
 

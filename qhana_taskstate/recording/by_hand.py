@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..database.sessions.own_locks import refuse_own_lock
 from ..errors import TaskNotFoundError
 from ..states import TaskStatus
@@ -32,8 +34,8 @@ def end_by_hand(
         # Our own connection would wait for the caller's open transaction, in the same thread.
         recorder.sessions.current.commit()
     refuse_own_lock(recorder.database, None)
-    if not recorder.database.read(lambda connection: jobs.has_task(connection, task_id)):
+    if not recorder.database.read(partial(jobs.has_task, task_id=task_id)):
         raise TaskNotFoundError(named)
-    outcome = recorder.write(lambda connection: from_outside.end(connection, task_id, status, entry=entry))
+    outcome = recorder.write(partial(from_outside.end, task_id=task_id, status=status, entry=entry))
     recorder.finish_showing(task_id, outcome)
     return outcome.ended is not None

@@ -276,7 +276,7 @@ class ExecutionRecorder(Recorder):
         """Keep the message of a publication whose execution is registered already."""
         message = publication.message
         if message is not None:
-            self.write(lambda connection: registration.keep_message(connection, ref.task_id, publication.key, message))
+            self.write(partial(registration.keep_message, task_id=ref.task_id, key=publication.key, message=message))
 
     def finish_showing(self, task_id: int, outcome: Outcome) -> None:
         """Bring the `ProcessingTask` row up to date if it was locked; upkeep does it if it still is."""

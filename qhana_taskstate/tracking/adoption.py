@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
-
-from sqlalchemy import Connection
 
 from ..clock import now
 from ..context.execution import Execution
@@ -20,7 +15,7 @@ from ..facts import ExecutionKey, Publication, TaskRef
 from ..ids import row_id
 from ..plugin.arguments import TASK_ID_PARAMETER, named_task_id
 from ..recording.execution_recorder import ExecutionRecorder
-from ..store.executions import lookup, registration
+from ..store.adoption import find_or_make
 from ..store.executions.celery_ids import column_id
 from ..store.task import first_work, jobs
 from ..store.task.first_work import KeptWork
@@ -28,19 +23,6 @@ from .selection import is_plain
 from .submission.kept_work import message_as_kept
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Adopted:
-    """The task of a message.
-
-    Attributes:
-        ref: The task.
-        joined: It is new work of a task that had the Celery id already, and is still open.
-    """
-
-    ref: TaskRef
-    joined: bool = False
 
 
 def adopt(
@@ -112,10 +94,10 @@ def keep_received(execution: Execution, args: Sequence[Any], kwargs: Mapping[str
         return
     work = _received_as_kept(task, args, kwargs)
     task_id = execution.ref.task_id
-    if work is None or recorder.database.read(lambda connection: first_work.is_kept(connection, task_id)):
+    if work is None or recorder.database.read(partial(first_work.is_kept, task_id=task_id)):
         return
     registered = column_id(key.celery_id)
-    recorder.write(lambda connection: first_work.keep_first(connection, task_id, work, registered=registered))
+    recorder.write(partial(first_work.keep_first, task_id=task_id, work=work, registered=registered))
 
 
 def _received_as_kept(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> KeptWork | None:
@@ -150,7 +132,7 @@ def _adopt_named(
     if given is not None and task_id is None:
         logger.warning("%s was sent with db_id=%r, which is no id of a task; it is not tracked", name, given)
         return None
-    if task_id is not None and not recorder.database.read(lambda connection: jobs.has_task(connection, task_id)):
+    if task_id is not None and not recorder.database.read(partial(jobs.has_task, task_id=task_id)):
         logger.warning("%s was sent with db_id=%s, but there is no such task yet", name, task_id)
         return None
 
@@ -158,20 +140,17 @@ def _adopt_named(
 
     finishes = False if task_id is not None and not recorder.settings.db_id_finishes else None
 
-    def work(connection: Connection) -> Adopted:
-        # It may be tried again, after a first try that was rolled back.
-        publication.key = key
-        return find_or_make(
-            connection,
-            name,
-            publication,
-            task_id,
-            kept=kept,
-            finishes=finishes,
-            redelivered=redelivered,
-            deadline_seconds=seconds,
-        )
-
+    work = partial(
+        find_or_make,
+        name=name,
+        publication=publication,
+        key=key,
+        task_id=task_id,
+        kept=kept,
+        finishes=finishes,
+        redelivered=redelivered,
+        deadline_seconds=seconds,
+    )
     adopted = recorder.write(work)
     if adopted.joined:
         logger.warning(
@@ -182,57 +161,3 @@ def _adopt_named(
             adopted.ref.task_id,
         )
     return adopted.ref
-
-
-def find_or_make(
-    connection: Connection,
-    name: str,
-    publication: Publication,
-    task_id: int | None,
-    *,
-    kept: KeptWork | None = None,
-    finishes: bool | None = None,
-    redelivered: bool,
-    deadline_seconds: float,
-) -> Adopted:
-    """Find or make the task of a message, and register the message. Does not commit.
-
-    A Celery id may be used again (`task_id=` of `apply_async`, or of an entry of beat). What is published with the
-    id of a task that has ended is a new task. Where that task is still open it is a further execution of it, told
-    apart from the first one by its nesting, which is put into the publication's key. What the broker delivers again
-    is neither.
-
-    Args:
-        connection: In whose transaction to write.
-        name: Name of the Celery task.
-        publication: The message; its key may be changed.
-        task_id: The task that the message names by `db_id`; None if it names none.
-        kept: Its work, which is kept if it is the first of the task.
-        finishes: As for `take_up`, of the task that the message names.
-        redelivered: Whether the broker says that it delivers the message again, so that it may be known already.
-        deadline_seconds: As for `store.executions.registration.register`.
-    """
-    known = lookup.find_task(connection, publication.key.celery_id)
-    if known is not None and task_id not in (None, known.task_id):
-        known = None
-    job = jobs.lock_job(connection, known.task_id) if known is not None else None
-    if job is None or not (redelivered or (job.end_status is None and jobs.has_task(connection, job.ref.task_id))):
-        ref, joined = jobs.take_up(connection, task_id or jobs.add_task(connection, name), finishes=finishes).ref, False
-    else:
-        ref, joined = job.ref, False
-        if not redelivered and registration.is_registered(connection, ref.task_id, publication.key):
-            jobs.take_up(connection, ref.task_id)
-            _nest_deeper(publication, registration.free_nesting(connection, ref.task_id, publication.key.celery_id))
-            joined = True
-    if kept is not None:
-        first_work.keep_first(connection, ref.task_id, kept)
-    registration.register(connection, ref.task_id, [publication], deadline_seconds=deadline_seconds)
-    return Adopted(ref, joined)
-
-
-def _nest_deeper(publication: Publication, nesting: int) -> None:
-    publication.key = dataclasses.replace(publication.key, nesting=nesting)
-    message = publication.message
-    if message is not None:
-        headers = {**json.loads(message.headers), "replaced_task_nesting": nesting}
-        publication.message = dataclasses.replace(message, headers=json.dumps(headers))

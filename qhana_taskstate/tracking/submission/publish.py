@@ -5,8 +5,6 @@ from __future__ import annotations
 from celery import Celery
 from kombu.exceptions import EncodeError, KombuError
 from kombu.utils.url import maybe_sanitize_url
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from ...broker.connection import brief_connection
 from ...context.current import submitting
@@ -14,13 +12,9 @@ from ...context.execution import Submission
 from ...errors import BrokerUnavailableError
 from ...facts import TaskRef
 from ...failures import summary_of
-from ...recording.backlog import Fact
+from ...recording import submissions
 from ...recording.execution_recorder import ExecutionRecorder
-from ...states import TaskStatus
-from ...store.closing import holds
 from ...store.task import jobs
-from ...store.task_end import from_outside
-from ...store.task_end.outcome import Outcome
 from .registration import Registered
 from .start_request import StartRequest
 
@@ -85,13 +79,14 @@ class CanvasPublisher:
                     raise
                 # Celery raises a member's failure here for some canvases (a chain) and not for others.
                 return
-            self._give_up(submission.ref, exc, hold_id)
+            entry = f"could not be sent to the broker: {summary_of(exc)}"
+            submissions.give_up(self._recorder, submission.ref, hold_id, entry)
             if isinstance(exc, _broker_errors(self._app)) and not isinstance(exc, EncodeError):
                 raise _unreachable(self._app, exc) from exc
             raise
         except BaseException:
             # Interrupted: nobody goes on with this submission.
-            self._leave_hold(hold_id)
+            submissions.leave(self._recorder, hold_id)
             raise
         self._release(submission, hold_id)
 
@@ -100,10 +95,6 @@ class CanvasPublisher:
             job = jobs.find_job(connection, ref.task_id)
         return job is not None and job.end_status is not None
 
-    def _leave_hold(self, hold_id: str | None) -> None:
-        if hold_id is not None:
-            self._recorder.pulse().remove_hold(hold_id)
-
     def _release(self, submission: Submission, hold_id: str | None) -> None:
         """Register what was published, and end the hold."""
         if hold_id is None and not submission.publications:
@@ -111,31 +102,5 @@ class CanvasPublisher:
         publications = submission.take_sent()
         if hold_id is None:
             self._recorder.register(submission.ref, publications)
-            return
-        ref, released = submission.ref, hold_id
-        deadline_seconds = self._recorder.settings.publish_deadline_seconds
-
-        work = holds.release_script(ref, released, publications, deadline_seconds=deadline_seconds)
-
-        def written(outcome: Outcome) -> None:
-            self._leave_hold(released)
-            self._recorder.finish_showing(ref.task_id, outcome)
-
-        # Its lease is renewed until then: what was sent is not to be given up for want of the database.
-        try:
-            self._recorder.record(Fact(ref.task_id, publications, work, written))
-        except DBAPIError:
-            self._leave_hold(released)
-            raise
-
-    def _give_up(self, ref: TaskRef, exc: Exception, hold_id: str | None) -> None:
-        entry = f"could not be sent to the broker: {summary_of(exc)}"
-
-        def work(connection: Connection) -> Outcome:
-            return from_outside.end(connection, ref.task_id, TaskStatus.ERROR, entry=entry)
-
-        def written(outcome: Outcome) -> None:
-            self._recorder.finish_showing(ref.task_id, outcome)
-
-        self._leave_hold(hold_id)
-        self._recorder.record(Fact(ref.task_id, entry, work, written))
+        else:
+            submissions.release(self._recorder, submission.ref, hold_id, publications)

@@ -18,13 +18,11 @@ from ...database.faults import is_gone
 from ...errors import DuplicateExecutionError, StepNotOpenError, TaskFinishedError, TaskNotFoundError
 from ...facts import ExecutionKey, Publication
 from ...models.task import ProcessingTask
-from ...recording.backlog import Fact
+from ...recording import submissions
 from ...recording.execution_recorder import ExecutionRecorder
 from ...store.closing import holds
 from ...store.executions import registration
 from ...store.task import first_work, jobs, outbox
-from ...store.task_end import from_outside
-from ...store.task_end.outcome import Outcome
 from ..subscribing.subscriptions import subscribe
 from .canvas import first_of_one, is_leaf, moment_of
 from .start_request import StartRequest
@@ -90,7 +88,8 @@ class Registrar:
             except DBAPIError as exc:
                 if is_gone(exc):
                     # Nobody knows whether it was committed; if it was, its messages will not come.
-                    self._withdraw(registered)
+                    submission = registered.submission
+                    submissions.withdraw(self._recorder, submission.ref, submission.registered, registered.hold_id)
                 raise
         except BaseException:
             session.rollback()
@@ -145,19 +144,6 @@ class Registrar:
         seconds = self._recorder.settings.publish_deadline_seconds
         registration.register(connection, task_id, [publication], deadline_seconds=seconds)
         return key
-
-    def _withdraw(self, registered: Registered) -> None:
-        """End, once the database is back, a task whose start failed while it was committed."""
-        ref, key = registered.submission.ref, registered.submission.registered
-
-        def work(connection: Connection) -> Outcome:
-            return from_outside.withdraw(connection, ref, key=key, hold_id=registered.hold_id)
-
-        def written(outcome: Outcome) -> None:
-            self._recorder.finish_showing(ref.task_id, outcome)
-
-        self._recorder.backlog.add(Fact(ref.task_id, f"the start of task {ref.task_id} failed", work, written))
-        self._recorder.pulse()
 
 
 def _change_row(session: Session, row: ProcessingTask, request: StartRequest) -> None:
