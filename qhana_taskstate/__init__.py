@@ -35,6 +35,7 @@ from .errors import (
 
 # Make a Celery app track its tasks
 from .facade import TaskState, taskstate
+from .facade.plugin_task import plugin_task
 from .models.file import TaskFile
 from .models.link import TaskLink
 from .models.step import Step
@@ -44,7 +45,6 @@ from .models.subscription import TaskUpdateSubscription, WebhookRef
 from .models.task import ProcessingTask
 
 # Write plugin tasks
-from .plugin.decorator import plugin_task
 from .plugin.reporting.outputs import add_output
 from .plugin.reporting.reports import add_log, report_progress, track
 from .store.task_end.end import TaskFinishedWarning

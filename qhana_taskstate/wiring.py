@@ -26,6 +26,7 @@ from .database.sessions import django_host
 from .database.sessions.scopes import Sessions
 from .errors import SettingsError
 from .plugin.reporting import log_capture
+from .plugin.task_class import PluginTask
 from .recording.execution_recorder import ExecutionRecorder
 from .recording.upkeep_part import UpkeepPart
 from .settings.configuration import configured
@@ -44,13 +45,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What the application hands to a `TaskState`; see there."""
+    """What the application hands to a `TaskState`, see there, and the class that its plugin tasks have."""
 
     keywords: Mapping[str, Any]
     session: scoped_session[Any] | Callable[[], Session] | None
     engine: Engine | None
     environment: Mapping[str, str] | None
     on_outputs_removed: OutputsHook | None
+    task_class: type[PluginTask]
 
 
 class Parts:
@@ -64,6 +66,7 @@ class Parts:
     Attributes:
         app: The Celery app.
         settings: The settings.
+        task_class: The class of plugin tasks.
         database: The database.
         sessions: Where the current session comes from.
         pruner: Removes old tasks.
@@ -79,7 +82,8 @@ class Parts:
         self.settings = _read_settings(app, given)
         self.database = _database(self.settings, _engine(given, self.settings))
         capture_log(self.settings)
-        selection.select(app, self.settings.track)
+        self.task_class = given.task_class
+        selection.select(app, self.settings.track, self.task_class)
         self.pruner = Pruner(self.database, self.settings, given.on_outputs_removed)
         self.upkeep = Upkeep(
             self.database,
@@ -152,7 +156,7 @@ def select_tasks(app: Celery, given: Given) -> None:
     Wrong settings are an error at first use.
     """
     try:
-        selection.select(app, _read_settings(app, given).track)
+        selection.select(app, _read_settings(app, given).track, given.task_class)
     except SettingsError:
         logger.debug("the tasks to track are not known yet", exc_info=True)
 

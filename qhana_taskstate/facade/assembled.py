@@ -18,6 +18,7 @@ from ..errors import NotConfiguredError, SettingsError
 from ..settings.keywords import SettingKeywords
 from ..settings.values import PREFIX, Settings, setting_names
 from . import late
+from .plugin_task import StartablePluginTask
 from .watching import watch
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Assembled:
             engine=engine,
             environment=environment,
             on_outputs_removed=on_outputs_removed,
+            task_class=StartablePluginTask,
         )
         self._guard = threading.RLock()
         self._parts: Parts | None = None

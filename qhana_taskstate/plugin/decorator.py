@@ -1,28 +1,21 @@
-"""`plugin_task`: makes a function a tracked Celery task."""
+"""Makes a function a tracked Celery task, as `facade.plugin_task` says."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from celery import Celery, _state
 from celery.local import Proxy
 
 from .. import registry
 from .arguments import header_of, own_signature
-from .startable import StartableTask
 from .task_class import PluginTask, note_state, resent
 from .unit_of_work import with_bookkeeping
 
 logger = logging.getLogger(__name__)
-
-
-P = ParamSpec("P")
-
-
-R = TypeVar("R", covariant=True)
 
 
 def hear_states(task: Any) -> None:
@@ -39,57 +32,17 @@ def hear_states(task: Any) -> None:
     task.update_state = heard
 
 
-@overload
-def plugin_task(function: Callable[P, R], /) -> StartableTask[P, R]: ...
-
-
-@overload
-def plugin_task(
-    *,
-    bind: Literal[True],
-    name: str | None = None,
-    store_parameters: bool = False,
-    resend: bool = False,
-    restartable: bool = False,
-    **options: Any,
-) -> Callable[[Callable[Concatenate[Any, P], R]], StartableTask[P, R]]: ...
-
-
-@overload
-def plugin_task(
-    *,
-    bind: Literal[False] = False,
-    name: str | None = None,
-    store_parameters: bool = False,
-    resend: bool = False,
-    restartable: bool = False,
-    **options: Any,
-) -> Callable[[Callable[P, R]], StartableTask[P, R]]: ...
-
-
-def plugin_task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a Celery task whose executions are tracked. Used like `shared_task`, with or without brackets.
+def make_plugin_task(function: Callable[..., Any], options: Mapping[str, Any], task_class: type[PluginTask]) -> Any:
+    """Make a Celery task of a function, of the current app and of those that come later.
 
     Args:
-        function: The function, when used without brackets.
-        options: Celery's options for tasks (`name`, `bind`, `autoretry_for`, …) pass through. Ours:
-            `store_parameters=True` lets `start` copy the arguments, as JSON, into `ProcessingTask.parameters`.
-            `resend=True` keeps each message, with the arguments in it, until its execution has ended, and sends it
-            again if the broker loses it before a worker began it. The process that publishes has to know the task.
-            `restartable=True` keeps the first work of a task, with the arguments in it, in a table until the task is
-            pruned, so that `taskstate.restart` can start it again; of a canvas it is enough that one member says so.
+        function: As the plugin author wrote it.
+        options: Celery's and ours.
+        task_class: The class that it gets, mixed into that of the app.
 
     Returns:
-        The task of the current app, as `shared_task` does.
+        What stands for the task of the current app, as `shared_task` does.
     """
-    if function is not None:
-        if not callable(function):
-            raise TypeError(f"plugin_task was given {function!r}; pass a name as plugin_task(name={function!r})")
-        return _make(function, options)
-    return lambda function: _make(function, options)
-
-
-def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
     bind = bool(options.get("bind"))
     signature = own_signature(function, bind)
     name = options.get("name")
@@ -97,8 +50,8 @@ def _make(function: Callable[..., Any], options: dict[str, Any]) -> Any:
     def register(app: Celery) -> Any:
         body = with_bookkeeping(function)
         base = options.get("base") or app.Task
-        if not issubclass(base, PluginTask):
-            base = type("PluginTask", (PluginTask, base), {"abstract": True, "__module__": base.__module__})
+        if not issubclass(base, task_class):
+            base = type("PluginTask", (task_class, base), {"abstract": True, "__module__": base.__module__})
         task = app._task_from_fun(
             body,
             **{

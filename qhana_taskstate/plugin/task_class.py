@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from celery import Celery, Task
 
-from .. import registry
 from ..context.current import current_execution, current_publisher
 from ..context.execution import Publisher
 from ..database.sessions.current import current_sessions
@@ -51,33 +50,6 @@ class PluginTask(Task):  # type: ignore[type-arg]  # Celery's class takes type a
             TaskNotFoundError: If the row was deleted meanwhile.
         """
         return task_of_execution()
-
-    def start(self, *args: Any, **kwargs: Any) -> ProcessingTask:
-        """Start this task as a new job; takes the function's own arguments only, like `delay`.
-
-        Returns:
-            The committed and published `ProcessingTask`.
-
-        Raises:
-            ArgumentsError: If the arguments do not fit.
-            BrokerUnavailableError: If the message could not be sent; the task has then ended as ERROR.
-        """
-        task: ProcessingTask = registry.get().start(self.s(*args, **kwargs))
-        return task
-
-    def start_on_commit(self, *args: Any, **kwargs: Any) -> ProcessingTask | None:
-        """Start this task as a new job once the host's open transaction is committed; at once where there is none.
-
-        See `TaskState.start_on_commit`. Takes the function's own arguments only, like `delay`.
-
-        Returns:
-            The task if it was started at once.
-
-        Raises:
-            ArgumentsError: If the arguments do not fit.
-        """
-        task: ProcessingTask | None = registry.get().start_on_commit(self.s(*args, **kwargs))
-        return task
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """As Celery's; fills in the id of the task for a function that declares it.

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from .. import registry
 from ..context.current import current_execution
 from ..errors import DatabaseUnavailableError, SchemaError
+from ..plugin.task_class import PluginTask
 from ..recording.execution_recorder import ExecutionRecorder
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,10 @@ class Listener(Protocol):
     @property
     def recorder(self) -> ExecutionRecorder:
         """Where facts go."""
+
+    @property
+    def task_class(self) -> type[PluginTask]:
+        """The class of plugin tasks."""
 
 
 #: Returns the listener of an app, or of the process for None; None where there is none.

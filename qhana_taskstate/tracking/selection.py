@@ -52,24 +52,30 @@ def warn_of_unmatched(app: Celery, patterns: Sequence[str]) -> None:
             logger.warning("taskstate_track names %r, but no task of this worker is called so", pattern)
 
 
-def select(app: Celery, patterns: Sequence[str]) -> None:
-    """Make plugin tasks of all selected tasks of an app, and plain ones again of those that no longer are."""
+def select(app: Celery, patterns: Sequence[str], task_class: type[PluginTask]) -> None:
+    """Make plugin tasks of all selected tasks of an app, and plain ones again of those that no longer are.
+
+    Args:
+        app: The Celery app.
+        patterns: The setting `track`.
+        task_class: The class of plugin tasks.
+    """
     if not app.finalized:  # type: ignore[attr-defined]  # not in the stubs
         # Not by looking them up, which would finalise it.
         return
     for task in list(app.tasks.values()):
         if is_selected(task.name, patterns, takes_id=_takes_id(task)):
-            select_one(task, patterns)
+            select_one(task, patterns, task_class)
         else:
             _release(task)
 
 
-def select_one(task: Any, patterns: Sequence[str]) -> None:
-    """Make a plugin task of a task, if it is selected; for one that was registered late."""
+def select_one(task: Any, patterns: Sequence[str], task_class: type[PluginTask]) -> None:
+    """Make a plugin task of a task, if it is selected; for one that was registered late. Arguments as for `select`."""
     if not patterns or task is None or is_plugin_task(task):
         return
     if is_selected(task.name, patterns, takes_id=_takes_id(task)):
-        _make_plugin_task(task)
+        _make_plugin_task(task, task_class)
 
 
 def _takes_id(task: Any) -> bool:
@@ -86,7 +92,7 @@ def is_plain(task: object) -> bool:
     return "plain_class" in vars(type(task))
 
 
-def _make_plugin_task(task: Any) -> None:
+def _make_plugin_task(task: Any, task_class: type[PluginTask]) -> None:
     """Give a task the class that the decorator would have given it.
 
     The object stays the same, since modules, canvases and Celery's registry refer to it. A tracer, which refers to
@@ -113,7 +119,7 @@ def _make_plugin_task(task: Any) -> None:
         # What Celery calls has no `self` in front: it is bound already.
         "run": staticmethod(body),
     }
-    task.__class__ = type(plain.__name__, (PluginTask, plain), members)
+    task.__class__ = type(plain.__name__, (task_class, plain), members)
     if before is not None:
         setattr(task, attribute, body)
 

@@ -60,7 +60,7 @@ def test_engine_is_found_at_first_use_inside_a_context(host: Host, tmp_path: Pat
 
 def test_engine_of_the_only_app_is_found_outside_of_a_context_too(host: Host, tmp_path: Path) -> None:
     app = host.create_app(f"sqlite:///{tmp_path / 'app.db'}")
-    prepare_worker(host.state)
+    prepare_worker(host.state.parts)
     with app.app_context():
         assert host.state.database.engine is host.db.engine
 
@@ -98,7 +98,7 @@ def test_engine_of_the_host_keeps_its_connections_when_a_worker_starts(make_stat
         connection.execute(text("CREATE TABLE hosts (id INTEGER)"))
     state = make_state(engine=engine)
     state.upgrade()
-    prepare_worker(state)
+    prepare_worker(state.parts)
     state.recorder.catch_up()
 
     with engine.begin() as connection:

@@ -107,7 +107,7 @@ def _adopt_at_publish(
     listener = find(None)
     if listener is None:
         return
-    select_one(listener.app.tasks.get(name), listener.recorder.settings.track)
+    select_one(listener.app.tasks.get(name), listener.recorder.settings.track, listener.task_class)
     task = find_plugin_task(listener.app, name)
     if task is None:
         return

@@ -47,6 +47,8 @@ def on_task_prerun(
     if listener is None or task.name.startswith(OWN_TASK_PREFIX):
         return
     recorder = listener.recorder
+    if recorder.settings.track:
+        select_one(task, recorder.settings.track, listener.task_class)
     execution = execution_of(task.request) or _enter(recorder, task, args or (), kwargs or {})
     if execution is not None:
         _begin(recorder, execution)
@@ -61,8 +63,6 @@ def _enter(recorder: ExecutionRecorder, task: Any, args: Sequence[Any], kwargs: 
     if key is None:
         return None
     outer = _outer(recorder)
-    if recorder.settings.track:
-        select_one(task, recorder.settings.track)
     is_plugin = is_plugin_task(task)
     eager = bool(request.is_eager)
     around = _ref_around() if eager else None
