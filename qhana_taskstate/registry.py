@@ -1,4 +1,4 @@
-"""The `TaskState` of each app of this process, and its parts: found by all folders, of which it knows none."""
+"""The `TaskState` of each app of this process, with its parts, for all folders to find."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a published message is still somewhere: in a queue, unacknowledged, or with a worker."""
+"""Which published messages are lost: neither in a queue, nor unacknowledged, nor with a worker."""
 
 from __future__ import annotations
 

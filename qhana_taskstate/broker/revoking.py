@@ -1,4 +1,4 @@
-"""Asks the workers to drop messages."""
+"""Asks the workers to drop messages: of a cancelled task, and one that was given up."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What plugin code uses: the decorator, and what it reports while it runs."""
+"""What a plugin task is, and what its code reports while it runs."""

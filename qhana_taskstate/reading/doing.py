@@ -1,4 +1,4 @@
-"""What tasks are doing, read from the rows."""
+"""Reads what many tasks are doing: the open work of each, in the words of `rows.activity`."""
 
 from __future__ import annotations
 

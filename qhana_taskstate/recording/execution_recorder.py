@@ -1,4 +1,4 @@
-"""Tracks the executions of this process: their begin, their reports, their end."""
+"""Records the executions of this process: their begin, their reports, their end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The thread of a process: it renews leases and writes what was reported."""
+"""The thread of a process: renews leases, writes reports, wakes the deliveries, takes its part in the upkeep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Celery's configuration says of our settings."""
+"""Finds our settings in Celery's configuration, with and without a namespace."""
 
 from __future__ import annotations
 

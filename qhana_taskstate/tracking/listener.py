@@ -1,4 +1,4 @@
-"""What every handler of a signal shares: the parts it records with, and what happens when it fails."""
+"""What the handlers of signals share: the parts they record with, and what happens when one fails."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def done_twice(handler: Callable[..., None]) -> Callable[..., None]:
     """Run a handler again if something strikes inside it: a soft time limit, a cancellation, a fault of ours.
 
     What it did is safe to repeat. A limit strikes once, wherever the process is, and Celery drops what a handler
-    raises: without the second run an execution would begin or end without a word. What Celery lets pass goes on
-    afterwards.
+    raises: without the second run an execution would begin or end without a word. What is no `Exception` is raised
+    again afterwards, since Celery lets it pass.
     """
 
     @functools.wraps(handler)

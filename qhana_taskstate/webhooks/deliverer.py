@@ -151,7 +151,7 @@ class Deliverer:
             DatabaseUnavailableError: If the database cannot be reached.
             sqlalchemy.exc.DBAPIError: If it refuses the work.
         """
-        # Without a run's patience: the caller who commits waits for this.
+        # Tries for a shorter time than a run does, since whoever commits waits for it.
         announce = partial(wake_rows.announce_wake, lost_after_seconds=_WAKE_SECONDS)
         if self._writer(self._dated(announce)):
             self._send(0.0)

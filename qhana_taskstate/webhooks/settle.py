@@ -1,4 +1,4 @@
-"""Notes what calls led to."""
+"""Writes what the answer to a call means for its deliveries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the progress of executions, and decides what of it the row of the task shows."""
+"""Progress in the rows: writes that of executions, and what of it the row of the task shows."""
 
 from __future__ import annotations
 

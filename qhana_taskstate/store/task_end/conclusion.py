@@ -1,8 +1,8 @@
-"""The statements at the end of each script after which a task may have ended: decide that, show it, owe it, and look.
+"""The statements at the end of each script after which a task may have ended: decide, show, owe, and read the outcome.
 
 They need the lock of the job row, had in an earlier statement: so they see all that was committed before it was had.
 The row of the task is not waited for: what a plugin holds is shown later. What takes more than SQL to show is left to
-`showing.complete`, in the same transaction: how many members are done, and a log that was longer before.
+`task_row.complete`, in the same transaction: how many members are done, and a log that was longer before.
 """
 
 from __future__ import annotations

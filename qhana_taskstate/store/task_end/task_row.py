@@ -1,4 +1,4 @@
-"""Decides the end in the job row, and copies it to the `ProcessingTask` row where that is free."""
+"""Brings the `ProcessingTask` row up to date: an end, the log, the progress; later if somebody holds it."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def _make_current(execution: Execution) -> None:
     def leave() -> None:
         if leave_scope is not None:
             leave_scope()
-        # Last: until then what struck in here lets it be done again.
+        # Last: if something strikes before, the handler is run again, and finds the execution.
         leave_belonging()
 
     execution.leave = leave
@@ -147,7 +147,7 @@ def _begin(recorder: ExecutionRecorder, execution: Execution) -> None:
         # Another task's token: what runs here must not reach that task.
         execution.leave()
     elif execution.elsewhere:
-        # What ends here is not the execution.
+        # The same execution runs in another process: what ends here is not its end.
         execution.known = False
     elif not execution.closed:
         recorder.watch(execution)

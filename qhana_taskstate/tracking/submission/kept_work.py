@@ -1,4 +1,4 @@
-"""Restarts the first work of a task: a canvas as text, and back."""
+"""The work that is kept for a restart: a canvas or a received message as text, and back."""
 
 from __future__ import annotations
 
