@@ -24,8 +24,16 @@ MODULE_LINES, MEDIAN_LINES, FUNCTION_LINES, FOLDER_MODULES = 300, 150, 50, 9
 _MIGRATIONS: Final = "database/migrations/"
 
 #: The only folders that build INSERT, UPDATE and DELETE; the two modules of `database` are the tool for one kind of
-#: INSERT, which each kind of database writes in its own way.
-_WRITERS: Final = ("store/", "webhooks/", "upkeep/", _MIGRATIONS, "database/inserts.py", "database/dialects.py")
+#: INSERT, which each kind of database writes in its own way. What makes databases for tests empties them too.
+_WRITERS: Final = (
+    "store/",
+    "webhooks/",
+    "upkeep/",
+    _MIGRATIONS,
+    "database/inserts.py",
+    "database/dialects.py",
+    "testing/fixtures/templates.py",
+)
 
 #: What SQLAlchemy and `database.inserts` offer to build a statement that writes.
 _BUILDERS: Final = frozenset({"insert", "update", "delete", "absent", "insert_absent"})
