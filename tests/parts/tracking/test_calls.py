@@ -97,7 +97,7 @@ def test_an_execution_that_does_nothing_makes_few_calls_and_none_of_them_goes_up
     counter = Counter()
     threading.setprofile(counter)
     try:
-        with start_worker(state.app, pool="solo", perform_ping_check=False, shutdown_timeout=20):
+        with start_worker(state.app, pool="solo", loglevel="WARNING", perform_ping_check=False, shutdown_timeout=20):
             for _ in range(3):
                 before = len(counter.executions)
                 nothing.start()

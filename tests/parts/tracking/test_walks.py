@@ -110,7 +110,10 @@ def state(migrated_database_url: str) -> Iterator[TaskState]:
 @pytest.mark.databases("sqlite")
 def test_no_walk_goes_back_up(state: TaskState) -> None:
     ups = Ups()
-    with noted(ups), start_worker(state.app, pool="solo", perform_ping_check=False, shutdown_timeout=20):
+    with (
+        noted(ups),
+        start_worker(state.app, pool="solo", loglevel="WARNING", perform_ping_check=False, shutdown_timeout=20),
+    ):
         tasks = [
             report.start(),
             state.start(
