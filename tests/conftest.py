@@ -13,7 +13,7 @@ from hypothesis import settings
 from qhana_taskstate.testing.fixtures.missing_servers import serve
 from qhana_taskstate.testing.postgres_server import PostgresServer
 from qhana_taskstate.testing.process import starting
-from tests import warm
+from tests import sharing, warm
 from tests.pgbouncer import PgBouncer
 
 pytest_plugins = ("pytester", "qhana_taskstate.testing.plugin")
@@ -38,6 +38,7 @@ settings.register_profile("taskstate", deadline=None, print_blob=True)
 settings.load_profile("taskstate")
 
 starting.popen, starting.run = warm.popen, warm.run
+sharing.install()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -92,6 +93,22 @@ def _needs_servers(item: pytest.Item) -> bool:
         or parameters.get("database_kind", "sqlite") != "sqlite"
         or not _FOLDERS.isdisjoint(item.path.parts)
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let the apps of a test have the tasks that it knows."""
+    with sharing.sharing(item.path.parent):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+    """Let the apps that several tests share have all tasks."""
+    if fixturedef.scope == "function":
+        return (yield)
+    with sharing.sharing(None):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
