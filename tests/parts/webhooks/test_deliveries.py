@@ -709,7 +709,9 @@ def test_answers_of_a_run_that_the_database_fails_are_noted(
     claim, failed = webhooks_claim.claim, threading.Event()
 
     def fail_at_the_second(*arguments: Any, **options: Any) -> Any:
-        if receiver.calls:
+        if claimed:
+            # Before more of them are under way than a host gets at once, since nothing is claimed then.
+            wait_until("the first call has arrived", lambda: receiver.calls)
             failed.set()
             raise OperationalError("SELECT 1", {}, Exception("no more of it"))
         call = claim(*arguments, **options)
