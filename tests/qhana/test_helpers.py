@@ -169,11 +169,11 @@ def test_task_that_is_used_before_its_app_is_final_has_our_body() -> None:
     app: Any = Celery("host", set_as_current=False)
     declare: Callable[..., Callable[[Any], Any]] = app.task
 
-    @declare(name="qhana-plugin-runner.add-step", bind=True)
+    @declare(name="qhana-plugin-runner.add-step", bind=True, shared=False)
     def made(self: Any) -> None:
         """The host's own."""
 
-    @declare(name="qhana-plugin-runner.save-error", bind=True)
+    @declare(name="qhana-plugin-runner.save-error", bind=True, shared=False)
     def declared(self: Any) -> None:
         """The host's own."""
 
@@ -181,11 +181,11 @@ def test_task_that_is_used_before_its_app_is_final_has_our_body() -> None:
     replacing.replace_tasks(app)
     replacing.replace_tasks(app)
 
-    @declare(name="qhana-plugin-runner.save-result", bind=True)
+    @declare(name="qhana-plugin-runner.save-result", bind=True, shared=False)
     def late(self: Any) -> None:
         """The host's own."""
 
-    @declare(name="host.call_webhook", bind=True, autoretry_for=(ConnectionError,))
+    @declare(name="host.call_webhook", bind=True, shared=False, autoretry_for=(ConnectionError,))
     def caller(self: Any, webhook_url: str, task_url: str, event_type: str) -> None:
         """The host's own."""
 
