@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -142,6 +142,21 @@ class Progress:
         unit = clean(self.unit)[:_UNIT_LENGTH]
         values = {"value": self.value, "start": self.start, "target": self.target, "unit": unit}
         return {prefix + name: value for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What an execution reported and is not written yet.
+
+    Attributes:
+        lines: Log entries.
+        progress: The newest progress.
+        publications: Messages that it published.
+    """
+
+    lines: Sequence[str] = ()
+    progress: Progress | None = None
+    publications: Sequence[Publication] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..facts import ExecutionKey, Progress, Publication, TaskRef
+from ..facts import ExecutionKey, Progress, Publication, Reports, TaskRef
 from ..store.executions.celery_ids import is_chosen
 from .loops import NOTHING, Loop, Values, progress_of
 
@@ -157,6 +157,14 @@ class Execution(Publisher):
         if progress is not None:
             self.taken = progress
         return progress
+
+    def take(self) -> Reports:
+        """Remove and return all that waits to be written."""
+        return Reports(
+            self.take_lines() if self.lines else (),
+            self.take_progress(),
+            self.take_sent() if self.publications else (),
+        )
 
     def give_back_progress(self) -> None:
         """Let the progress wait to be written, though it was taken."""

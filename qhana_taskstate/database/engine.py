@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, make_url
@@ -17,7 +18,7 @@ from ..fork import call_in_child
 from .connections import make_engine, prepare
 from .dialects import LOCK_SECONDS, kind_of
 from .scripts.pipeline import can_pipeline, pipelined
-from .scripts.statement import ANNOUNCED, Sent, Statement, send
+from .scripts.statement import ANNOUNCED, Sent, Statement
 from .sqlite import IMMEDIATE, SQLITE_BUSY_SECONDS, is_in_memory, shared_memory
 
 T = TypeVar("T")
@@ -66,8 +67,7 @@ class Database:
             self._url = engine.url
         #: SQLAlchemy's name of the kind of database: sqlite, postgresql, mysql or mariadb.
         self.dialect: str = self._url.get_backend_name()
-        #: Whether the driver takes several statements in one message; None before the first use.
-        self._pipelines: bool | None = None
+        self._limits_waits = kind_of(self.dialect).session_lock_timeout
 
     def __repr__(self) -> str:
         return f"<Database {self.name}>"
@@ -157,7 +157,7 @@ class Database:
             # The mark lies with the pooled connection, and a transaction that failed leaves it there.
             connection.info.pop(ANNOUNCED, None)
             with connection.begin():
-                if kind_of(self.dialect).session_lock_timeout:
+                if self._limits_waits:
                     connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}")
                     try:
                         yield connection
@@ -172,29 +172,25 @@ class Database:
         if announced:
             self.announce()
 
+    @cached_property
+    def pipelines(self) -> bool:
+        """Whether the driver takes several statements in one message, so that `sending` works."""
+        return can_pipeline(self.engine)
+
     @contextmanager
-    def sending(
-        self, statements: Sequence[Statement], *, at_once: bool = False, patience: float | None = None
-    ) -> Iterator[Sent]:
-        """Send statements in a short transaction of their own, in as few round trips as the driver allows.
+    def sending(self, statements: Sequence[Statement], *, at_once: bool = False) -> Iterator[Sent]:
+        """Send statements in one message, in a short transaction of their own; where the database `pipelines`.
 
         It commits at the end, and rolls back on an exception.
 
         Args:
             statements: What to write.
             at_once: Whether they may be committed as they are sent.
-            patience: As for `transaction`.
 
         Raises:
             DatabaseUnavailableError: If the database cannot be reached.
             sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
         """
-        if self._pipelines is None:
-            self._pipelines = can_pipeline(self.engine)
-        if not self._pipelines:
-            with self.transaction(patience=patience) as connection:
-                yield Sent(send(connection, statements), lambda: connection)
-            return
         with self._connected() as connection:
             connection.info.pop(ANNOUNCED, None)
             with pipelined(connection, statements, at_once=at_once) as sent:
@@ -254,18 +250,11 @@ class Database:
         with self.reading() as connection:
             return work(connection)
 
-    @contextmanager
-    def _connected(self, **options: Any) -> Iterator[Connection]:
+    def _connected(self, **options: Any) -> AbstractContextManager[Connection]:
         lent: Connection | None = getattr(self._lent, "connection", None)
         if lent is None or lent.closed or lent.invalidated or lent.in_transaction():
-            with self._connect().execution_options(**options) as connection:
-                yield connection
-            return
-        try:
-            yield lent
-        finally:
-            # What the pool does when a connection is given back.
-            lent.rollback()
+            return self._connect().execution_options(**options)
+        return _borrowed(lent)
 
     def _connect(self) -> Connection:
         try:
@@ -278,3 +267,13 @@ class Database:
         return DatabaseUnavailableError(
             f"the database {self.name} cannot be reached: {told}; check taskstate_database_url"
         )
+
+
+@contextmanager
+def _borrowed(connection: Connection) -> Iterator[Connection]:
+    """Use a connection that is given back open."""
+    try:
+        yield connection
+    finally:
+        # What the pool does when a connection is given back.
+        connection.rollback()

@@ -17,7 +17,7 @@ from ..database.engine import IMPATIENT_SECONDS, Database
 from ..database.faults import REFUSALS, passes
 from ..database.sessions.scopes import Sessions
 from ..errors import DatabaseUnavailableError
-from ..facts import ExecutionKey, Failure, Publication, TaskRef
+from ..facts import ExecutionKey, Failure, Publication, Reports, TaskRef
 from ..liveness.process import this_host
 from ..settings.values import Settings
 from ..states import ExecutionState
@@ -31,7 +31,7 @@ from .backlog import Fact
 from .executions.beginnings import RunningHere, fact_of_begin
 from .executions.closings import closing_of, fact_of_close, fact_of_close_elsewhere
 from .executions.followers import followers
-from .executions.plainer import Reports, plainer_reports
+from .executions.plainer import plainer_reports
 from .exits.decision import Exit, decide_unseen
 from .recorder import Recorder
 from .this_process import own_key
@@ -220,7 +220,7 @@ class ExecutionRecorder(Recorder):
         with execution.writing:
             if not execution.dirty or not execution.known:
                 return
-            reports = Reports(execution.take_lines(), execution.take_progress(), execution.take_sent())
+            reports = execution.take()
             if not (reports.lines or reports.progress or reports.publications):
                 return
             written = False

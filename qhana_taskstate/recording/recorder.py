@@ -103,8 +103,8 @@ class Recorder(ABC):
         deadline = time.monotonic() + patience
         for pause in (*_PAUSES, None):
             try:
-                if isinstance(work, Script):
-                    result: T = work.run(self.database, patience=patience)
+                if isinstance(work, Script) and self.database.pipelines:
+                    result: T = work.run(self.database)
                     return result
                 with self.database.transaction(patience=patience) as connection:
                     return work(connection)

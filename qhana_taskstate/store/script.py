@@ -40,17 +40,16 @@ class Script(Generic[T]):
         found = self.conclude(answers)
         return self.rest(connection, answers) if found is None else found
 
-    def run(self, database: Database, *, patience: float | None = None) -> T:
-        """Send them in a short transaction of their own, in as few round trips as the driver allows.
+    def run(self, database: Database) -> T:
+        """Send them in one message, in a short transaction of their own.
 
         Args:
-            database: Where to write.
-            patience: As for `Database.transaction`.
+            database: One that `pipelines`.
 
         Raises:
             DatabaseUnavailableError: If the database cannot be reached.
             sqlalchemy.exc.DBAPIError: Whatever else the database refuses.
         """
-        with database.sending(self.statements, at_once=self.at_once, patience=patience) as sent:
+        with database.sending(self.statements, at_once=self.at_once) as sent:
             found = self.conclude(sent.answers)
             return self.rest(sent.go_on(), sent.answers) if found is None else found

@@ -60,7 +60,15 @@ def send(connection: Connection, statements: Sequence[Statement]) -> Answers:
     """Send one statement after the other in the transaction of a connection."""
     answers = {}
     for statement in statements:
-        answer = _send_one(connection, statement)
+        prepared = prepare(statement.sql, connection.dialect)
+        values = statement.values
+        given: Any = (
+            prepared.parameters(values)
+            if isinstance(values, Mapping)
+            else [prepared.parameters(each) for each in values]
+        )
+        result = connection.exec_driver_sql(prepared.text, given)
+        answer = Answer(result.fetchall() if result.returns_rows else (), result.rowcount)
         answers[statement.name] = answer
         if statement.announces and answer.count > 0:
             announce_after_commit(connection)
@@ -78,13 +86,3 @@ class Sent:
 
     answers: Answers
     go_on: Callable[[], Connection]
-
-
-def _send_one(connection: Connection, statement: Statement) -> Answer:
-    prepared = prepare(statement.sql, connection.dialect)
-    values = statement.values
-    given: Any = (
-        prepared.parameters(values) if isinstance(values, Mapping) else [prepared.parameters(each) for each in values]
-    )
-    result = connection.exec_driver_sql(prepared.text, given)
-    return Answer(result.fetchall() if result.returns_rows else (), result.rowcount)

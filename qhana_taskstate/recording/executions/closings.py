@@ -25,14 +25,15 @@ _UNKNOWN_TASK: Final = -1
 
 def closing_of(execution: Execution, state: ExecutionState, failure: Failure | None, settings: Settings) -> Closing:
     """Take from an execution all that is to be written of its end."""
+    reports = execution.take()
     return Closing(
         key=execution.key,
         name=execution.name,
         state=state,
         failure=failure,
-        publications=execution.take_sent(),
-        lines=execution.take_lines(),
-        progress=execution.take_progress(),
+        publications=reports.publications,
+        lines=reports.lines,
+        progress=reports.progress,
         counts_members=settings.canvas_progress,
         to_come=followers(execution.request),
         kept=bool(getattr(execution.task, "resend", False)),
@@ -49,9 +50,15 @@ def fact_of_close(execution: Execution, closing: Closing, written: Callable[[Out
     """
     task_id = execution.ref.task_id
     bare = Fact(task_id, f"{execution.name} ended: {execution.key}", partial(_close_bare, execution), written)
-    plainer = partial(_plainer_close, execution, plainer_closings(closing), bare)
     write = partial(_close_all, execution, closing) if execution.inner else close_script(execution.ref, closing)
-    return Fact(task_id, closing, write, written, instead=bare, plainer=plainer)
+    return Fact(
+        task_id,
+        closing,
+        write,
+        written,
+        instead=bare,
+        plainer=lambda: _plainer_close(execution, plainer_closings(closing), bare),
+    )
 
 
 def _plainer_close(execution: Execution, closings: Iterator[Closing], bare: Fact) -> Fact | None:

@@ -6,29 +6,14 @@ value and never the fact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
-from ...facts import Failure, Progress, Publication
+from ...facts import Failure, Publication, Reports
 from ...store.closing.close import Closing
 from ...texts import in_ascii
 
 _REFUSED = "what was reported here could not be stored; see the worker's log"
-
-
-@dataclass(frozen=True, slots=True)
-class Reports:
-    """What an execution reported and is not written yet.
-
-    Attributes:
-        lines: Log entries.
-        progress: The newest progress.
-        publications: Messages that it published.
-    """
-
-    lines: Sequence[str] = ()
-    progress: Progress | None = None
-    publications: Sequence[Publication] = ()
 
 
 def plainer_reports(reports: Reports) -> Iterator[Reports]:

@@ -21,7 +21,7 @@ from ...database.tables.types import bare_type
 from ...facts import ExecutionKey, Failure, Progress, Publication, TaskRef
 from ...states import CHORD_UNLOCK, FAILED_STATES, ExecutionState, TaskStatus
 from ...texts import LONGEST_TEXT, clean, cut
-from ..executions.conditions import IS_JOB, IS_OURS, THIS, token_of
+from ..executions.conditions import IS_JOB, IS_OURS, THIS
 from ..executions.keys import IS_NAMED, is_named_in, named
 from ..executions.registration import registration
 from ..log import statements as log_statements
@@ -146,7 +146,7 @@ def close_script(ref: TaskRef, closing: Closing) -> Script[Outcome]:
     if closing.publications:
         assert closing.deadline_seconds is not None  # noqa: S101  (both or neither; tells the type checker)
         statements += registration(ref, closing.publications, deadline_seconds=closing.deadline_seconds)
-    lines = [clean_entry(line) for line in closing.lines]
+    lines = list(map(clean_entry, closing.lines))
     if lines:
         statements += log_statements.appending(values, lines)
     if fails:
@@ -177,7 +177,8 @@ def _closing_statements(closing: Closing, values: dict[str, Any]) -> list[Statem
     else:
         statements += [Statement(_CLOSE_WITH_PROGRESS, values, name="close"), Statement(_LATE_PROGRESS, values)]
     if not closing.begun:
-        statements.append(Statement(_INSERT_CLOSED, values, name="insert"))
+        row = values | {"of_name": clean(closing.name)[:NAME_LENGTH], "none": 0}
+        statements.append(Statement(_INSERT_CLOSED, row, name="insert"))
     if closing.name == CHORD_UNLOCK and closing.state == ExecutionState.RETRY:
         statements.append(Statement(_FORGET_EARLIER_ATTEMPTS, values))
     return statements
@@ -186,10 +187,7 @@ def _closing_statements(closing: Closing, values: dict[str, Any]) -> list[Statem
 def _values(ref: TaskRef, closing: Closing) -> dict[str, Any]:
     failure = closing.failure
     values = {
-        **token_of(ref),
-        **named(ref.task_id, closing.key),
-        "of_name": clean(closing.name)[:NAME_LENGTH],
-        "none": 0,
+        **named(ref, closing.key),
         "moment": now(),
         "state": closing.state.value,
         "error_type": failure and clean(failure.type)[:NAME_LENGTH],
@@ -210,24 +208,16 @@ def _conclude(closing: Closing, shown: Shown, answers: Answers) -> Outcome | Non
         return Outcome()
     look = Look.of(answers["look"].rows[0])
     ended = TaskStatus(look.end_status) if locked[0][0] is None and look.end_status is not None else None
-    if _needs_more(closing, shown, look, ended):
+    # What a plugin holds is shown later, all of it; while the task goes on the next flush of this process shows it.
+    is_shown_now = (look.copied if ended else look.free) and not (look.open and look.end_status is None)
+    if is_shown_now and (not look.complete or (look.several and _counts(closing, shown, look, ended))):
         return None
     return _outcome(answers, look, ended)
 
 
-def _needs_more(closing: Closing, shown: Shown, look: Look, ended: TaskStatus | None) -> bool:
-    if not (look.copied if ended else look.free):
-        # It is shown later, all of it.
-        return False
-    if look.open and look.end_status is None:
-        # The task goes on: the next flush of this process shows it.
-        return False
-    return not look.complete or _counts(closing, shown, look, ended)
-
-
 def _counts(closing: Closing, shown: Shown, look: Look, ended: TaskStatus | None) -> bool:
-    """Tell whether the row is to show how many members are done."""
-    if not (closing.counts_members and look.several):
+    """Tell whether the row of a task of several members is to show how many of them are done."""
+    if not closing.counts_members:
         return False
     has_ended_before = look.end_status is not None and ended is None
     return ended == TaskStatus.SUCCESS or (shown.progress and not has_ended_before)
@@ -251,7 +241,7 @@ def _complete(ref: TaskRef, closing: Closing, shown: Shown, connection: Connecti
         ref.task_id,
         ended,
         log=not look.complete,
-        counts=_counts(closing, shown, look, ended),
+        counts=look.several and _counts(closing, shown, look, ended),
         own=closing.progress,
         to_come=closing.to_come,
         told=shown.lines or ended is not None,

@@ -25,7 +25,7 @@ from ...states import ExecutionState
 from ...texts import clean
 from ..script import Script
 from .celery_ids import column_id
-from .conditions import IS_JOB, IS_OURS, THIS, token_of
+from .conditions import IS_JOB, IS_OURS, THIS
 from .heartbeats import Lease, running
 from .keys import is_of_key, key_columns, named
 from .registration import limit
@@ -154,26 +154,25 @@ def begin_script(
             there and does, or in another process that lives, stays with that one. None lets it be taken over.
     """
     moment = moment or now()
-    facts = _values_of_begin(runner, acks_late, max_retries, moment)
-    of_job = token_of(ref)
-    values = {**named(ref.task_id, key), **facts, "moment": moment}
-    traced = [Statement(_NOTE_TRACE, values | of_job | {"trace": trace_id})] if trace_id else []
-    row = {
-        **key_columns(ref.task_id, key),
-        "name": name[:NAME_LENGTH],
-        "parent_id": parent_id and column_id(parent_id),
-        "started_at": moment,
-        "deliveries": 1,
-        "losses": 0,
-        **facts,
-        **({"trace_id": trace_id} if trace_id else {}),
+    facts = {
+        "state": ExecutionState.RUNNING.value,
+        "heartbeat_at": moment,
+        "worker": runner.worker,
+        "host": runner.host,
+        "pid": runner.pid,
+        "pid_started": runner.pid_started,
+        "acks_late": acks_late,
+        # Beyond what a column holds (`sys.maxsize`, infinity) it says "for ever", as None does.
+        "max_retries": None if max_retries is None else limit(max_retries),
     }
+    values = {**named(ref, key), **facts, "moment": moment}
+    row = {"name": name[:NAME_LENGTH], "parent_id": parent_id, "started_at": moment, **facts}
+    statements = [Statement(_BEGIN_OF_TOKEN, values, name="begin"), Statement(_ASK_FOR_END, values, name="job")]
+    if trace_id:
+        statements.append(Statement(_NOTE_TRACE, values | {"trace": trace_id}))
+        row["trace_id"] = trace_id
     return Script(
-        statements=[
-            Statement(_BEGIN_OF_TOKEN, values | of_job, name="begin"),
-            Statement(_ASK_FOR_END, of_job, name="job"),
-            *traced,
-        ],
+        statements=statements,
         conclude=_begun,
         rest=partial(_begin_otherwise, ref, key, values, row, runner, running_here),
         at_once=True,
@@ -187,13 +186,10 @@ def begin(connection: Connection, ref: TaskRef, key: ExecutionKey, **known: Any)
 
 def _begun(answers: Answers) -> Begun | None:
     """Read the answers; None if it does not simply wait to begin."""
-    if not answers["job"].rows:
+    jobs = answers["job"].rows
+    if not jobs:
         return Begun(known=False)
-    return Begun(known=True, task_ended=_has_ended(answers)) if answers["begin"].count else None
-
-
-def _has_ended(answers: Answers) -> bool:
-    return answers["job"].rows[0][0] is not None
+    return Begun(known=True, task_ended=jobs[0][0] is not None) if answers["begin"].count else None
 
 
 def _begin_otherwise(
@@ -207,14 +203,21 @@ def _begin_otherwise(
     answers: Answers,
 ) -> Begun:
     """Begin an execution that nobody has recorded yet, or that runs already, or has ended."""
-    ended = _has_ended(answers)
+    ended = answers["job"].rows[0][0] is not None
     if running_here is not None and any(
         _runs_still(connection, lease, runner, running_here)
         for lease in running(connection, is_of_key(execution_table, ref.task_id, key))
     ):
         return Begun(known=True, task_ended=ended, running=True)
-    inserted = insert_absent(connection, execution_table, [row])
-    if inserted or connection.execute(_BEGIN, values).rowcount:
+    parent_id: str | None = row["parent_id"]
+    row = {
+        **key_columns(ref.task_id, key),
+        **row,
+        "parent_id": parent_id and column_id(parent_id),
+        "deliveries": 1,
+        "losses": 0,
+    }
+    if insert_absent(connection, execution_table, [row]) or connection.execute(_BEGIN, values).rowcount:
         # Where the insert found the row, its registration was committed a moment ago, after the first statement.
         return Begun(known=True, task_ended=ended)
     connection.execute(
@@ -232,17 +235,3 @@ def _runs_still(
     if (lease.host, lease.pid) == (runner.host, runner.pid):
         return (lease.ref, lease.key) in running_here
     return advisory_lock.lives(connection, lease.host, lease.pid, lease.pid_started)
-
-
-def _values_of_begin(runner: Runner, acks_late: bool, max_retries: int | None, moment: datetime) -> dict[str, Any]:
-    return {
-        "state": ExecutionState.RUNNING.value,
-        "heartbeat_at": moment,
-        "worker": runner.worker,
-        "host": runner.host,
-        "pid": runner.pid,
-        "pid_started": runner.pid_started,
-        "acks_late": acks_late,
-        # Beyond what a column holds (`sys.maxsize`, infinity) it says "for ever", as None does.
-        "max_retries": None if max_retries is None else limit(max_retries),
-    }

@@ -40,11 +40,12 @@ def is_named_in(table: Table) -> ColumnElement[bool]:
 IS_NAMED = is_named_in(execution_table)
 
 
-def named(task_id: int, key: ExecutionKey) -> dict[str, Any]:
-    """Return the values of `IS_NAMED`, as the columns hold them."""
+def named(ref: TaskRef, key: ExecutionKey) -> dict[str, Any]:
+    """Return the values of `IS_NAMED`, as the columns hold them, and of `conditions.IS_JOB`."""
     retries, nesting = key.retries, key.nesting
     return {
-        "of_task": task_id,
+        "of_task": ref.task_id,
+        "of_token": ref.token,
         "of_celery_id": column_id(key.celery_id),
         "of_retries": retries if -LARGEST_INTEGER <= retries <= LARGEST_INTEGER else nearest_count(retries),
         "of_nesting": nesting if -LARGEST_INTEGER <= nesting <= LARGEST_INTEGER else nearest_count(nesting),

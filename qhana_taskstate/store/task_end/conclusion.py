@@ -235,8 +235,10 @@ def conclude(shown: Shown, values: dict[str, Any], *, webhooks: bool) -> list[St
     """
     word = (TaskStatus.ERROR if shown.fails else TaskStatus.SUCCESS).value
     values = {**values, "end_status": word, "task_status": word}
-    decide = (_FAIL,) if shown.fails else (_PARK, _END_IF_AT_REST)
-    found = [Statement(sql, values) for sql in decide]
+    if shown.fails:
+        found = [Statement(_FAIL, values)]
+    else:
+        found = [Statement(_PARK, values), Statement(_END_IF_AT_REST, values)]
     if webhooks:
         found.append(Statement(_owe(shown), values, announces=True))
     if shown.fails:

@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 
 #: Calls of our own functions from `task_prerun` to `task_postrun`, on SQLite, for a task that does nothing. Two of them
 #: are for each of its statements.
-MOST_CALLS: Final = 145
+MOST_CALLS: Final = 110
 
 _FOLDER: Final = f"{Path(qhana_taskstate.__file__).parent}/"
 
