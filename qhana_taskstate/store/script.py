@@ -26,7 +26,7 @@ class Script(Generic[T]):
         statements: In the order in which they are sent.
         conclude: Tells what they led to; None if there is more to do.
         rest: Does that, in the same transaction.
-        at_once: They are committed as they are sent, in one round trip; `rest` then has a transaction of its own.
+        at_once: They are committed by the message that sends them; `rest` then has a transaction of its own.
     """
 
     statements: Sequence[Statement]

@@ -89,8 +89,8 @@ def _answers(connection: Connection, wire: _Wire, statements: Sequence[Statement
         for prepared in (prepare(statement.sql, connection.dialect),)
         for values in ((statement.values,) if isinstance(statement.values, Mapping) else statement.values)
     ]
-    found = wire.send(messages if at_once else [(_BEGIN, ()), *messages])
-    taken = iter(found if at_once else found[1:])
+    # If one is refused, the server does none of those after it, the COMMIT among them.
+    taken = iter(wire.send([(_BEGIN, ()), *messages, *([(_COMMIT, ())] if at_once else ())])[1:])
     answers: dict[str, Answer] = {}
     for statement in statements:
         for _ in range(1 if isinstance(statement.values, Mapping) else len(statement.values)):

@@ -17,7 +17,7 @@ from ...states import TaskStatus
 from ..executions.registration import registration
 from ..script import Script
 from ..task.jobs import lock_job, new_token
-from ..task_end.conclusion import evaluation
+from ..task_end.evaluation import evaluation
 from ..task_end.from_outside import end
 from ..task_end.outcome import Outcome
 

@@ -27,26 +27,20 @@ from sqlalchemy import (
     update,
 )
 
-from ...clock import now
 from ...database.dialects import KINDS
 from ...database.scripts.prepared import PerDatabase
-from ...database.scripts.statement import Answers, Statement
-from ...database.sessions.current import current_settings
+from ...database.scripts.statement import Statement
 from ...database.tables.executions import execution_table
 from ...database.tables.jobs import hold_table, job_table
 from ...database.tables.log import log_table
 from ...database.tables.runner import DEFAULT_TARGET, step_table, task_table
 from ...database.tables.types import bare_type
 from ...events import TaskEvent
-from ...facts import TaskRef
 from ...states import TaskStatus
-from ..executions.conditions import IS_JOB, IS_OURS, token_of
+from ..executions.conditions import IS_JOB, IS_OURS
 from ..executions.keys import IS_NAMED
-from ..script import Script
 from ..task import outbox
-from ..task.jobs import locking
 from ..task.steps import is_open_step
-from .outcome import Outcome
 
 _of_task: Any = bindparam("of_task")
 
@@ -270,27 +264,3 @@ class Look:
     def of(cls, row: Any) -> Look:
         """Read the answer to the last statement."""
         return cls(row[0], *map(bool, row[1:]))
-
-
-def evaluation(ref: TaskRef, *before: Statement) -> Script[Outcome]:
-    """Return what looks whether a task has ended, under the lock of its job row.
-
-    Args:
-        ref: The task. Nothing of it ends if the token belongs to no task.
-        before: What may let it end.
-    """
-    of_job = token_of(ref)
-    # No execution brings it: none has to be told from the others.
-    values = {**of_job, "of_celery_id": "", "moment": now(), "state": "", "counts_members": 0, "to_come": 0}
-    statements = [locking(of_job), *before, *conclude(Shown(), values, webhooks=current_settings().webhooks)]
-    return Script(statements=statements, conclude=_evaluated)
-
-
-def _evaluated(answers: Answers) -> Outcome:
-    locked = answers["job"].rows
-    if not locked or locked[0][0] is not None:
-        return Outcome()
-    look = Look.of(answers["look"].rows[0])
-    if look.end_status is None:
-        return Outcome()
-    return Outcome(changed=True, ended=TaskStatus(look.end_status), shown=look.copied)

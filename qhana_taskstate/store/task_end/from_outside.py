@@ -11,7 +11,7 @@ from ...states import TaskStatus
 from ..executions.registration import is_registered
 from ..log import entries
 from ..task.jobs import find_job, lock_job, take_up
-from .conclusion import evaluation
+from .evaluation import evaluation
 from .outcome import Outcome
 from .task_row import finish
 

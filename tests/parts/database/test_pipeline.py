@@ -70,7 +70,11 @@ def script(
 
 
 def run(database: Database, *statements: Statement, **more: Any) -> Told:
-    return script(*statements, **more).run(database)
+    work = script(*statements, **more)
+    if database.pipelines:
+        return work.run(database)
+    with database.transaction() as connection:
+        return work(connection)
 
 
 @pytest.mark.databases("sqlite", "postgresql")
@@ -113,7 +117,8 @@ def test_nothing_is_left_if_the_rest_fails(numbers: Database) -> None:
     assert count(numbers) == 0
 
 
-def test_snapshots_are_those_of_read_committed_whatever_the_database_prefers(numbers: Database) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_snapshots_are_those_of_read_committed_whatever_the_database_prefers(numbers: Database, at_once: bool) -> None:
     with numbers.engine.connect() as connection:
         name = connection.exec_driver_sql("SELECT current_database()").scalar_one()
     with numbers.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -122,7 +127,7 @@ def test_snapshots_are_those_of_read_committed_whatever_the_database_prefers(num
 
     level = Statement(text("SHOW transaction_isolation"), {}, name="level")
 
-    assert run(numbers, level)["level"] == [["read committed"]]
+    assert run(numbers, level, at_once=at_once)["level"] == [["read committed"]]
 
 
 def test_connection_serves_the_pool_as_before(numbers: Database) -> None:
@@ -135,9 +140,10 @@ def test_connection_serves_the_pool_as_before(numbers: Database) -> None:
     assert count(numbers) == 1
 
 
-def test_refusal_is_told_as_by_sqlalchemy_and_leaves_nothing(numbers: Database) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_refusal_is_told_as_by_sqlalchemy_and_leaves_nothing(numbers: Database, at_once: bool) -> None:
     with pytest.raises(IntegrityError, match="duplicate key") as told:
-        run(numbers, add(1), add(1))
+        run(numbers, add(1), add(1), add(2), at_once=at_once)
 
     assert not told.value.connection_invalidated
     assert count(numbers) == 0
@@ -145,25 +151,30 @@ def test_refusal_is_told_as_by_sqlalchemy_and_leaves_nothing(numbers: Database) 
     assert run(numbers, add(1, "one")) == {"one": [[1]]}
 
 
-def test_connection_that_broke_is_told_and_not_used_again(numbers: Database) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_connection_that_broke_is_told_and_not_used_again(numbers: Database, at_once: bool) -> None:
     process = process_of_pool(numbers)
     ending = text("SELECT pg_terminate_backend(pg_backend_pid())")
 
     with pytest.raises(DBAPIError) as told:
-        run(numbers, add(1), Statement(ending, {}), add(2))
+        run(numbers, add(1), Statement(ending, {}), add(2), at_once=at_once)
 
     assert told.value.connection_invalidated
     assert count(numbers) == 0
     assert process_of_pool(numbers) != process
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("dispose", ["DEALLOCATE ALL", "DISCARD ALL"])
-def test_statements_that_something_else_disposed_of_are_sent_anew(numbers: Database, dispose: str) -> None:
+def test_statements_that_something_else_disposed_of_are_sent_anew(
+    numbers: Database, dispose: str, at_once: bool
+) -> None:
     run(numbers, add(1))
     with numbers.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql(dispose)
 
-    assert run(numbers, add(2, "two"), Statement(COUNT, {}, name="count")) == {"two": [[2]], "count": [[2]]}
+    counted = run(numbers, add(2, "two"), Statement(COUNT, {}, name="count"), at_once=at_once)
+    assert counted == {"two": [[2]], "count": [[2]]}
     assert count(numbers) == 2
 
 

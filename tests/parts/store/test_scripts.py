@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from qhana_taskstate.clock import now
 from qhana_taskstate.database.engine import Database
+from qhana_taskstate.database.scripts import pipeline
 from qhana_taskstate.database.tables.deliveries import change_table
 from qhana_taskstate.database.tables.executions import execution_table
 from qhana_taskstate.database.tables.jobs import hold_table, job_table
 from qhana_taskstate.database.tables.log import log_table
+from qhana_taskstate.database.tables.runner import task_table
 from qhana_taskstate.facts import ExecutionKey, Failure, Progress, Publication, TaskRef
 from qhana_taskstate.models.subscription import TaskUpdateSubscription
 from qhana_taskstate.models.task import ProcessingTask
@@ -253,6 +256,49 @@ def test_message_with_the_token_of_another_task_does_not_begin(database: Databas
 
     assert found == Begun(known=False)
     assert [row["state"] for row in picture(database, ref)[execution_table.name]] == ["QUEUED"]
+
+
+def test_release_of_a_hold_is_one_message(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = make_task(database, Case(known=False))
+    with database.transaction() as connection:
+        hold_id = holds.hold(connection, ref.task_id)
+    messages: list[int] = []
+    send = pipeline._Wire._send
+
+    def counting(wire: Any, statements: Any) -> Any:
+        messages.append(len(statements))
+        return send(wire, statements)
+
+    monkeypatch.setattr(pipeline._Wire, "_send", counting)
+    outcome = holds.release_script(ref, hold_id, [], deadline_seconds=86400).run(database)
+
+    assert (outcome.ended, outcome.shown, len(messages)) == (TaskStatus.SUCCESS, True, 1)
+    assert picture(database, ref)[hold_table.name] == []
+
+
+@pytest.mark.parametrize("of_hold", [False, True], ids=["of an execution", "of a hold"])
+def test_end_that_is_refused_in_its_last_write_leaves_nothing(database: Database, of_hold: bool) -> None:
+    ref = make_task(database, Case(known=not of_hold))
+    script = close.close_script(ref, replace(QUIET, lines=["done"]))
+    if of_hold:
+        with database.transaction() as connection:
+            hold_id = holds.hold(connection, ref.task_id)
+        script = holds.release_script(ref, hold_id, [], deadline_seconds=86400)
+    before = picture(database, ref)
+    table = f'"{task_table.name}"'
+    refusing = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$"
+    with database.transaction() as connection:
+        connection.exec_driver_sql(refusing)
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER refusing BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+    try:
+        with pytest.raises(DBAPIError, match="refused"):
+            script.run(database)
+        assert picture(database, ref) == before
+    finally:
+        with database.transaction() as connection:
+            connection.exec_driver_sql("DROP FUNCTION refuse CASCADE")
 
 
 def test_task_that_ends_shows_all_that_its_execution_brought(database: Database, current: Session) -> None:
