@@ -29,8 +29,9 @@ def trace_of(request: Any) -> str | None:
     span = _open_span() if _API in sys.modules else None
     if span is not None:
         return format(span.trace_id, "032x")
-    carried = _header_of(request)
-    return None if carried is None else _in_header(carried)
+    if getattr(request, TRACE_HEADER, None) is None and TRACE_HEADER not in (getattr(request, "headers", None) or ()):
+        return None
+    return _in_header(_header_of(request))
 
 
 def pass_on(headers: dict[str, Any], request: Any | None) -> None:
