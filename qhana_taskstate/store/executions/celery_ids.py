@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Final
 
@@ -31,6 +32,8 @@ def check_celery_id(celery_id: object) -> None:
         raise CeleryIdError(exc.member, exc.character, exc.position) from None
 
 
+# Kept for a while: an execution is asked for by its id when it begins and when it ends.
+@functools.lru_cache(maxsize=256)
 def column_id(celery_id: str) -> str:
     """Return what the columns hold of an id: itself, or its beginning and a digest if they cannot hold it.
 
