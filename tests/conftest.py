@@ -42,7 +42,8 @@ sharing.install()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option."""
+    """Add the options."""
+    parser.addoption("--mariadb", action="store_true", help="run what is tested on MariaDB too there, and nothing else")
     parser.addoption("--pgbouncer", action="store_true", help="reach databases of PostgreSQL through a PgBouncer")
 
 
@@ -70,8 +71,12 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs servers or workers, so that `-m "not servers"` is the quick half of the tests."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave MariaDB to a run of its own, and mark what needs servers, so that `-m "not servers"` is the quick half."""
+    if config.getoption("--mariadb") or "mariadb" not in config.getoption("--taskstate-databases"):
+        others = [item for item in items if _is_on_mariadb(item) != config.getoption("--mariadb")]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if _is_on_mariadb(item) == config.getoption("--mariadb")]
     for item in items:
         if _needs_servers(item):
             item.add_marker(pytest.mark.servers)
@@ -85,12 +90,20 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
+def _kind_of_database(item: pytest.Item) -> str:
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return str(parameters.get("database_kind", "sqlite"))
+
+
+def _is_on_mariadb(item: pytest.Item) -> bool:
+    return _kind_of_database(item) == "mariadb"
+
+
 def _needs_servers(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", ())
-    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     return (
         not _SERVERS.isdisjoint(fixtures)
-        or parameters.get("database_kind", "sqlite") != "sqlite"
+        or _kind_of_database(item) != "sqlite"
         or not _FOLDERS.isdisjoint(item.path.parts)
     )
 
