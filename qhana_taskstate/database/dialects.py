@@ -1,4 +1,4 @@
-"""Everything in which the SQL databases differ: another one is a `Kind` in `KINDS`, and what that leads to."""
+"""How the SQL databases are told apart: another one is a `Kind` in `KINDS`, and its words where statements differ."""
 
 from __future__ import annotations
 

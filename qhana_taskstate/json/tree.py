@@ -15,7 +15,7 @@ def bind(tree: Any, owner: Owner | None) -> None:
 
     Args:
         tree: The root of a tree, as made by `to_tracked` or `track_stored`.
-        owner: Who is told of changes. It is held strongly; see the module's description.
+        owner: Who is told of changes. It is held strongly.
 
     Raises:
         ValueError: The container is already inside another one.

@@ -51,7 +51,7 @@ class Served(Protocol):
         backlog: What waits for the database.
         upkeep_part: What it takes part in.
         wake_deliveries: Lets some worker tell subscribers.
-        active_at: When it last renewed leases, by the monotonic clock.
+        active_at: When an execution last began or ran here, by the monotonic clock.
     """
 
     settings: Settings

@@ -1,4 +1,4 @@
-"""Closes an execution, and ends its task if nothing else is open."""
+"""Closes an execution, and ends its task: as SUCCESS if nothing else is open, at once if it failed."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ _INSERT_CLOSED = PerDatabase({name: _insert_closed(name) for name in KINDS})
 
 
 def close_script(ref: TaskRef, closing: Closing) -> Script[Outcome]:
-    """Return what records the end of an execution and, if nothing else is open, of its task.
+    """Return what records the end of an execution, and that of its task if this is it.
 
     The messages that it published are registered in the same transaction, before anything looks for what is open:
     so a task is never seen at its end between a parent's close and a child's registration.

@@ -31,7 +31,7 @@ _SHOWN = select(
     is_subscribed.label("subscribed"),
     IS_OWN.label("has_own_progress"),
     task_table.c.progress_value,
-    # As they are: `shown_progress` knows the defaults.
+    # As they are: `store/progress/rows` knows the defaults.
     *(
         type_coerce(column, bare_type(column)).label(column.name)
         for column in (task_table.c.progress_start, task_table.c.progress_target, task_table.c.progress_unit)
