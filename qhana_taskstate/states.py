@@ -114,3 +114,16 @@ def with_error_word(word: str | None, error_word: str) -> str | None:
         error_word: The wanted word.
     """
     return error_word if word in ERROR_WORDS else word
+
+
+def still_pending(task_id: int, timeout: float | None) -> TimeoutError:
+    """Make the error that a task has not ended in time.
+
+    Args:
+        task_id: Id of the task.
+        timeout: For how many seconds it was waited for.
+    """
+    return TimeoutError(
+        f"task {task_id} is still {TaskStatus.PENDING} after {timeout} s; Celery's command `taskstate show {task_id}` "
+        "says what it does or waits for"
+    )

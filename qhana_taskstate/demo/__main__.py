@@ -72,12 +72,14 @@ def _run(console: Console, options: argparse.Namespace, folder: Path) -> bool:
         receiver = deployment.receiver
         screen = Screen(console, given_answer=options.answer, interactive=interactive, receiver=receiver)
         console.print(f"the page is at [bold]{deployment.page}[/]", soft_wrap=True)
-        console.print(
-            f"broker {escape(deployment.broker)}, database {escape(deployment.database)}, "
-            f"a worker of {options.concurrency} processes, a webhook receiver on {receiver.href()}; "
-            "Ctrl-C stops all of it",
-            soft_wrap=True,
-        )
+        for line in (
+            f"broker {deployment.broker}",
+            f"database {deployment.database}",
+            f"webhooks are received at {receiver.href()}",
+            f"a worker of {options.concurrency} processes; Ctrl-C stops all of it",
+        ):
+            # Addresses and paths can be copied whole, however narrow the terminal.
+            console.print(escape(line), soft_wrap=True)
         started = jobs.start_jobs(sources, folder, receiver.href())
         try:
             screen.follow(started, deployment.check)
@@ -96,10 +98,13 @@ def _run(console: Console, options: argparse.Namespace, folder: Path) -> bool:
 def _stay(console: Console, deployment: Deployment) -> None:
     """Keep everything up, so that the page can be looked at, until Ctrl-C."""
     console.print(f"the page stays at [bold]{deployment.page}[/] until Ctrl-C", soft_wrap=True)
-    with suppress(KeyboardInterrupt):
+    try:
         while True:
             deployment.check()
             time.sleep(_LOOK_SECONDS)
+    except KeyboardInterrupt:
+        # The terminal has printed "^C" on this line.
+        console.print()
 
 
 def _parser() -> argparse.ArgumentParser:

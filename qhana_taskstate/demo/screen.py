@@ -72,8 +72,9 @@ class Screen:
             started: The jobs.
             check: Called at each look; raises if it is vain to wait.
         """
-        board = LiveBoard(self._console) if self._console.is_terminal else None
         while True:
+            # A new one after each question: it draws over as many lines as it drew last, and would draw over that.
+            board = LiveBoard(self._console) if self._console.is_terminal else None
             with board.running() if board is not None else nullcontext():
                 waiting = self._show_until_somebody_waits(board, started, check)
             if waiting is None:
@@ -108,13 +109,13 @@ class Screen:
     def _show_log(self, task: ProcessingTask) -> None:
         lines = task.task_log.splitlines()
         for line in lines[self._log_seen.get(task.id, 0) :]:
-            self._console.print(f"[dim]{task.id} {_safe(task.task_name)}[/]  {_safe(line)}", soft_wrap=True)
+            self._console.print(f"[dim]{task.id} {_safe(task.task_name)}[/]  {_safe(line)}")
         self._log_seen[task.id] = len(lines)
 
     def _show_calls(self) -> None:
         calls = self._receiver.told()
         for call in calls[self._calls_seen :]:
-            self._console.print(f"[dim]{_safe(_words(call))}[/]", soft_wrap=True)
+            self._console.print(f"[dim]{_safe(_words(call))}[/]")
         self._calls_seen = len(calls)
 
     def hear_ends(self, started: Sequence[Job], check: Callable[[], None]) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..errors import DatabaseUnavailableError, TaskNotFoundError
 from ..models.task import ProcessingTask
-from ..states import TaskStatus
+from ..states import still_pending
 from . import late
 from .assembled import explained
 from .naming import id_of, row_of
@@ -96,7 +96,7 @@ class Waiting(Starting):
         except TimeoutError:
             if timeout is None:
                 raise
-            raise TimeoutError(f"task {task_id} is still {TaskStatus.PENDING} after {timeout} s") from None
+            raise still_pending(task_id, timeout) from None
         if seen is None:
             raise TaskNotFoundError(task)
         return await asyncio.to_thread(self._snapshot, task_id)

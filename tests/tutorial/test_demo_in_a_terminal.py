@@ -135,9 +135,11 @@ def test_person_is_asked_and_answers_in_the_terminal(tmp_path: Path) -> None:
     code = terminal.end(15)
 
     assert code == 0, terminal.screen
-    assert "4 clusters of 342 entities are drawn" in terminal.screen
+    assert "how many clusters? [3] 4" in terminal.screen
+    words = " ".join(terminal.screen.split())
+    assert "4 clusters of 342 entities are drawn" in words
     assert re.search(r"fail on purpose .*ERROR", terminal.screen)
-    assert "ValueError: row 229 (penguin-229) is refused on purpose" in terminal.screen
+    assert "ValueError: row 229 (penguin-229) is refused on purpose" in words
     assert processes_of(tmp_path) == []
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from ...database.engine import Database
 from ...database.tables.runner import step_table, task_table
 from ...errors import TaskNotFoundError
-from ...states import TaskStatus
+from ...states import still_pending
 from ...store.task.steps import is_open_step
 
 #: Pauses in seconds between two looks: quick at first, then gentle to the database.
@@ -79,7 +79,7 @@ def wait_for_end(
             return
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
-            raise TimeoutError(f"task {task_id} is still {TaskStatus.PENDING} after {timeout} s")
+            raise still_pending(task_id, timeout)
         time.sleep(pause if left is None else min(pause, left))
         pause = min(pause * 1.5, _LONGEST_PAUSE)
         if time.monotonic() - looked >= look_after_seconds:

@@ -1,4 +1,4 @@
-"""Shortens tracebacks to the frames that a plugin author knows. Pure."""
+"""Shortens tracebacks to the frames that a plugin author knows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,21 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-#: Packages whose frames lead to the plugin's function.
-_CALLERS: Final = ("celery", "billiard", "kombu", "qhana_taskstate")
+import billiard
+import celery
+import kombu
+
+#: This package. Where it lies, and not its name: a folder of somebody else's may be called so, as a clone of it is.
+_OURS: Final = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+
+#: Folders of packages whose frames lead to the plugin's function.
+_CALLERS: Final = tuple(
+    os.path.join(folder, "")
+    for folder in (_OURS, *(os.path.dirname(str(package.__file__)) for package in (billiard, celery, kombu)))
+)
+
+#: The demo is a plugin, too.
+_DEMO: Final = os.path.join(_OURS, "demo", "")
 
 _FRAME: Final = re.compile(r'  File "(?P<path>[^"]+)", line \d+')
 _HEAD: Final = "Traceback (most recent call last):"
@@ -40,6 +53,4 @@ def _shortened(section: Sequence[str]) -> Sequence[str]:
 
 def _is_caller(line: str) -> bool:
     found = _FRAME.match(line)
-    folders = found["path"].split(os.sep)[:-1] if found is not None else []
-    # The demo is a plugin, too.
-    return any(name in folders for name in _CALLERS) and "demo" not in folders
+    return found is not None and found["path"].startswith(_CALLERS) and not found["path"].startswith(_DEMO)
