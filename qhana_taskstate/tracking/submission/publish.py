@@ -79,7 +79,7 @@ class CanvasPublisher:
                     raise
                 # Celery raises a member's failure here for some canvases (a chain) and not for others.
                 return
-            entry = f"could not be sent to the broker: {summary_of(exc)}"
+            entry = f"could not be sent: {summary_of(exc)}"
             submissions.give_up(self._recorder, submission.ref, hold_id, entry)
             if isinstance(exc, _broker_errors(self._app)) and not isinstance(exc, EncodeError):
                 raise _unreachable(self._app, exc) from exc
