@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from ..group import Failure, Interrupted, command, write_error
 from ..text.boards import Board, JsonBoard, LineBoard, LiveBoard, TroubleBoard, watch
 from ..text.printing import painter, print_json, print_lines
 from ..text.tables import detail_lines, task_table
-from ..text.terminal import wrapped
+from ..text.terminal import terminal_columns, wrapped
 
 _UNITS: Final = {
     "s": timedelta(seconds=1),
@@ -73,7 +72,7 @@ def list_(
     if as_json:
         print_json([task_json(task) for task in tasks])
     elif tasks:
-        print_lines(task_table(tasks, now(), columns=_columns(), paint=painter(ctx)))
+        print_lines(task_table(tasks, now(), columns=terminal_columns(), paint=painter(ctx)))
     else:
         click.echo("no task", err=True)
 
@@ -115,7 +114,7 @@ def show(
         tracebacks=tracebacks,
         paint=painter(ctx),
     )
-    columns = _columns()
+    columns = terminal_columns()
     print_lines(rendered if columns is None else wrapped(rendered, columns))
 
 
@@ -230,8 +229,3 @@ def exit_by_end(ctx: click.Context, seen: Sequence[TaskView], *, expected: int) 
         click.echo(f"task {task.id} ended as {task.status}; its history: taskstate show {task.id}", err=True)
     if failed:
         ctx.exit(Failure.exit_code)
-
-
-def _columns() -> int | None:
-    """Return the width of the terminal; None if the output goes elsewhere."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

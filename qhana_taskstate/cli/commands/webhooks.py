@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from ...clock import now
 from ...database.dialects import database_time
 from ...facade import TaskState
 from ...webhooks import replay as replay_webhooks
@@ -15,6 +16,7 @@ from ..context import as_json_option, may_exist, taskstate_of, with_state
 from ..group import Failure, command
 from ..text.printing import painter, print_json, print_lines
 from ..text.tables import delivery_json, delivery_table
+from ..text.terminal import terminal_columns
 
 #: The same for deliveries.
 _LARGEST_DELIVERY_ID: Final = 2**63 - 1
@@ -47,7 +49,7 @@ def deliveries_(
     if as_json:
         print_json([delivery_json(delivery) for delivery in found])
     elif found:
-        print_lines(delivery_table(found, paint=painter(ctx)))
+        print_lines(delivery_table(found, now(), columns=terminal_columns(), paint=painter(ctx)))
     else:
         click.echo("no dead delivery" if dead else "no delivery", err=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from ...reading.as_json import fields
@@ -42,24 +43,25 @@ def task_table(
         paint: Decorates the word of a status.
     """
     head = ("ID", "STATUS", "ACTIVITY", "NAME", "STARTED", "TOOK", "PROGRESS", "NOTE")
-    rows = [_task_row(task, moment, columns) for task in tasks]
-    lines = _table(head, rows, 1, paint)
-    if columns is None or all(len(line) <= columns for line in _table(head, rows, 1, str)):
-        return lines
-    lines = _table(head[:-1], [row[:-1] for row in rows], 1, paint)
-    below = [[f"      {row[-1]}"[:columns]] if row[-1] else [] for row in rows]
-    return [lines[0], *(line for row, its in zip(lines[1:], below, strict=True) for line in (row, *its))]
+    return _folded(head, [_task_row(task, moment, columns) for task in tasks], 1, paint, columns, below=1)
 
 
-def delivery_table(deliveries: Sequence[DeliveryView], *, paint: Paint = str) -> list[str]:
+def delivery_table(
+    deliveries: Sequence[DeliveryView], moment: datetime, *, columns: int | None = None, paint: Paint = str
+) -> list[str]:
     """Render deliveries as a table; of their URLs neither credentials nor values of the query are shown.
 
     Args:
         deliveries: One a line.
+        moment: Now, aware.
+        columns: Width of the terminal: times are brief, and answer and address stand below a row that they do not fit
+            into. None shows all in one line each.
         paint: Decorates the word of a state.
     """
     head = ("ID", "TASK", "EVENT", "STATE", "SEQUENCE", "FAILED", "NEXT CALL", "LAST CALL", "ANSWER", "WEBHOOK")
-    return _table(head, [_delivery_row(delivery) for delivery in deliveries], 3, paint)
+    return _folded(
+        head, [_delivery_row(delivery, moment, columns) for delivery in deliveries], 3, paint, columns, below=2
+    )
 
 
 def detail_lines(
@@ -163,7 +165,8 @@ def _started(task: TaskView, moment: datetime, *, brief: bool) -> str:
     return brief_clock(task.started_at, moment) if brief else clock(task.started_at)
 
 
-def _delivery_row(delivery: DeliveryView) -> tuple[str, ...]:
+def _delivery_row(delivery: DeliveryView, moment: datetime, columns: int | None) -> tuple[str, ...]:
+    say = clock if columns is None else partial(brief_clock, today=moment)
     href = visible(shown_href(delivery.webhook_href)) if delivery.webhook_href else "nobody subscribes any more"
     return (
         str(delivery.id),
@@ -173,11 +176,31 @@ def _delivery_row(delivery: DeliveryView) -> tuple[str, ...]:
         str(delivery.sequence),
         str(delivery.attempts),
         # While a call is under way, this is when somebody else may make it.
-        "" if delivery.due_at is None or delivery.state == "calling" else clock(delivery.due_at),
-        "" if delivery.called_at is None else clock(delivery.called_at),
+        "" if delivery.due_at is None or delivery.state == "calling" else say(delivery.due_at),
+        "" if delivery.called_at is None else say(delivery.called_at),
         first_line(delivery.answer or ""),
         href,
     )
+
+
+def _folded(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    painted: int,
+    paint: Paint,
+    columns: int | None,
+    *,
+    below: int,
+) -> list[str]:
+    """Align columns; where a line is wider than the terminal, so many of the last cells stand below their rows."""
+    if columns is None or all(len(line) <= columns for line in _table(head, rows, painted, str)):
+        return _table(head, rows, painted, paint)
+    first, *others = _table(head[:-below], [row[:-below] for row in rows], painted, paint)
+    folded = [first]
+    for line, row in zip(others, rows, strict=True):
+        rest = "  ".join(cell for cell in row[-below:] if cell)
+        folded += [line, f"      {rest}"[:columns]] if rest else [line]
+    return folded
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], painted: int, paint: Paint) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import io
 import re
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -76,3 +78,8 @@ def _wrapped(line: str, width: int) -> list[str]:
 
 def _length(text: str) -> int:
     return len(_COLOUR.sub("", text))
+
+
+def terminal_columns() -> int | None:
+    """Return the width of the terminal; None if the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

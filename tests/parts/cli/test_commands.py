@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from qhana_taskstate.store.closing.close import Closing, close
 from qhana_taskstate.store.executions.begin import Runner, begin
 from qhana_taskstate.store.task import jobs as task_jobs
 from qhana_taskstate.testing.waiting import wait_until
+from qhana_taskstate.webhooks.views import DeliveryView
 from tests import warm
 from tests.apps import jobs
 from tests.apps.factory import make_app
@@ -150,6 +152,29 @@ class TestList:
         assert max(map(len, lines)) <= 80
         assert lines[0].split()[-1] != "NOTE"
         assert any(line.startswith("      ") and "the cause" in line for line in lines)
+
+    def test_narrow_terminal_has_the_answer_of_a_webhook_below_its_row(self) -> None:
+        delivery = DeliveryView(
+            id=1,
+            task_id=2,
+            subscription_id=3,
+            webhook_href="http://host/" + "told/" * 20,
+            event="status",
+            state="waiting",
+            sequence=4,
+            attempts=5,
+            due_at=now(),
+            called_at=datetime(2026, 1, 2, tzinfo=UTC),
+            answer="503",
+            dead_at=None,
+        )
+
+        lines = tables.delivery_table([delivery], now(), columns=80)
+
+        assert max(map(len, lines)) <= 80
+        assert "WEBHOOK" not in lines[0]
+        assert lines[2].split()[0] == "503" and "http://host/told/" in lines[2]
+        assert len(tables.delivery_table([delivery], now())) == 2
 
     def test_filters(self, offline: Offline, run: Run) -> None:
         tasks = [offline.task(task_name=name) for name in ("alpha", "beta", "alphabet")]
