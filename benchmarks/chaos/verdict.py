@@ -42,7 +42,7 @@ _EXCUSES: Final = {
 #: What the log of a task says that a client or its broker failed, and which faults excuse it.
 _ENTRIES: Final = (
     ("the client died while it submitted the work", frozenset({CLIENT, DATABASE})),
-    ("could not be sent to the broker", _UNREACHABLE),
+    ("could not be sent: ", _UNREACHABLE),
     ("its start was not completed", _UNREACHABLE),
 )
 

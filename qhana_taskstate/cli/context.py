@@ -46,6 +46,9 @@ def taskstate_of(ctx: click.Context, *, ready: bool = True) -> TaskState:
             f"the Celery app {app.main!r} has no TaskState; name an app that has one (celery -A worker taskstate …), "
             "or make one where the app is: TaskState(app)"
         )
+    if state.sessions.hosted:
+        # The host's belongs to its requests and tasks: outside of them there is none (Flask-SQLAlchemy).
+        ctx.with_resource(state.sessions.aside())
     if ready:
         schema.check(state.database)
     return state

@@ -386,6 +386,25 @@ class TestStart:
         assert "'z'" in failed(run("start", "tests.apps.jobs.add", "-p", "z=1"), 2)
         assert run("list").stdout == ""
 
+    @pytest.mark.parametrize("command", ["start tests.apps.jobs.say -p text=a", "restart {}", "finish {}", "doctor"])
+    def test_session_of_the_host_is_not_asked_for(
+        self, offline: Offline, run: Run, taskstate_database_url: str, command: str
+    ) -> None:
+        def outside() -> Any:
+            raise RuntimeError("Working outside of application context")
+
+        task = offline.task()
+        app, hosted = make_app(DEAD_BROKER, None, taskstate_database_url, session=outside)
+        try:
+            result = run(*command.format(task.id).split(), app=app)
+        finally:
+            hosted.close()
+            app.close()
+            offline.app.set_current()
+
+        assert "application context" not in result.output
+        assert ("broker" in result.output) == command.startswith(("start", "doctor"))
+
     @pytest.mark.parametrize("param", ["text", "=1", "a b=1"])
     def test_a_param_without_key_or_value_is_wrong_usage(self, offline: Offline, run: Run, param: str) -> None:
         assert "no KEY=VALUE" in failed(run("start", "tests.apps.jobs.say", "-p", param), 2)
