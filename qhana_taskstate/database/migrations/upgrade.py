@@ -35,7 +35,8 @@ def upgrade(database: Database) -> None:
 
     Raises:
         DatabaseUnavailableError: If the database cannot be reached.
-        SchemaError: If the database is of a version that this package does not know.
+        SchemaError: If the database is of a version that this package does not know, or a table of the runner that was
+            there before lacks columns; nothing is changed then.
     """
     with _alone(database) as connection:
         known = known_revisions()
@@ -48,6 +49,21 @@ def upgrade(database: Database) -> None:
         if seen is None:
             adopt(connection)
         command.upgrade(_config(connection), "head")
+        _refuse_missing_columns(connection, database)
+
+
+def _refuse_missing_columns(connection: Connection, database: Database) -> None:
+    """Refuse tables of a runner that its own migrations, which are not ours to run, have yet to bring up to date."""
+    inspector = inspect(connection)
+    for table in metadata.tables.values():
+        if not table.name.startswith(_OWN_PREFIX):
+            present = {column["name"] for column in inspector.get_columns(table.name)}
+            missing = sorted(column.name for column in table.columns if column.name not in present)
+            if missing:
+                raise SchemaError(
+                    f"the table {table.name} of {database.name}, which was there before, lacks {', '.join(missing)}; "
+                    "run the migrations of the application that made it (flask db upgrade), then this again"
+                )
 
 
 def adopt(connection: Connection) -> None:

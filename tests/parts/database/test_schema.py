@@ -129,6 +129,22 @@ def test_a_database_of_a_runner_keeps_its_rows_and_tables(bare_database: Databas
     schema.check(bare_database)
 
 
+def test_table_of_a_runner_that_lacks_a_column_is_named_and_nothing_is_made(bare_database: Database) -> None:
+    with bare_database.engine.begin() as connection:
+        runner.fill(connection)
+        quoted = connection.dialect.identifier_preparer.quote("ProcessingTask")
+        connection.execute(text(f"ALTER TABLE {quoted} DROP COLUMN progress_unit"))
+
+    with pytest.raises(
+        SchemaError, match=r"ProcessingTask .* lacks progress_unit; run the migrations of the application"
+    ):
+        schema.upgrade(bare_database)
+
+    if bare_database.dialect != "mysql" and bare_database.dialect != "mariadb":
+        # MariaDB commits each statement that makes a table.
+        assert "taskstate_job" not in inspect(bare_database.engine).get_table_names()
+
+
 def _columns(connection: Connection) -> dict[str, list[Any]]:
     inspector = inspect(connection)
     return {
